@@ -1,0 +1,142 @@
+import type { QmpEvent, StatusInfo } from '../qmp/types.ts'
+import type { VirtualMachine } from '../resources/vm.ts'
+
+/** What tells one process from every other one this host has had since the epoch. */
+export interface ProcessIdentity {
+  readonly pid: number
+  /** Clock ticks after boot: field 22 of /proc/PID/stat. */
+  readonly startTime: number
+  readonly bootId: string
+}
+
+/** A QEMU found by its command line. */
+export interface QemuProcess extends ProcessIdentity {
+  /** `-uuid`, lower case. */
+  readonly uid: string
+  /** `guest=` of `-name`: namespace/name for ours. */
+  readonly name: string
+  /** From our identity mark (`-fw_cfg name=opt/io.plasmavmc/identity`); absent for a foreign QEMU. */
+  readonly launchId?: string
+  /** Run directory root (`<run-dir>`) named by its `-pidfile <run-dir>/vms/<uid>/qemu.pid`; absent for a foreign one. */
+  readonly runDir?: string
+  /** State letter of /proc/PID/stat. Zombies (Z, X) are never listed: they are dead. */
+  readonly state: string
+}
+
+export interface Scan {
+  readonly processes: readonly QemuProcess[]
+  /** Why the scan may have missed something; a scan with a reason here proves no absence. */
+  readonly incomplete?: string
+}
+
+/** How a QEMU that was our child ended. An adopted one's code stays unknown to us. */
+export interface ProcessExit {
+  readonly uid: string
+  readonly identity: ProcessIdentity
+  readonly exitCode?: number
+  readonly signal?: string
+  /** Last lines QEMU wrote, at most 2 KiB. */
+  readonly output: string
+}
+
+export interface LaunchRequest {
+  readonly vm: VirtualMachine
+  readonly launchId: string
+  readonly epoch: number
+  /** Resolved paths of the disks by name, from `Disks.observe`. */
+  readonly disks: ReadonlyMap<string, string>
+}
+
+/** What launch.json keeps: enough to adopt the machine without any store. Version 1. */
+export interface LaunchRecord {
+  readonly version: 1
+  readonly launchId: string
+  readonly epoch: number
+  readonly hostName: string
+  readonly bootId: string
+  readonly at: string
+  readonly accelerator: string
+  readonly specHash: string
+  /** apiVersion, kind, metadata (name, namespace, uid, labels, annotations) and spec. */
+  readonly manifest: VirtualMachine
+  readonly argv: readonly string[]
+}
+
+/** Processes of this host. The only port through which a QEMU is started or signalled. */
+export interface Processes {
+  readonly bootId: string
+  /** Every live process with a QEMU command line on this host, ours or not. */
+  scan(): Promise<Scan>
+  /** Whether exactly this process lives. `gone` is proof; an unreadable /proc is `unknown`. A zombie is gone. */
+  inspect(identity: ProcessIdentity): 'alive' | 'stopped' | 'gone' | 'unknown'
+  /**
+   * Writes launch.json, then starts QEMU detached in its own session and cgroup. Resolves when the process is forked.
+   * @throws PlasmaError `QemuMissing`, `PortTaken`, `RunDirUnusable`, `LaunchFailed`
+   */
+  launch(
+    request: LaunchRequest,
+  ): Promise<ProcessIdentity & { readonly accelerator: string; readonly specHash: string }>
+  /** Sends the signal only to exactly this QEMU: pid, start time and -uuid are compared right before. */
+  signal(
+    identity: ProcessIdentity,
+    uid: string,
+    signal: 'SIGTERM' | 'SIGKILL' | 'SIGCONT',
+  ): 'sent' | 'gone' | 'not-it'
+  /** launch.json of a uid; undefined where there is none; throws where it is unreadable. */
+  launchRecord(uid: string): Promise<LaunchRecord | undefined>
+  /** Removes the run directory of a uid whose process is gone, and its cgroup. */
+  cleanup(uid: string): Promise<void>
+  /** The last `bytes` of QEMU's own log. */
+  log(uid: string, bytes: number): Promise<string>
+  /** Calls the listener when a child ends; @returns unsubscribe. */
+  onExit(listener: (exit: ProcessExit) => void): () => void
+}
+
+export type MachineAnswer =
+  | ({ readonly state: 'answered' } & StatusInfo)
+  | {
+      readonly state: 'unreachable'
+      readonly why: 'no-socket' | 'refused' | 'timeout' | 'closed' | 'error'
+      readonly message: string
+    }
+
+export type MachineChange = { readonly uid: string } & (
+  | { readonly type: 'event'; readonly event: QmpEvent }
+  | { readonly type: 'closed' }
+)
+
+/** QMP of this host's machines: one reserved monitor a machine, connected on first use and kept. */
+export interface Machines {
+  /** Asks query-status; connects first where needed. Never rejects. */
+  status(uid: string, signal?: AbortSignal): Promise<MachineAnswer>
+  /** @throws QmpError family */
+  execute(uid: string, command: string, args?: Readonly<Record<string, unknown>>): Promise<unknown>
+  onChange(listener: (change: MachineChange) => void): () => void
+  /** Closes the session of a uid, if any. */
+  forget(uid: string): void
+  close(): Promise<void>
+}
+
+export interface DiskState {
+  readonly name: string
+  readonly state: 'absent' | 'preparing' | 'ready' | 'failed'
+  readonly path?: string
+  readonly message?: string
+  readonly progressPercent?: number
+}
+
+/** Disks of this host's machines: `<pool>/<uid>/<name>.<format>`, plus the NoCloud seed and UEFI variables. */
+export interface Disks {
+  /**
+   * Looks, changes nothing. Includes `cloud-init` and `efi-vars` where the spec asks for them. `failed` keeps the
+   * error of the last preparation until `prepare` is called again. Kernel and initrd files that are missing make
+   * a `failed` entry named `kernel` or `initrd`; a `kernel` entry that is ready carries the resolved path.
+   */
+  observe(vm: VirtualMachine): Promise<readonly DiskState[]>
+  /** Starts preparing in the background; a running preparation is left alone. Reported through onChange. */
+  prepare(vm: VirtualMachine): void
+  /** Deletes what `prepare` made for this uid; never a `path` disk. Safe to repeat. */
+  remove(vm: VirtualMachine): Promise<void>
+  onChange(listener: (uid: string) => void): () => void
+  close(): Promise<void>
+}

@@ -1,0 +1,37 @@
+import { type DestinationStream, type Logger, pino } from 'pino'
+
+export type Fields = Readonly<Record<string, unknown>>
+
+/** Structured log: one line of JSON an entry. `child` binds fields to every line that follows. */
+export interface Log {
+  debug(message: string, fields?: Fields): void
+  info(message: string, fields?: Fields): void
+  warn(message: string, fields?: Fields): void
+  error(message: string, fields?: Fields): void
+  child(fields: Fields): Log
+}
+
+function wrap(logger: Logger): Log {
+  return {
+    debug: (message, fields) => logger.debug(fields ?? {}, message),
+    info: (message, fields) => logger.info(fields ?? {}, message),
+    warn: (message, fields) => logger.warn(fields ?? {}, message),
+    error: (message, fields) => logger.error(fields ?? {}, message),
+    child: (fields) => wrap(logger.child(fields)),
+  }
+}
+
+/** Log to a stream (stderr by default) at `level` and above. An `err` field is written with its stack. */
+export function jsonLog(level: string, destination?: DestinationStream): Log {
+  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime }
+  return wrap(pino(options, destination ?? pino.destination({ dest: 2, sync: true })))
+}
+
+/** Drops everything; for tests and one-shot commands. */
+export const silentLog: Log = {
+  debug() {},
+  info() {},
+  warn() {},
+  error() {},
+  child: () => silentLog,
+}

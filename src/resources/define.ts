@@ -1,0 +1,116 @@
+import type { z } from 'zod'
+
+export const group = 'plasmavmc.io'
+
+/** Kubernetes' ObjectMeta, as far as this system uses it. */
+export interface ObjectMeta {
+  name: string
+  namespace?: string
+  uid?: string
+  resourceVersion?: string
+  generation?: number
+  creationTimestamp?: string
+  deletionTimestamp?: string
+  deletionGracePeriodSeconds?: number
+  finalizers?: string[]
+  labels?: Record<string, string>
+  annotations?: Record<string, string>
+  ownerReferences?: OwnerReference[]
+}
+
+export interface OwnerReference {
+  apiVersion: string
+  kind: string
+  name: string
+  uid: string
+}
+
+export interface KubeObject {
+  apiVersion: string
+  kind: string
+  metadata: ObjectMeta
+  spec?: unknown
+  status?: unknown
+}
+
+/** A printer column, as in a CustomResourceDefinition; `path` is the simple JSONPath subset `.a.b.c` and `[?(@.type=="X")]`. */
+export interface Column {
+  readonly name: string
+  readonly type: 'string' | 'integer' | 'date'
+  readonly path: string
+  /** 0 shows always; 1 only with `-o wide`. */
+  readonly priority?: number
+  readonly description?: string
+}
+
+/**
+ * A rule across fields, said once for us (`holds`) and once for a Kubernetes API server (`cel`).
+ * `at` is the path of the object it is evaluated on, `[]` for a list's elements: `spec.disks[]`.
+ */
+export interface Rule {
+  readonly at: string
+  readonly cel: string
+  readonly message: string
+  /** Gets the value at `at`, defaults applied. @returns true when it holds, or the sub-path of the offending field. */
+  readonly holds: (value: never) => boolean | { readonly field: string; readonly message?: string }
+}
+
+/** Everything about a kind; types, validation, CRD, OpenAPI, table and REST routes derive from it. */
+export interface ResourceDefinition<T extends KubeObject = KubeObject> {
+  readonly group: string
+  readonly version: string
+  readonly kind: string
+  readonly plural: string
+  readonly singular: string
+  readonly shortNames: readonly string[]
+  readonly categories: readonly string[]
+  readonly namespaced: boolean
+  /** Whether status is a subresource, written apart. */
+  readonly hasStatus: boolean
+  readonly description: string
+  /** The top-level members besides apiVersion, kind and metadata; defaults included. */
+  readonly body: z.ZodObject
+  readonly columns: readonly Column[]
+  readonly rules: readonly Rule[]
+  /** Carries the object type; has no value at run time. */
+  readonly object?: T
+}
+
+type Definition = {
+  group?: string
+  version?: string
+  kind: string
+  plural: string
+  shortNames?: readonly string[]
+  categories?: readonly string[]
+  namespaced?: boolean
+  hasStatus?: boolean
+  description: string
+  columns?: readonly Column[]
+  rules?: readonly Rule[]
+}
+
+/** Defines a kind of this system's own group unless `group` says otherwise. Namespaced, with a status, by default. */
+export function defineResource<B extends z.ZodObject>(
+  definition: Definition & { body: B },
+): ResourceDefinition<KubeObject & z.output<B>> {
+  return Object.freeze({
+    group,
+    version: 'v1alpha1',
+    singular: definition.kind.toLowerCase(),
+    shortNames: [],
+    categories: [],
+    namespaced: true,
+    hasStatus: true,
+    columns: [],
+    rules: [],
+    ...definition,
+  })
+}
+
+export type ObjectOf<D> = D extends ResourceDefinition<infer T> ? T : never
+
+/** `apiVersion` of a definition: `v1` for Kubernetes' core group, `group/version` otherwise. */
+export function apiVersionOf(definition: Pick<ResourceDefinition, 'group' | 'version'>): string {
+  return definition.group === '' ? definition.version : `${definition.group}/${definition.version}`
+}

@@ -1,0 +1,188 @@
+import { z } from 'zod'
+import { condition } from './conditions.ts'
+import { defineResource, type ObjectOf, type ResourceDefinition } from './define.ts'
+import { quantity } from './quantity.ts'
+import { VirtualMachine } from './vm.ts'
+
+const age = { name: 'Age', type: 'date', path: '.metadata.creationTimestamp' } as const
+
+export const Host = defineResource({
+  kind: 'Host',
+  plural: 'hosts',
+  categories: ['plasmavmc'],
+  namespaced: false,
+  description: 'A machine with an agent that runs virtual machines.',
+  body: z.object({
+    spec: z
+      .object({ unschedulable: z.boolean().default(false).describe('No new machines are placed here.') })
+      .prefault({}),
+    status: z
+      .object({
+        bootId: z.string().optional(),
+        cpus: z.int().optional(),
+        memory: z.string().optional(),
+        vms: z.int().optional(),
+        accelerator: z.string().optional(),
+        qemuVersion: z.string().optional(),
+        agentVersion: z.string().optional(),
+        epoch: z.int().optional(),
+        /** QEMUs with our mark and no resource. */
+        orphans: z
+          .array(
+            z.object({
+              uid: z.string(),
+              pid: z.int(),
+              name: z.string().describe('namespace/name it was launched as.'),
+              launchId: z.string().optional(),
+              startedAt: z.string().optional(),
+              /** The VirtualMachine (apiVersion, kind, metadata, spec) as JSON text from its launch record; what `adopt` creates. */
+              manifest: z.string().optional(),
+            }),
+          )
+          .default([]),
+        conditions: z.array(condition).default([]),
+      })
+      .optional(),
+  }),
+  columns: [
+    { name: 'Status', type: 'string', path: '.status.conditions[?(@.type=="Ready")].reason' },
+    { name: 'VMs', type: 'integer', path: '.status.vms' },
+    { name: 'CPUs', type: 'integer', path: '.status.cpus' },
+    { name: 'Memory', type: 'string', path: '.status.memory' },
+    { name: 'Epoch', type: 'integer', path: '.status.epoch' },
+    age,
+    { name: 'Accelerator', type: 'string', path: '.status.accelerator', priority: 1 },
+    { name: 'QEMU', type: 'string', path: '.status.qemuVersion', priority: 1 },
+  ],
+})
+export type Host = ObjectOf<typeof Host>
+
+export const StoragePool = defineResource({
+  kind: 'StoragePool',
+  plural: 'storagepools',
+  shortNames: ['sp'],
+  categories: ['plasmavmc'],
+  namespaced: false,
+  description: 'A directory on the hosts in which disks are kept.',
+  body: z.object({
+    spec: z.object({
+      path: z.string().startsWith('/', 'must be an absolute path').describe('Directory on the host.'),
+      capacity: quantity('What the disks may claim in all; unlimited where absent.').optional(),
+      shared: z.boolean().default(false).describe('Every host sees the same files there.'),
+    }),
+    status: z
+      .object({ available: z.string().optional(), conditions: z.array(condition).default([]) })
+      .optional(),
+  }),
+  columns: [
+    { name: 'Path', type: 'string', path: '.spec.path' },
+    { name: 'Capacity', type: 'string', path: '.spec.capacity' },
+    { name: 'Available', type: 'string', path: '.status.available' },
+    age,
+  ],
+})
+export type StoragePool = ObjectOf<typeof StoragePool>
+
+export const Lease = defineResource({
+  group: 'coordination.k8s.io',
+  version: 'v1',
+  kind: 'Lease',
+  plural: 'leases',
+  hasStatus: false,
+  description: "Kubernetes' Lease: who holds something, renewed by compare-and-swap.",
+  body: z.object({
+    spec: z
+      .object({
+        holderIdentity: z.string().optional(),
+        leaseDurationSeconds: z.int().optional(),
+        acquireTime: z.string().optional(),
+        renewTime: z.string().optional(),
+        leaseTransitions: z.int().optional(),
+      })
+      .prefault({}),
+  }),
+  columns: [{ name: 'Holder', type: 'string', path: '.spec.holderIdentity' }, age],
+})
+export type Lease = ObjectOf<typeof Lease>
+
+export const Event = defineResource({
+  group: '',
+  version: 'v1',
+  kind: 'Event',
+  plural: 'events',
+  shortNames: ['ev'],
+  hasStatus: false,
+  description: "Kubernetes' Event: what happened to an object.",
+  body: z.object({
+    involvedObject: z
+      .object({
+        apiVersion: z.string().optional(),
+        kind: z.string().optional(),
+        namespace: z.string().optional(),
+        name: z.string().optional(),
+        uid: z.string().optional(),
+        resourceVersion: z.string().optional(),
+        fieldPath: z.string().optional(),
+      })
+      .prefault({}),
+    reason: z.string().optional(),
+    message: z.string().optional(),
+    type: z.enum(['Normal', 'Warning']).default('Normal'),
+    count: z.int().optional(),
+    firstTimestamp: z.string().optional(),
+    lastTimestamp: z.string().optional(),
+    eventTime: z.string().nullable().optional(),
+    action: z.string().optional(),
+    reportingComponent: z.string().optional(),
+    reportingInstance: z.string().optional(),
+    source: z.object({ component: z.string().optional(), host: z.string().optional() }).optional(),
+  }),
+  columns: [
+    { name: 'Last Seen', type: 'date', path: '.lastTimestamp' },
+    { name: 'Type', type: 'string', path: '.type' },
+    { name: 'Reason', type: 'string', path: '.reason' },
+    { name: 'Object', type: 'string', path: '.involvedObject.name' },
+    { name: 'Message', type: 'string', path: '.message' },
+  ],
+})
+export type Event = ObjectOf<typeof Event>
+
+export const Namespace = defineResource({
+  group: '',
+  version: 'v1',
+  kind: 'Namespace',
+  plural: 'namespaces',
+  shortNames: ['ns'],
+  namespaced: false,
+  description: "Kubernetes' Namespace.",
+  body: z.object({
+    spec: z.object({}).prefault({}),
+    status: z.object({ phase: z.string().optional() }).optional(),
+  }),
+  columns: [{ name: 'Status', type: 'string', path: '.status.phase' }, age],
+})
+export type Namespace = ObjectOf<typeof Namespace>
+
+/** Every kind this system serves. */
+export const kinds: readonly ResourceDefinition[] = [
+  VirtualMachine,
+  Host,
+  StoragePool,
+  Lease,
+  Event,
+  Namespace,
+] as const
+
+/** Finds a kind by plural, singular, short name or kind, case-insensitive, with an optional `.group` suffix. */
+export function findKind(word: string): ResourceDefinition | undefined {
+  const [name = '', ...rest] = word.toLowerCase().split('.')
+  const wanted = rest.join('.')
+  return kinds.find(
+    (k) =>
+      (wanted === '' || k.group === wanted) &&
+      (k.plural === name ||
+        k.singular === name ||
+        k.kind.toLowerCase() === name ||
+        k.shortNames.includes(name)),
+  )
+}

@@ -1,0 +1,66 @@
+import { z } from 'zod'
+
+const suffixes: Readonly<Record<string, bigint>> = {
+  '': 1n,
+  k: 1000n,
+  M: 1000n ** 2n,
+  G: 1000n ** 3n,
+  T: 1000n ** 4n,
+  P: 1000n ** 5n,
+  E: 1000n ** 6n,
+  Ki: 1n << 10n,
+  Mi: 1n << 20n,
+  Gi: 1n << 30n,
+  Ti: 1n << 40n,
+  Pi: 1n << 50n,
+  Ei: 1n << 60n,
+}
+
+const pattern = /^(\d+)(?:\.(\d{1,9}))?(|[kMGTPE]|[KMGTPE]i)$/
+
+/**
+ * Bytes of a Kubernetes quantity (`512Mi`, `1.5Gi`, `1G`, a plain integer). Fractions round up, as Kubernetes does.
+ * @returns undefined where the text is no quantity of bytes or exceeds 2^63 - 1.
+ */
+export function parseQuantity(text: string | number): bigint | undefined {
+  const match = pattern.exec(String(text))
+  if (!match) return undefined
+  const [, whole = '0', fraction = '', suffix = ''] = match
+  const unit = suffixes[suffix]
+  if (unit === undefined) return undefined
+  const scale = 10n ** BigInt(fraction.length)
+  const bytes = (BigInt(whole + fraction) * unit + scale - 1n) / scale
+  return bytes < 1n << 63n ? bytes : undefined
+}
+
+/** Bytes as a number. @throws RangeError where `parseQuantity` gives undefined: only for validated text. */
+export function bytesOf(text: string | number): number {
+  const bytes = parseQuantity(text)
+  if (bytes === undefined) throw new RangeError(`not a quantity: ${text}`)
+  return Number(bytes)
+}
+
+/** Bytes as the shortest exact binary quantity: 536870912 is `512Mi`. */
+export function formatQuantity(bytes: number | bigint): string {
+  let value = BigInt(bytes)
+  let unit = ''
+  for (const next of ['Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei']) {
+    if (value === 0n || value % 1024n !== 0n) break
+    value /= 1024n
+    unit = next
+  }
+  return `${value}${unit}`
+}
+
+/** A quantity of bytes in a schema; in CRDs it becomes `x-kubernetes-int-or-string`. */
+export function quantity(description: string) {
+  return z
+    .custom<string | number>(
+      (value) =>
+        (typeof value === 'string' || typeof value === 'number') && parseQuantity(value) !== undefined,
+      {
+        error: 'must be a quantity of bytes such as 512Mi or 10Gi',
+      },
+    )
+    .meta({ description, intOrString: true })
+}

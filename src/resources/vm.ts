@@ -1,0 +1,353 @@
+import { z } from 'zod'
+import { condition } from './conditions.ts'
+import { defineResource, type ObjectOf } from './define.ts'
+import { parseQuantity, quantity } from './quantity.ts'
+
+export const runStrategies = ['Always', 'RerunOnFailure', 'Once', 'Manual', 'Halted'] as const
+export type RunStrategy = (typeof runStrategies)[number]
+
+const label = z
+  .string()
+  .regex(
+    /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/,
+    'must be a DNS label: lower-case letters, digits and -, starting and ending with a letter or digit',
+  )
+  .max(63)
+
+const port = z.int().min(1).max(65535)
+
+const cpu = z.object({
+  cores: z.int().min(1).max(255).default(1).describe('Cores per socket.'),
+  sockets: z.int().min(1).max(255).default(1).describe('Sockets.'),
+  threads: z.int().min(1).max(16).default(1).describe('Threads per core.'),
+  model: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, 'must be the name of a QEMU CPU model')
+    .default('max')
+    .describe('QEMU CPU model; `max` is everything the accelerator offers.'),
+})
+
+const kernel = z.object({
+  image: z.string().min(1).describe('Kernel file on the host; relative paths lie in the image folder.'),
+  initrd: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Initial RAM disk on the host; relative paths lie in the image folder.'),
+  cmdline: z.string().max(2047).default('').describe('Kernel command line.'),
+})
+
+const disk = z.object({
+  name: label.describe('Unique within the machine.'),
+  size: quantity(
+    'Virtual size. Required for a blank disk; for an image it grows the disk to this.',
+  ).optional(),
+  image: z
+    .object({
+      source: z
+        .string()
+        .min(1)
+        .describe('File on the host (relative paths lie in the image folder) or an http(s) URL.'),
+      sha256: z
+        .string()
+        .regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hex digits')
+        .optional()
+        .describe('SHA-256 of the source; required for a URL.'),
+    })
+    .optional()
+    .describe('Start from this image. A qcow2 disk becomes an overlay on it, a raw one a copy of it.'),
+  path: z
+    .string()
+    .startsWith('/', 'must be an absolute path')
+    .optional()
+    .describe('Use this existing file or block device; it is never deleted.'),
+  pool: label.default('default').describe('StoragePool to keep the disk in.'),
+  format: z.enum(['qcow2', 'raw']).default('qcow2').describe('Format on the host.'),
+  bus: z.enum(['virtio', 'scsi', 'sata', 'usb']).default('virtio').describe('How the guest sees it.'),
+  cache: z
+    .enum(['none', 'writeback', 'writethrough', 'directsync', 'unsafe'])
+    .default('writeback')
+    .describe('QEMU cache mode.'),
+  readOnly: z.boolean().default(false).describe('The guest can only read.'),
+  bootOrder: z.int().min(1).max(100).optional().describe('Lower boots first.'),
+  serial: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]{1,20}$/, 'must be 1 to 20 letters, digits, dots, - or _')
+    .optional()
+    .describe('Serial number the guest reads.'),
+})
+
+const forward = z.object({
+  protocol: z.enum(['tcp', 'udp']).default('tcp'),
+  hostAddress: z.ipv4().default('127.0.0.1'),
+  hostPort: port,
+  guestPort: port,
+})
+
+const interfaceName = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,15}$/, 'must be a network interface name of at most 15 characters')
+
+const network = z.object({
+  name: label.describe('Unique within the machine.'),
+  user: z
+    .object({
+      forwards: z.array(forward).max(64).default([]).describe('Ports of the host that lead into the guest.'),
+    })
+    .optional()
+    .describe("QEMU's own NAT; the default."),
+  bridge: z
+    .object({ name: interfaceName })
+    .optional()
+    .describe('A tap made for this machine on this bridge of the host.'),
+  tap: z.object({ name: interfaceName }).optional().describe('An existing tap device.'),
+  mac: z
+    .string()
+    .regex(
+      /^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/,
+      'must be a lower-case unicast MAC address such as 52:54:00:12:34:56',
+    )
+    .optional()
+    .describe('Derived from the uid and the name where absent.'),
+  model: z.enum(['virtio', 'e1000', 'rtl8139']).default('virtio').describe('Network card.'),
+})
+
+const cloudInit = z.object({
+  userData: z.string().optional().describe('NoCloud user-data.'),
+  metaData: z.string().optional().describe('NoCloud meta-data; instance-id and local-hostname where absent.'),
+  networkConfig: z.string().optional().describe('NoCloud network-config, version 1 or 2.'),
+})
+
+const devices = z.object({
+  rng: z.boolean().default(true).describe('virtio-rng, fed from the host.'),
+  balloon: z.boolean().default(true).describe('virtio-balloon.'),
+  pvpanic: z.boolean().default(true).describe('Lets the guest kernel report a panic.'),
+  guestAgent: z.boolean().default(true).describe('A virtio-serial channel for qemu-guest-agent.'),
+  vnc: z.boolean().default(false).describe('A display with VNC on a Unix socket in the run directory.'),
+  watchdog: z
+    .object({
+      action: z
+        .enum(['reset', 'poweroff', 'pause', 'none', 'inject-nmi'])
+        .default('reset')
+        .describe('What happens when it fires.'),
+    })
+    .optional()
+    .describe('An i6300esb watchdog.'),
+})
+
+export const vmSpec = z.object({
+  runStrategy: z.enum(runStrategies).default('Always').describe("When it runs; KubeVirt's meanings."),
+  cpu: cpu.prefault({}),
+  memory: quantity('Guest memory.').default('512Mi'),
+  machine: z.enum(['q35', 'pc', 'microvm']).default('q35').describe('Machine type.'),
+  firmware: z
+    .enum(['bios', 'uefi'])
+    .default('bios')
+    .describe('SeaBIOS, or OVMF with its own variable store.'),
+  kernel: kernel.optional().describe('Direct kernel boot.'),
+  disks: z.array(disk).max(64).default([]),
+  networks: z.array(network).max(16).default([]),
+  cloudInit: cloudInit.optional().describe('A NoCloud seed disk.'),
+  devices: devices.prefault({}),
+  accelerator: z
+    .enum(['auto', 'kvm', 'tcg'])
+    .default('auto')
+    .describe('`auto` is KVM only where guests really run under it.'),
+  terminationGracePeriodSeconds: z
+    .int()
+    .min(0)
+    .max(86_400)
+    .default(30)
+    .describe('How long a guest may take to power down.'),
+  hostSelector: z.record(z.string(), z.string()).default({}).describe('Labels a host must have.'),
+})
+
+export const phases = [
+  'Pending',
+  'Provisioning',
+  'Starting',
+  'Running',
+  'Paused',
+  'Migrating',
+  'Stopping',
+  'Stopped',
+  'Failed',
+  'CrashLoopBackOff',
+  'Unresponsive',
+  'Unknown',
+  'Terminating',
+] as const
+export type Phase = (typeof phases)[number]
+
+export const exitReasons = [
+  'GuestShutdown',
+  'GuestPanicked',
+  'WatchdogPoweroff',
+  'Stopped',
+  'Killed',
+  'Crashed',
+  'LaunchFailed',
+  'HostReboot',
+  'Lost',
+  'InternalError',
+] as const
+export type ExitReason = (typeof exitReasons)[number]
+
+/** Requests that the imperative verbs leave for the host's controller; at most one waits. */
+export const vmActions = ['Start', 'Stop', 'Restart', 'Pause', 'Unpause', 'Reset'] as const
+export type VmAction = (typeof vmActions)[number]
+
+const process = z.object({
+  pid: z.int(),
+  startTime: z.int().describe("Clock ticks after boot, field 22 of the host's /proc/PID/stat."),
+  bootId: z.string(),
+  launchId: z.string(),
+  accelerator: z.string(),
+  qemuVersion: z.string().optional(),
+  startedAt: z.string(),
+  /** Hash of the spec members that need a restart, as launched. */
+  specHash: z.string(),
+})
+
+export const vmStatus = z.object({
+  phase: z.enum(phases).optional(),
+  reason: z.string().optional(),
+  message: z.string().optional(),
+  hostName: z.string().optional(),
+  placementEpoch: z.int().optional(),
+  observedGeneration: z.int().optional(),
+  process: process.optional(),
+  /** The launch that is intended or under way: written before QEMU is started. */
+  launch: z.object({ id: z.string(), at: z.string(), bootId: z.string() }).optional(),
+  /** The stop under way: set when powerdown is first asked for. */
+  stop: z.object({ why: z.string(), at: z.string(), graceSeconds: z.int() }).optional(),
+  request: z.object({ action: z.enum(vmActions), id: z.string(), at: z.string() }).optional(),
+  /** A person paused it; holds until unpaused or until the next launch. */
+  pausedByUser: z.boolean().optional(),
+  restarts: z.int().default(0).describe('Launches after the first, for whatever reason.'),
+  backoff: z
+    .object({ failures: z.int(), retryAt: z.string() })
+    .optional()
+    .describe('Consecutive failures and when the next launch may be.'),
+  lastExit: z
+    .object({
+      reason: z.enum(exitReasons),
+      message: z.string().optional(),
+      exitCode: z.int().optional(),
+      signal: z.string().optional(),
+      launchId: z.string().optional(),
+      at: z.string(),
+    })
+    .optional(),
+  disks: z
+    .array(
+      z.object({
+        name: z.string(),
+        path: z.string().optional(),
+        state: z.enum(['Pending', 'Preparing', 'Ready', 'Failed']),
+        message: z.string().optional(),
+        progressPercent: z.int().optional(),
+      }),
+    )
+    .default([]),
+  networks: z.array(z.object({ name: z.string(), mac: z.string() })).default([]),
+  conditions: z.array(condition).default([]),
+})
+
+type Spec = z.output<typeof vmSpec>
+
+function duplicate(names: readonly string[], path: string) {
+  const index = names.findIndex((name, i) => names.indexOf(name) < i)
+  return index < 0 || { field: `${path}[${index}].name`, message: `"${names[index]}" is used twice` }
+}
+
+export const VirtualMachine = defineResource({
+  kind: 'VirtualMachine',
+  plural: 'virtualmachines',
+  shortNames: ['vm', 'vms'],
+  categories: ['all', 'plasmavmc'],
+  description: 'A virtual machine that PlasmaVMC keeps as declared.',
+  body: z.object({ spec: vmSpec.prefault({}), status: vmStatus.optional() }),
+  columns: [
+    { name: 'Status', type: 'string', path: '.status.phase' },
+    { name: 'Host', type: 'string', path: '.status.hostName' },
+    { name: 'CPUs', type: 'integer', path: '.spec.cpu.cores' },
+    { name: 'Memory', type: 'string', path: '.spec.memory' },
+    { name: 'Restarts', type: 'integer', path: '.status.restarts' },
+    { name: 'Age', type: 'date', path: '.metadata.creationTimestamp' },
+    { name: 'Strategy', type: 'string', path: '.spec.runStrategy', priority: 1 },
+    { name: 'PID', type: 'integer', path: '.status.process.pid', priority: 1 },
+    { name: 'Reason', type: 'string', path: '.status.reason', priority: 1 },
+  ],
+  rules: [
+    {
+      at: 'spec',
+      cel: '!has(self.disks) || self.disks.all(d, self.disks.exists_one(e, e.name == d.name))',
+      message: 'disk names must be unique',
+      holds: (spec: Spec) =>
+        duplicate(
+          spec.disks.map((d) => d.name),
+          'disks',
+        ),
+    },
+    {
+      at: 'spec',
+      cel: '!has(self.networks) || self.networks.all(n, self.networks.exists_one(e, e.name == n.name))',
+      message: 'network names must be unique',
+      holds: (spec: Spec) =>
+        duplicate(
+          spec.networks.map((n) => n.name),
+          'networks',
+        ),
+    },
+    {
+      at: 'spec',
+      cel: "self.machine != 'microvm' || self.firmware != 'uefi'",
+      message: 'a microvm boots with bios or a kernel, not uefi',
+      holds: (spec: Spec) => spec.machine !== 'microvm' || spec.firmware !== 'uefi' || { field: 'firmware' },
+    },
+    {
+      at: 'spec.disks[]',
+      cel: '!(has(self.image) && has(self.path))',
+      message: 'give image or path, not both',
+      holds: (d: Spec['disks'][number]) => !(d.image && d.path) || { field: 'path' },
+    },
+    {
+      at: 'spec.disks[]',
+      cel: 'has(self.image) || has(self.path) || has(self.size)',
+      message: 'a blank disk needs a size',
+      holds: (d: Spec['disks'][number]) => Boolean(d.image ?? d.path ?? d.size) || { field: 'size' },
+    },
+    {
+      at: 'spec.disks[]',
+      cel: "!has(self.image) || !self.image.source.startsWith('http') || has(self.image.sha256)",
+      message: 'an image from a URL needs its sha256',
+      holds: (d: Spec['disks'][number]) =>
+        !d.image ||
+        !/^https?:/.test(d.image.source) ||
+        d.image.sha256 !== undefined || { field: 'image.sha256' },
+    },
+    {
+      at: 'spec.networks[]',
+      cel: '[has(self.user), has(self.bridge), has(self.tap)].filter(x, x).size() <= 1',
+      message: 'give one of user, bridge and tap',
+      holds: (n: Spec['networks'][number]) =>
+        [n.user, n.bridge, n.tap].filter(Boolean).length <= 1 || { field: n.tap ? 'tap' : 'bridge' },
+    },
+    {
+      at: 'spec',
+      cel: '',
+      message: 'memory must be at least 1Mi',
+      holds: (spec: Spec) => (parseQuantity(spec.memory) ?? 0n) >= 1n << 20n || { field: 'memory' },
+    },
+  ],
+})
+
+export type VirtualMachine = ObjectOf<typeof VirtualMachine>
+export type VmSpec = Spec
+export type VmStatus = z.output<typeof vmStatus>
+export type VmDisk = Spec['disks'][number]
+export type VmNetwork = Spec['networks'][number]
+
+/** The finalizer that keeps a machine's object until its process is gone and its disks are removed. */
+export const vmFinalizer = 'plasmavmc.io/host-cleanup'

@@ -1,0 +1,50 @@
+/**
+ * A small revisioned key-value store: what LMDB, etcd and memory have in common, and no more.
+ * Every write gets the next revision of one store-wide counter; keys are UTF-8 strings ordered bytewise;
+ * values are opaque strings.
+ */
+export interface KvEntry {
+  readonly key: string
+  readonly value: string
+  /** The revision of the last write to this key. */
+  readonly revision: bigint
+}
+
+export interface KvList {
+  readonly entries: readonly KvEntry[]
+  /** The store's revision at which this list is exact: watch from here to miss nothing. */
+  readonly revision: bigint
+  /** Present when `limit` cut the list: the key to continue after. */
+  readonly more?: string
+}
+
+export type KvEvent =
+  | {
+      readonly type: 'put'
+      readonly key: string
+      readonly value: string
+      readonly revision: bigint
+      readonly previous?: string
+    }
+  | { readonly type: 'delete'; readonly key: string; readonly revision: bigint; readonly previous: string }
+
+export interface Kv {
+  /** The entry, or undefined where there is none. */
+  get(key: string): Promise<KvEntry | undefined>
+  /** All entries whose key starts with `prefix`, in key order, from one consistent snapshot. */
+  list(prefix: string, options?: { readonly after?: string; readonly limit?: number }): Promise<KvList>
+  /**
+   * Writes if the key's current revision equals `expected` (0n: the key must not exist).
+   * Resolves only when the write is durable.
+   * @returns the new revision, or `undefined` when the condition failed and nothing was written.
+   */
+  put(key: string, value: string, expected: bigint): Promise<bigint | undefined>
+  /** Deletes if the revision matches. @returns the deletion's revision, or `undefined` when it did not match. */
+  delete(key: string, expected: bigint): Promise<bigint | undefined>
+  /**
+   * Events after revision `from`, in revision order, only for keys under `prefix`, until the signal is aborted.
+   * @throws ApiError `Gone` when `from` is older than the kept history, or when this reader fell too far behind.
+   */
+  watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent>
+  close(): Promise<void>
+}
