@@ -224,6 +224,10 @@ export const vmStatus = z.object({
   request: z.object({ action: z.enum(vmActions), id: z.string(), at: z.string() }).optional(),
   /** A person paused it; holds until unpaused or until the next launch. */
   pausedByUser: z.boolean().optional(),
+  /** Whether it should be up now, as the strategy, its exits and the requests have it. */
+  power: z.object({ strategy: z.enum(runStrategies), desired: z.enum(['Up', 'Down']) }).optional(),
+  /** Resuming after an I/O error. */
+  ioError: z.object({ retries: z.int(), retryAt: z.string() }).optional(),
   restarts: z.int().default(0).describe('Launches after the first, for whatever reason.'),
   backoff: z
     .object({ failures: z.int(), retryAt: z.string() })
