@@ -1,0 +1,143 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { errnoOf, PlasmaError } from '../lib/errors.ts'
+
+export interface RunOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Deadline in milliseconds; 60 000 unless given. The child is killed (SIGKILL) when it passes. */
+  readonly timeoutMs?: number
+  /** Most bytes kept of stdout and of stderr, each; 1 MiB unless given. More than that on stdout fails the run. */
+  readonly maxBuffer?: number
+  /** Written to stdin, which is then closed. */
+  readonly input?: string | Uint8Array
+  readonly env?: Readonly<Record<string, string | undefined>>
+  /** Gets stdout as it comes (progress); stdout is then kept only to `maxBuffer` and never overflows. */
+  readonly onStdout?: (text: string) => void
+}
+
+export interface Output {
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** The last `limit` bytes of a stream; what came before is dropped. */
+function tailOf(limit: number) {
+  let chunks: Buffer[] = []
+  let bytes = 0
+  return {
+    overflowed: false,
+    push(chunk: Buffer) {
+      chunks.push(chunk)
+      bytes += chunk.length
+      if (bytes <= limit) return
+      this.overflowed = true
+      const kept = Buffer.concat(chunks)
+      chunks = [kept.subarray(kept.length - limit)]
+      bytes = limit
+    },
+    text: () => Buffer.concat(chunks).toString('utf8'),
+  }
+}
+
+function missing(file: string, cause: unknown): PlasmaError {
+  return errnoOf(cause) === 'ENOENT'
+    ? new PlasmaError('CommandMissing', `${file} is not installed or not on PATH`, {
+        hint: `install ${file}`,
+        cause,
+      })
+    : new PlasmaError('CommandFailed', `${file} cannot be run: ${(cause as Error).message}`, { cause })
+}
+
+function failed(file: string, code: number | null, signal: string | null, stderr: string): PlasmaError {
+  const how = signal === null ? `exit code ${code}` : `signal ${signal}`
+  return new PlasmaError('CommandFailed', `${file} failed with ${how}: ${stderr.trim() || 'no message'}`)
+}
+
+/**
+ * Runs a program to its end, without a shell.
+ * @throws PlasmaError `CommandMissing`, `CommandFailed` (message ends in stderr), `CommandOutputTooLong`, `Timeout`;
+ *   the signal's reason where it was aborted. The child is dead by then.
+ */
+export function run(file: string, args: readonly string[], options: RunOptions = {}): Promise<Output> {
+  const { signal, timeoutMs = 60_000, maxBuffer = 1 << 20, input, env, onStdout } = options
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason)
+    const child = spawn(file, args, { stdio: 'pipe', ...(env ? { env: { ...env } } : {}) })
+    const stdout = tailOf(maxBuffer)
+    const stderr = tailOf(maxBuffer)
+    let why: unknown
+    const kill = (reason: unknown) => {
+      why ??= reason
+      child.kill('SIGKILL')
+    }
+    const onAbort = () => kill(signal?.reason)
+    const seconds = timeoutMs / 1000
+    const timer = setTimeout(
+      () => kill(new PlasmaError('Timeout', `${file} took longer than ${seconds} s`)),
+      timeoutMs,
+    )
+    signal?.addEventListener('abort', onAbort, { once: true })
+    const settle = (end: () => void) => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+      end()
+    }
+    child.stdout.on('data', (chunk: Buffer) => {
+      stdout.push(chunk)
+      if (onStdout) onStdout(chunk.toString('utf8'))
+      else if (stdout.overflowed)
+        kill(new PlasmaError('CommandOutputTooLong', `${file} wrote more than ${maxBuffer} bytes`))
+    })
+    child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk))
+    // A program that ends without reading its input is judged by its exit code, not by EPIPE.
+    child.stdin.on('error', () => {})
+    child.stdin.end(input)
+    child.on('error', (error) => settle(() => reject(why ?? missing(file, error))))
+    // Once killed, don't wait for 'close': a grandchild may hold the pipes for ever.
+    child.on('exit', () => {
+      if (why !== undefined) settle(() => reject(why))
+    })
+    child.on('close', (code, by) =>
+      settle(() =>
+        code === 0
+          ? resolve({ stdout: stdout.text(), stderr: stderr.text() })
+          : reject(failed(file, code, by, stderr.text())),
+      ),
+    )
+  })
+}
+
+export interface Detached {
+  readonly pid: number
+  /** Resolves when it has ended and was reaped; never rejects. */
+  readonly exited: Promise<{ readonly exitCode?: number; readonly signal?: string }>
+}
+
+function ending(child: ChildProcess): Detached['exited'] {
+  return new Promise((resolve) => {
+    child.once('exit', (code, signal) =>
+      resolve({ ...(code === null ? {} : { exitCode: code }), ...(signal === null ? {} : { signal }) }),
+    )
+  })
+}
+
+/**
+ * Starts a program that outlives us: own session, no controlling terminal, stdin from /dev/null, stdout and stderr to
+ * the file descriptor `output` (the caller closes its own copy). Resolves once it is forked and executed.
+ * @throws PlasmaError `CommandMissing`, `CommandFailed`
+ */
+export function spawnDetached(
+  file: string,
+  args: readonly string[],
+  options: { readonly output: number; readonly cwd?: string },
+): Promise<Detached> {
+  return new Promise((resolve, reject) => {
+    const { output, cwd = '/' } = options
+    const child = spawn(file, args, { detached: true, stdio: ['ignore', output, output], cwd })
+    const exited = ending(child)
+    child.once('error', (error) => reject(missing(file, error)))
+    child.once('spawn', () => {
+      child.unref()
+      resolve({ pid: child.pid!, exited })
+    })
+  })
+}
