@@ -1,0 +1,76 @@
+import { rfc3339 } from '../../lib/clock.ts'
+import type { ConditionFact } from '../../resources/conditions.ts'
+import { setConditions } from '../../resources/conditions.ts'
+import type { Phase, VirtualMachine, VmStatus } from '../../resources/vm.ts'
+import type { Action, Happening, Observed, Plan, PlanEnv } from './types.ts'
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
+/** A plan while it is being made: starts as the last status, becomes the next. Never leaves `plan`. */
+export class Draft {
+  readonly vm: VirtualMachine
+  readonly seen: Observed
+  readonly env: PlanEnv
+  readonly status: Mutable<VmStatus>
+  readonly actions: Action[] = []
+  readonly happenings: Happening[] = []
+  readonly #conditions = new Map<string, ConditionFact>()
+  #recheckMs: number | undefined
+
+  constructor(vm: VirtualMachine, seen: Observed, env: PlanEnv) {
+    this.vm = vm
+    this.seen = seen
+    this.env = env
+    this.status = { restarts: 0, networks: [], disks: [], conditions: [], ...vm.status }
+  }
+
+  get at(): string {
+    return rfc3339(this.env.now)
+  }
+
+  get deleting(): boolean {
+    return this.vm.metadata.deletionTimestamp !== undefined
+  }
+
+  /** Sets the phase with its reason; Ready is true only when Running. */
+  phase(phase: Phase, reason: string, message = ''): void {
+    const shown = this.deleting && phase !== 'Unknown' ? 'Terminating' : phase
+    this.status.phase = shown
+    this.status.reason = reason
+    if (message) this.status.message = message
+    else delete this.status.message
+    const ready =
+      shown === 'Running' ? 'True' : phase === 'Unknown' || phase === 'Unresponsive' ? 'Unknown' : 'False'
+    this.condition('Ready', ready, reason, message)
+  }
+
+  condition(type: string, status: ConditionFact['status'], reason: string, message = ''): void {
+    this.#conditions.set(type, { type, status, reason, message })
+  }
+
+  tell(type: Happening['type'], reason: string, message: string): void {
+    this.happenings.push({ type, reason, message })
+  }
+
+  act(action: Action): void {
+    this.actions.push(action)
+  }
+
+  recheckIn(ms: number): void {
+    this.#recheckMs = Math.min(this.#recheckMs ?? Number.POSITIVE_INFINITY, Math.max(0, ms))
+  }
+
+  done(): Plan {
+    const generation = this.vm.metadata.generation ?? 0
+    this.status.observedGeneration = generation
+    const order = ['Ready', 'Paused', 'DisksReady', 'RestartRequired']
+    const facts = order.flatMap((type) => this.#conditions.get(type) ?? [])
+    this.status.conditions = setConditions(this.vm.status?.conditions, facts, this.at, generation)
+    return {
+      status: this.status,
+      actions: this.actions,
+      happenings: this.happenings,
+      ...(this.#recheckMs !== undefined && { recheckMs: this.#recheckMs }),
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import type { Disks, Machines, Processes } from '../../host/ports.ts'
+import type { Clock } from '../../lib/clock.ts'
+import { messageOf, PlasmaError } from '../../lib/errors.ts'
+import type { Log } from '../../lib/log.ts'
+import { VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
+import type { ObjectStore } from '../../store/objects.ts'
+import type { Memories } from './memory.ts'
+import type { Action } from './types.ts'
+
+export interface ExecuteDeps {
+  readonly objects: ObjectStore
+  readonly processes: Processes
+  readonly machines: Machines
+  readonly disks: Disks
+  readonly memories: Memories
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** QEMU sets up its monitor in tens of ms; a host under load may take seconds. */
+const powerdownEveryMs = 4_000
+
+/** Does one action. Each is safe to repeat and safe to lose. `vm` carries the resourceVersion just recorded. */
+export async function execute(action: Action, vm: VirtualMachine, deps: ExecuteDeps): Promise<void> {
+  const uid = vm.metadata.uid ?? ''
+  const memory = deps.memories.of(uid)
+  deps.log.debug('action', { action: action.do, uid })
+  switch (action.do) {
+    case 'addFinalizer': {
+      const finalizers = [...(vm.metadata.finalizers ?? []), vmFinalizer]
+      await deps.objects.update(VirtualMachine, { ...vm, metadata: { ...vm.metadata, finalizers } })
+      return
+    }
+    case 'dropFinalizer': {
+      const finalizers = (vm.metadata.finalizers ?? []).filter((name) => name !== vmFinalizer)
+      await deps.objects.update(VirtualMachine, { ...vm, metadata: { ...vm.metadata, finalizers } })
+      deps.memories.forget(uid)
+      return
+    }
+    case 'prepareDisks':
+      if (memory.diskRetry) memory.diskRetry.waiting = false
+      return deps.disks.prepare(vm)
+    case 'launch':
+      return launch(action.launchId, vm, uid, deps)
+    case 'resume':
+      await deps.machines.execute(uid, 'cont')
+      return
+    case 'pause':
+      await deps.machines.execute(uid, 'stop')
+      return
+    case 'reset':
+      await deps.machines.execute(uid, 'system_reset')
+      return
+    case 'powerdown': {
+      // The event it causes wakes this machine's key again: without a pause that would be a loop.
+      const now = deps.clock.elapsed()
+      if (memory.powerdownAt !== undefined && now - memory.powerdownAt < powerdownEveryMs) return
+      memory.powerdownAt = now
+      await deps.machines.execute(uid, 'system_powerdown')
+      return
+    }
+    case 'quit':
+      await deps.machines.execute(uid, 'quit')
+      return
+    case 'kill': {
+      const result = deps.processes.signal(action.identity, uid, 'SIGKILL')
+      deps.log.warn('killed QEMU', { uid, pid: action.identity.pid, why: action.why, result })
+      return
+    }
+    case 'dispose':
+      deps.machines.forget(uid)
+      await deps.disks.remove(vm)
+      await deps.processes.cleanup(uid)
+      memory.disposed = true
+      return
+    default:
+      return action satisfies never
+  }
+}
+
+async function launch(launchId: string, vm: VirtualMachine, uid: string, deps: ExecuteDeps): Promise<void> {
+  const memory = deps.memories.of(uid)
+  memory.launching = true
+  delete memory.exit
+  delete memory.launchError
+  delete memory.process
+  deps.machines.forget(uid)
+  try {
+    const states = await deps.disks.observe(vm)
+    const disks = new Map(
+      states.flatMap((disk) => (disk.path === undefined ? [] : [[disk.name, disk.path] as const])),
+    )
+    const epoch = vm.status?.placementEpoch ?? 0
+    const { accelerator, specHash, ...identity } = await deps.processes.launch({ vm, launchId, epoch, disks })
+    const record = await deps.processes.launchRecord(uid)
+    memory.process = { identity, launchId, seenAt: deps.clock.elapsed(), ...(record && { record }) }
+    deps.log.info('started QEMU', { uid, pid: identity.pid, launchId, accelerator, specHash })
+  } catch (error) {
+    const code = error instanceof PlasmaError ? error.code : 'LaunchFailed'
+    memory.launchError = { launchId, code, message: messageOf(error) }
+    deps.log.warn('QEMU could not be started', { uid, launchId, err: error })
+  } finally {
+    memory.launching = false
+  }
+}

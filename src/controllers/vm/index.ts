@@ -1,0 +1,56 @@
+import { isDeepStrictEqual } from 'node:util'
+import { VirtualMachine } from '../../resources/vm.ts'
+import type { Outcome } from '../../runtime/controller.ts'
+import { refOf } from '../../runtime/informer.ts'
+import { isReason } from '../../store/errors.ts'
+import type { Ref } from '../../store/objects.ts'
+import { type ExecuteDeps, execute } from './execute.ts'
+import { type ObserveDeps, observe } from './observe.ts'
+import { plan } from './plan.ts'
+import type { Happening, PlanEnv } from './types.ts'
+
+export interface VmControllerDeps extends ObserveDeps, ExecuteDeps {
+  readonly newId: () => string
+  /** Records a Kubernetes Event; must not reject. */
+  readonly tell: (vm: VirtualMachine, happening: Happening) => void
+}
+
+/**
+ * One pass over one machine: observe, plan, record by compare-and-swap, execute, look again.
+ * A conflict while recording ends the pass before anything is touched.
+ */
+export async function reconcileVm(
+  key: string,
+  deps: VmControllerDeps,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const vm = await getOrGone(deps, refOf(key))
+  if (!vm) return { next: 'done' }
+  if (vm.status?.hostName !== undefined && vm.status.hostName !== deps.hostName) return { next: 'done' }
+  const seen = await observe(vm, deps)
+  signal.throwIfAborted()
+  const env: PlanEnv = { now: deps.clock.now(), newId: deps.newId }
+  const next = plan(vm, seen, env)
+  const recorded = isDeepStrictEqual(next.status, vm.status)
+    ? vm
+    : await deps.objects.updateStatus(VirtualMachine, { ...vm, status: next.status })
+  for (const happening of next.happenings) deps.tell(recorded, happening)
+  for (const action of next.actions) {
+    signal.throwIfAborted()
+    await execute(action, recorded, deps)
+    // It wrote the object: whatever follows needs the new resourceVersion, so it gets a pass of its own.
+    if (action.do === 'addFinalizer' || action.do === 'dropFinalizer') return { next: 'again' }
+  }
+  const lookAgain = next.actions.some((action) => action.do === 'launch' || action.do === 'dispose')
+  if (lookAgain) return { next: 'again' }
+  return next.recheckMs === undefined ? { next: 'done' } : { next: 'wait', ms: next.recheckMs }
+}
+
+async function getOrGone(deps: VmControllerDeps, ref: Ref): Promise<VirtualMachine | undefined> {
+  try {
+    return await deps.objects.get(VirtualMachine, ref)
+  } catch (error) {
+    if (isReason(error, 'NotFound')) return undefined
+    throw error
+  }
+}

@@ -1,0 +1,36 @@
+import type { Processes, Scan } from '../../host/ports.ts'
+import type { Clock } from '../../lib/clock.ts'
+
+/**
+ * Scans of the host's QEMUs, shared: a hundred machines that look at once cost one scan. A launch never relies on a
+ * shared scan; `Processes.launch` makes its own.
+ */
+export class Inventory {
+  readonly #processes: Processes
+  readonly #clock: Clock
+  #last: { readonly scan: Scan; readonly beganAt: number } | undefined
+  #running: { readonly promise: Promise<Scan>; readonly beganAt: number } | undefined
+
+  constructor(processes: Processes, clock: Clock) {
+    this.#processes = processes
+    this.#clock = clock
+  }
+
+  /** A scan that began at most `maxAgeMs` ago; 0 begins a new one unless one begins right now. */
+  async scan(maxAgeMs: number): Promise<Scan> {
+    const oldest = this.#clock.elapsed() - maxAgeMs
+    if (this.#last && this.#last.beganAt >= oldest) return this.#last.scan
+    if (this.#running && this.#running.beganAt >= oldest) return this.#running.promise
+    const beganAt = this.#clock.elapsed()
+    const promise = this.#processes.scan()
+    const running = { promise, beganAt }
+    this.#running = running
+    try {
+      const scan = await promise
+      this.#last = { scan, beganAt }
+      return scan
+    } finally {
+      if (this.#running === running) this.#running = undefined
+    }
+  }
+}

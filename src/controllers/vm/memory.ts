@@ -1,0 +1,46 @@
+import type { LaunchRecord, ProcessExit, ProcessIdentity } from '../../host/ports.ts'
+
+/** What the agent remembers of one machine between passes. All of it may be lost: it only sharpens what is seen. */
+export interface VmMemory {
+  /** The last process proven to be this machine's. */
+  process?: {
+    readonly identity: ProcessIdentity
+    readonly launchId?: string
+    readonly record?: LaunchRecord
+    readonly seenAt: number
+  }
+  /** Monotonic time of the last QMP answer. */
+  answeredAt?: number
+  launching?: boolean
+  exit?: ProcessExit
+  launchError?: { readonly launchId: string; readonly code: string; readonly message: string }
+  /** The stop under way and when this agent first saw it, monotonic; `before` is what the record says had passed. */
+  stop?: { readonly at: string; readonly since: number; readonly before: number }
+  powerdownAt?: number
+  disposed?: boolean
+  /** Failed disk preparations in a row under one generation, and when the next may be, monotonic. */
+  diskRetry?: {
+    readonly generation: number
+    readonly failures: number
+    readonly at: number
+    waiting: boolean
+  }
+}
+
+/** Memories by uid; bounded by the machines of this host, as `forget` is called when one is gone. */
+export class Memories {
+  readonly #byUid = new Map<string, VmMemory>()
+
+  of(uid: string): VmMemory {
+    let memory = this.#byUid.get(uid)
+    if (!memory) {
+      memory = {}
+      this.#byUid.set(uid, memory)
+    }
+    return memory
+  }
+
+  forget(uid: string): void {
+    this.#byUid.delete(uid)
+  }
+}

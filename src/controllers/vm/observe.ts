@@ -1,0 +1,173 @@
+import type {
+  Disks,
+  LaunchRecord,
+  Machines,
+  Processes,
+  ProcessIdentity,
+  QemuProcess,
+} from '../../host/ports.ts'
+import type { Clock } from '../../lib/clock.ts'
+import { messageOf } from '../../lib/errors.ts'
+import type { VirtualMachine } from '../../resources/vm.ts'
+import { exponential } from '../../runtime/backoff.ts'
+import type { Inventory } from './inventory.ts'
+import type { Memories, VmMemory } from './memory.ts'
+import type { Observed, ProcessFact } from './types.ts'
+
+export interface ObserveDeps {
+  readonly hostName: string
+  readonly hostLabels: () => Readonly<Record<string, string>>
+  readonly processes: Processes
+  readonly machines: Machines
+  readonly disks: Disks
+  readonly inventory: Inventory
+  readonly memories: Memories
+  readonly clock: Clock
+  readonly specHash: (spec: VirtualMachine['spec']) => string
+  /** Another machine that claims one of this one's writable disks, if any. */
+  readonly diskClaim: (vm: VirtualMachine) => Observed['diskClaim']
+}
+
+/** A scan this fresh is good enough to say a machine that was not known to run does not. */
+const scanMaxAgeMs = 250
+const diskRetryBaseMs = 5_000
+const diskRetryCapMs = 60_000
+
+/** Looks at everything a pass needs. The only reads; changes nothing but the agent's own memory. */
+export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Observed> {
+  const uid = vm.metadata.uid ?? ''
+  const memory = deps.memories.of(uid)
+  const [process, disks] = await Promise.all([observeProcess(vm, uid, memory, deps), deps.disks.observe(vm)])
+  const diskClaim = deps.diskClaim(vm)
+  return {
+    bootId: deps.processes.bootId,
+    hostName: deps.hostName,
+    hostLabels: deps.hostLabels(),
+    process,
+    launching: memory.launching ?? false,
+    ...(memory.exit && { exit: memory.exit }),
+    ...(memory.launchError && { launchError: memory.launchError }),
+    disks,
+    ...(diskClaim && { diskClaim }),
+    diskRetryInMs: diskRetryIn(vm, disks, memory, deps.clock),
+    stopElapsedMs: stopElapsed(vm, memory, deps.clock),
+    specHash: deps.specHash(vm.spec),
+    disposed: memory.disposed ?? false,
+  }
+}
+
+/** Monotonic since first seen; what had passed before this agent's life is taken from the record, never below 0. */
+function stopElapsed(vm: VirtualMachine, memory: VmMemory, clock: Clock): number {
+  const stop = vm.status?.stop
+  if (!stop) {
+    delete memory.stop
+    return 0
+  }
+  if (memory.stop?.at !== stop.at) {
+    memory.stop = {
+      at: stop.at,
+      since: clock.elapsed(),
+      before: Math.max(0, clock.now() - Date.parse(stop.at)),
+    }
+  }
+  return memory.stop.before + clock.elapsed() - memory.stop.since
+}
+
+/** A failed preparation is tried again with back-off, at once when the spec has changed since. */
+function diskRetryIn(vm: VirtualMachine, disks: Observed['disks'], memory: VmMemory, clock: Clock): number {
+  if (disks.every((disk) => disk.state === 'ready')) delete memory.diskRetry
+  if (!disks.some((disk) => disk.state === 'failed')) return 0
+  const generation = vm.metadata.generation ?? 0
+  const before = memory.diskRetry
+  if (before && before.generation !== generation) {
+    delete memory.diskRetry
+    return 0
+  }
+  if (!before?.waiting) {
+    const failures = (before?.failures ?? 0) + 1
+    const at = clock.elapsed() + exponential(failures, diskRetryBaseMs, diskRetryCapMs)
+    memory.diskRetry = { generation, failures, at, waiting: true }
+  }
+  return Math.max(0, (memory.diskRetry?.at ?? 0) - clock.elapsed())
+}
+
+async function observeProcess(
+  vm: VirtualMachine,
+  uid: string,
+  memory: VmMemory,
+  deps: ObserveDeps,
+): Promise<ProcessFact> {
+  const known = memory.process?.identity ?? recordedIdentity(vm, deps.processes.bootId)
+  if (known && memory.process) {
+    const state = deps.processes.inspect(known)
+    if (state === 'unknown') return { state: 'unknown', why: `/proc of pid ${known.pid} can't be read` }
+    if (state !== 'gone') return alive(uid, memory, state === 'stopped', deps)
+  }
+  // Unknown to this life, or gone: only a scan that missed nothing proves that no other process carries the uid.
+  const lostOne = memory.process !== undefined
+  const scan = await deps.inventory.scan(lostOne ? 0 : scanMaxAgeMs)
+  const found = scan.processes.filter((process) => process.uid === uid)
+  if (found.length > 1) return { state: 'duplicate', pids: found.map((process) => process.pid) }
+  const [one] = found
+  if (one) return adopt(uid, one, memory, deps)
+  if (scan.incomplete) return { state: 'unknown', why: scan.incomplete }
+  // A launch under way may fork after this scan began: it will say so itself.
+  if (memory.process) deps.machines.forget(uid)
+  delete memory.process
+  return { state: 'absent' }
+}
+
+function recordedIdentity(vm: VirtualMachine, bootId: string): ProcessIdentity | undefined {
+  const process = vm.status?.process
+  return process?.bootId === bootId ? process : undefined
+}
+
+async function adopt(
+  uid: string,
+  found: QemuProcess,
+  memory: VmMemory,
+  deps: ObserveDeps,
+): Promise<ProcessFact> {
+  let record: LaunchRecord | undefined
+  try {
+    record = await deps.processes.launchRecord(uid)
+  } catch {
+    // An unreadable record only costs details; the process itself is identified by /proc.
+  }
+  const { pid, startTime, bootId, launchId, state } = found
+  memory.process = {
+    identity: { pid, startTime, bootId },
+    seenAt: deps.clock.elapsed(),
+    ...(launchId !== undefined && { launchId }),
+    ...(record && { record }),
+  }
+  delete memory.answeredAt
+  return alive(uid, memory, state === 'T' || state === 't', deps)
+}
+
+async function alive(
+  uid: string,
+  memory: VmMemory,
+  stopped: boolean,
+  deps: ObserveDeps,
+): Promise<ProcessFact> {
+  const process = memory.process
+  if (!process) throw new Error('a process is alive that is not known')
+  const machine = stopped
+    ? ({ state: 'unreachable', why: 'timeout', message: 'the process is stopped by a signal' } as const)
+    : await deps.machines.status(uid).catch((error: unknown) => {
+        return { state: 'unreachable', why: 'error', message: messageOf(error) } as const
+      })
+  const now = deps.clock.elapsed()
+  if (machine.state === 'answered') memory.answeredAt = now
+  return {
+    state: 'alive',
+    identity: process.identity,
+    ...(process.launchId !== undefined && { launchId: process.launchId }),
+    ...(process.record && { record: process.record }),
+    stopped,
+    machine,
+    seenForMs: now - process.seenAt,
+    silentForMs: now - (memory.answeredAt ?? process.seenAt),
+  }
+}

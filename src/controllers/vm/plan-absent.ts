@@ -1,0 +1,126 @@
+import { vmFinalizer } from '../../resources/vm.ts'
+import type { Draft } from './draft.ts'
+import { backoffLeftMs, classifyGone, recordExit } from './exits.ts'
+import { cleanExits } from './power.ts'
+
+/** The process is proven gone: note how it ended, then be deleted, stay down, or come up. */
+export function planAbsent(draft: Draft): void {
+  noteEnd(draft)
+  takeRequest(draft)
+  if (draft.deleting) return dispose(draft)
+  if (draft.status.power?.desired !== 'Up') return rest(draft)
+  const mismatch = Object.entries(draft.vm.spec.hostSelector).find(
+    ([key, value]) => draft.seen.hostLabels[key] !== value,
+  )
+  if (mismatch) {
+    return draft.phase(
+      'Pending',
+      'Unschedulable',
+      `spec.hostSelector: no host has the label ${mismatch[0]}=${mismatch[1]}`,
+    )
+  }
+  if (draft.seen.diskClaim) {
+    const { by, field, path } = draft.seen.diskClaim
+    draft.recheckIn(10_000)
+    return draft.phase('Pending', 'DiskInUse', `${field}: ${path} is a writable disk of ${by} too`)
+  }
+  if (!disksReady(draft)) return
+  launch(draft)
+}
+
+/** Classifies the end of the launch that the status still tells of, and forgets its process. */
+function noteEnd(draft: Draft): void {
+  const { status, seen } = draft
+  const { launchError } = seen
+  if (status.process) {
+    const known = status.lastExit?.launchId === status.process.launchId
+    if (!known) recordExit(draft, classifyGone(draft))
+  } else if (status.launch && launchError?.launchId === status.launch.id) {
+    recordExit(draft, { reason: 'LaunchFailed', message: launchError.message, launchId: status.launch.id })
+    delete status.launch
+  } else if (status.launch && seen.exit && status.lastExit?.launchId !== status.launch.id) {
+    recordExit(draft, classifyGone(draft))
+  }
+  if (status.process || !seen.launching) {
+    delete status.launch
+    delete status.process
+  }
+  delete status.stop
+  delete status.pausedByUser
+  delete status.ioError
+  draft.condition('Paused', 'False', 'NotRunning')
+  draft.condition('RestartRequired', 'False', 'NotRunning')
+}
+
+function takeRequest(draft: Draft): void {
+  const { status } = draft
+  if (!status.request || !status.power) return
+  const { action } = status.request
+  if (action === 'Start' || action === 'Restart') {
+    status.power = { ...status.power, desired: 'Up' }
+    delete status.backoff
+  } else if (action === 'Stop') status.power = { ...status.power, desired: 'Down' }
+  delete status.request
+}
+
+function dispose(draft: Draft): void {
+  if (draft.seen.disposed) {
+    draft.phase('Terminating', 'Removed', 'disks and run directory are removed')
+    if (draft.vm.metadata.finalizers?.includes(vmFinalizer)) draft.act({ do: 'dropFinalizer' })
+    return
+  }
+  draft.phase('Terminating', 'RemovingDisks', 'QEMU is gone; disks and run directory are being removed')
+  draft.act({ do: 'dispose' })
+}
+
+function rest(draft: Draft): void {
+  const { lastExit } = draft.status
+  const failed =
+    lastExit !== undefined && !cleanExits.has(lastExit.reason) && draft.vm.spec.runStrategy !== 'Halted'
+  if (failed) draft.phase('Failed', lastExit.reason, lastExit.message)
+  else draft.phase('Stopped', lastExit?.reason ?? 'NeverStarted', lastExit?.message)
+}
+
+function disksReady(draft: Draft): boolean {
+  const waiting = draft.seen.disks.filter((disk) => disk.state !== 'ready')
+  if (waiting.length === 0) return true
+  const failed = waiting.find((disk) => disk.state === 'failed')
+  if (failed) {
+    const message = `${failed.name}: ${failed.message ?? 'failed'}`
+    if (draft.vm.status?.reason !== 'DiskFailed') draft.tell('Warning', 'DiskFailed', message)
+    draft.phase('Pending', 'DiskFailed', message)
+    if (draft.seen.diskRetryInMs > 0) draft.recheckIn(draft.seen.diskRetryInMs)
+    else draft.act({ do: 'prepareDisks' })
+    return false
+  }
+  const progress = waiting.find((disk) => disk.progressPercent !== undefined)
+  const names = waiting.map((disk) => disk.name).join(', ')
+  draft.phase('Provisioning', 'PreparingDisks', progress ? `${names}: ${progress.progressPercent} %` : names)
+  if (waiting.some((disk) => disk.state === 'absent')) draft.act({ do: 'prepareDisks' })
+  draft.recheckIn(1_000)
+  return false
+}
+
+function launch(draft: Draft): void {
+  const { status, seen, env } = draft
+  if (seen.launching) {
+    draft.phase('Starting', 'Launching')
+    return
+  }
+  const wait = backoffLeftMs(status, env.now)
+  if (wait > 0) {
+    const why = status.lastExit ? `${status.lastExit.reason}: ${status.lastExit.message ?? ''}` : ''
+    draft.phase(
+      'CrashLoopBackOff',
+      'BackOff',
+      `next try at ${status.backoff?.retryAt}, after ${status.backoff?.failures} failures in a row; last ${why}`,
+    )
+    draft.recheckIn(wait)
+    return
+  }
+  const launchId = env.newId()
+  status.launch = { id: launchId, at: draft.at, bootId: seen.bootId }
+  if (status.lastExit) status.restarts += 1
+  draft.phase('Starting', 'Launching')
+  draft.act({ do: 'launch', launchId })
+}

@@ -1,0 +1,246 @@
+import { rfc3339 } from '../../lib/clock.ts'
+import type { RunState } from '../../qmp/types.ts'
+import { exponential } from '../../runtime/backoff.ts'
+import type { Draft } from './draft.ts'
+import { healthyRunMs, recordExit } from './exits.ts'
+import type { ProcessFact } from './types.ts'
+
+type Alive = Extract<ProcessFact, { state: 'alive' }>
+type EndReason = 'Stopped' | 'GuestShutdown' | 'GuestPanicked' | 'InternalError'
+
+/** A QEMU that has not answered for this long since it was first seen is no longer merely starting. */
+const startGraceMs = 30_000
+/** Between grace period, quit and kill. */
+const killAfterQuitMs = 5_000
+const powerdownAgainMs = 5_000
+const silentRecheckMs = 1_000
+const ioRetryBaseMs = 5_000
+const ioRetryCapMs = 60_000
+
+/** The process lives: make the status tell of it, then stop it, keep it, or bring it to what is wanted. */
+export function planAlive(draft: Draft, alive: Alive): void {
+  adopt(draft, alive)
+  restartRequired(draft)
+  takeRequest(draft, alive)
+  const wantDown = draft.deleting || draft.status.power?.desired === 'Down'
+  if (wantDown && !draft.status.stop) startStop(draft, draft.deleting ? 'Deleted' : 'Stop')
+  if (!wantDown && draft.status.stop && draft.status.stop.why !== 'Restart') delete draft.status.stop
+  if (alive.machine.state === 'answered') return answered(draft, alive, alive.machine.status)
+  silent(draft, alive, alive.machine.message)
+}
+
+function adopt(draft: Draft, alive: Alive): void {
+  const { status, seen } = draft
+  const { identity, record } = alive
+  const before = status.process
+  if (
+    before &&
+    before.pid === identity.pid &&
+    before.startTime === identity.startTime &&
+    before.bootId === identity.bootId
+  )
+    return
+  // The record belongs to this process only if it names the same launch; an older one tells nothing of it.
+  const own = record && record.launchId === alive.launchId ? record : undefined
+  const launchId = alive.launchId ?? 'unmarked'
+  status.process = {
+    pid: identity.pid,
+    startTime: identity.startTime,
+    bootId: identity.bootId,
+    launchId,
+    accelerator: own?.accelerator ?? 'unknown',
+    startedAt: own?.at ?? draft.at,
+    specHash: own?.specHash ?? seen.specHash,
+  }
+  const ours = status.launch?.id === launchId
+  if (!ours) draft.tell('Normal', 'Adopted', `took over the running QEMU with pid ${identity.pid}`)
+  delete status.launch
+}
+
+function restartRequired(draft: Draft): void {
+  const differs = draft.status.process?.specHash !== draft.seen.specHash
+  if (differs)
+    draft.condition(
+      'RestartRequired',
+      'True',
+      'SpecChanged',
+      'the spec has changes that take effect at the next start',
+    )
+  else draft.condition('RestartRequired', 'False', 'UpToDate')
+}
+
+function startStop(draft: Draft, why: string): void {
+  draft.status.stop = { why, at: draft.at, graceSeconds: draft.vm.spec.terminationGracePeriodSeconds }
+  draft.tell(
+    'Normal',
+    'Stopping',
+    `${why}: asking the guest to power down within ${draft.status.stop.graceSeconds} s`,
+  )
+}
+
+function takeRequest(draft: Draft, alive: Alive): void {
+  const { status } = draft
+  if (!status.request || !status.power) return
+  switch (status.request.action) {
+    case 'Start':
+      status.power = { ...status.power, desired: 'Up' }
+      break
+    case 'Stop':
+      status.power = { ...status.power, desired: 'Down' }
+      break
+    case 'Restart':
+      if (!status.stop) startStop(draft, 'Restart')
+      break
+    case 'Pause':
+      status.pausedByUser = true
+      break
+    case 'Unpause':
+      delete status.pausedByUser
+      delete status.ioError
+      if (alive.machine.state === 'answered' && alive.machine.status === 'watchdog')
+        draft.act({ do: 'resume' })
+      break
+    case 'Reset':
+      draft.act({ do: 'reset' })
+      draft.tell('Normal', 'Reset', 'reset was asked for')
+      break
+  }
+  delete status.request
+}
+
+function silent(draft: Draft, alive: Alive, why: string): void {
+  draft.recheckIn(silentRecheckMs)
+  draft.condition('Paused', 'Unknown', 'NoAnswer')
+  // A process stopped by a signal can't take a powerdown, and one that does not answer may never: after the grace
+  // period only the kill is left, and the process is identified by /proc, not by QMP.
+  if (draft.status.stop && stopOverdue(draft, killAfterQuitMs)) {
+    draft.act({ do: 'kill', identity: alive.identity, why: 'it did not answer within the grace period' })
+    return draft.phase('Stopping', 'Killing', why)
+  }
+  if (alive.stopped) {
+    const message = `QEMU (pid ${alive.identity.pid}) is stopped by a signal; continue it with: kill -CONT ${alive.identity.pid}`
+    return unresponsive(draft, 'ProcessStopped', message)
+  }
+  const started = draft.vm.status?.phase === 'Running' || draft.vm.status?.phase === 'Paused'
+  if (!started && alive.silentForMs < startGraceMs) return draft.phase('Starting', 'WaitingForQmp', why)
+  unresponsive(draft, 'NoAnswer', `QEMU (pid ${alive.identity.pid}) does not answer QMP: ${why}`)
+}
+
+function unresponsive(draft: Draft, reason: string, message: string): void {
+  if (draft.vm.status?.phase !== 'Unresponsive') draft.tell('Warning', 'Unresponsive', message)
+  draft.phase('Unresponsive', reason, message)
+}
+
+function answered(draft: Draft, alive: Alive, state: RunState): void {
+  draft.condition('Paused', 'False', 'NotPaused')
+  if (draft.vm.status?.phase === 'Unresponsive') draft.tell('Normal', 'Responsive', 'QEMU answers again')
+  switch (state) {
+    case 'shutdown':
+      return ended(draft, alive, draft.status.stop ? 'Stopped' : 'GuestShutdown', 'the guest powered down')
+    case 'guest-panicked':
+      return ended(draft, alive, 'GuestPanicked', 'the guest kernel panicked')
+    case 'internal-error':
+      return ended(draft, alive, 'InternalError', 'QEMU met an internal error')
+    default:
+      break
+  }
+  if (draft.status.stop) return stopping(draft, alive, state)
+  keep(draft, alive, state)
+}
+
+/** The guest's run is over but QEMU still holds it: note why, once, then let QEMU go. */
+function ended(draft: Draft, alive: Alive, reason: EndReason, message: string): void {
+  const launchId = draft.status.process?.launchId
+  if (draft.status.lastExit?.launchId !== launchId) {
+    recordExit(draft, { reason, message, ...(launchId !== undefined && { launchId }) })
+  }
+  draft.phase('Stopping', reason, message)
+  draft.recheckIn(silentRecheckMs)
+  const endedForMs = draft.env.now - Date.parse(draft.status.lastExit?.at ?? draft.at)
+  if (endedForMs < killAfterQuitMs) return draft.act({ do: 'quit', why: message })
+  draft.act({ do: 'kill', identity: alive.identity, why: 'QEMU did not quit after the guest ended' })
+}
+
+function stopOverdue(draft: Draft, extraMs: number): boolean {
+  const graceMs = (draft.status.stop?.graceSeconds ?? 0) * 1000
+  return draft.seen.stopElapsedMs >= graceMs + extraMs
+}
+
+function stopping(draft: Draft, alive: Alive, state: RunState): void {
+  const { stop } = draft.status
+  draft.phase(
+    'Stopping',
+    stop?.why ?? 'Stop',
+    `powering down since ${stop?.at}, at most ${stop?.graceSeconds} s`,
+  )
+  draft.recheckIn(silentRecheckMs)
+  if (stopOverdue(draft, killAfterQuitMs)) {
+    return draft.act({ do: 'kill', identity: alive.identity, why: 'QEMU did not quit' })
+  }
+  // A guest that does not run can't power down; waiting for it would only be waiting.
+  if (stopOverdue(draft, 0) || state !== 'running')
+    return draft.act({ do: 'quit', why: 'the grace period is over' })
+  if (draft.seen.stopElapsedMs % powerdownAgainMs < silentRecheckMs) draft.act({ do: 'powerdown' })
+}
+
+function keep(draft: Draft, alive: Alive, state: RunState): void {
+  switch (state) {
+    case 'running':
+      return running(draft, alive)
+    case 'prelaunch':
+      draft.phase('Starting', 'Resuming')
+      return draft.act({ do: 'resume' })
+    case 'paused':
+      if (!draft.status.pausedByUser) {
+        draft.phase('Paused', 'Resuming')
+        return draft.act({ do: 'resume' })
+      }
+      return paused(draft, 'PausedByUser', 'paused by request')
+    case 'io-error':
+      return ioError(draft)
+    case 'watchdog':
+      return paused(draft, 'Watchdog', 'the watchdog fired; unpause or restart it')
+    case 'inmigrate':
+    case 'postmigrate':
+    case 'finish-migrate':
+      draft.phase('Migrating', state)
+      return draft.recheckIn(silentRecheckMs)
+    default:
+      paused(draft, state, `QEMU is in the state ${state}`)
+      return draft.recheckIn(silentRecheckMs)
+  }
+}
+
+function paused(draft: Draft, reason: string, message: string): void {
+  draft.phase('Paused', reason, message)
+  draft.condition('Paused', 'True', reason, message)
+  if (draft.vm.status?.reason !== reason)
+    draft.tell(reason === 'PausedByUser' ? 'Normal' : 'Warning', reason, message)
+}
+
+function running(draft: Draft, alive: Alive): void {
+  delete draft.status.ioError
+  if (draft.status.pausedByUser) {
+    draft.phase('Running', 'Pausing')
+    return draft.act({ do: 'pause' })
+  }
+  if (draft.vm.status?.phase !== 'Running')
+    draft.tell('Normal', 'Running', `runs with pid ${alive.identity.pid}`)
+  draft.phase('Running', 'Running')
+  if (!draft.status.backoff) return
+  if (alive.seenForMs >= healthyRunMs) delete draft.status.backoff
+  else draft.recheckIn(healthyRunMs - alive.seenForMs)
+}
+
+function ioError(draft: Draft): void {
+  const { status, env } = draft
+  const before = status.ioError
+  paused(draft, 'IOError', 'a disk failed; resumed with back-off, look at the storage and at the log of QEMU')
+  const left = before ? Math.min(Date.parse(before.retryAt) - env.now, ioRetryCapMs) : 0
+  if (before && left > 0) return draft.recheckIn(left)
+  const retries = (before?.retries ?? 0) + 1
+  const delay = exponential(retries, ioRetryBaseMs, ioRetryCapMs)
+  status.ioError = { retries, retryAt: rfc3339(env.now + delay) }
+  if (before) draft.act({ do: 'resume' })
+  draft.recheckIn(delay)
+}

@@ -1,0 +1,56 @@
+import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
+import { Draft } from './draft.ts'
+import { planAbsent } from './plan-absent.ts'
+import { planAlive } from './plan-alive.ts'
+import { currentPower } from './power.ts'
+import type { Observed, Plan, PlanEnv } from './types.ts'
+
+/** How often an unproven observation is tried again. */
+const unknownRecheckMs = 2_000
+
+/**
+ * From what is declared and what was seen to the next status and the next safe actions. Pure and total.
+ * Status says what was observed; actions are only ever taken on a proven observation (DESIGN section 4, rules 1 to 3).
+ */
+export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
+  const draft = new Draft(vm, seen, env)
+  draft.status.hostName ??= seen.hostName
+  if (!draft.deleting && !vm.metadata.finalizers?.includes(vmFinalizer)) draft.act({ do: 'addFinalizer' })
+  describeDisks(draft)
+
+  const { process } = seen
+  switch (process.state) {
+    case 'unknown':
+      draft.phase('Unknown', 'ProcessUnknown', `whether QEMU runs can't be told: ${process.why}`)
+      draft.recheckIn(unknownRecheckMs)
+      break
+    case 'duplicate': {
+      const message = `${process.pids.length} QEMUs carry this machine's uid (pids ${process.pids.join(', ')}); nothing is touched until one is left`
+      if (vm.status?.reason !== 'DuplicateProcess') draft.tell('Warning', 'DuplicateProcess', message)
+      draft.phase('Unknown', 'DuplicateProcess', message)
+      draft.recheckIn(unknownRecheckMs)
+      break
+    }
+    case 'alive':
+      draft.status.power = currentPower(vm, true)
+      planAlive(draft, process)
+      break
+    case 'absent':
+      draft.status.power = currentPower(vm, false)
+      planAbsent(draft)
+      break
+  }
+  return draft.done()
+}
+
+function describeDisks(draft: Draft): void {
+  const words = { absent: 'Pending', preparing: 'Preparing', ready: 'Ready', failed: 'Failed' } as const
+  draft.status.disks = draft.seen.disks.map(({ state, ...disk }) => ({ ...disk, state: words[state] }))
+  const waiting = draft.seen.disks.filter((disk) => disk.state !== 'ready')
+  const failed = waiting.find((disk) => disk.state === 'failed')
+  if (failed)
+    draft.condition('DisksReady', 'False', 'DiskFailed', `${failed.name}: ${failed.message ?? 'failed'}`)
+  else if (waiting.length > 0) {
+    draft.condition('DisksReady', 'False', 'Preparing', waiting.map((disk) => disk.name).join(', '))
+  } else draft.condition('DisksReady', 'True', 'Ready')
+}

@@ -1,0 +1,46 @@
+import type { ExitReason, RunStrategy, VirtualMachine, VmStatus } from '../../resources/vm.ts'
+
+type Power = NonNullable<VmStatus['power']>
+
+/** Exits that a person or the guest meant. */
+export const cleanExits: ReadonlySet<ExitReason> = new Set(['GuestShutdown', 'Stopped'])
+
+/**
+ * What a strategy wants at first: a machine that runs is left as it is, except by Always and Halted.
+ * KubeVirt's meanings: docs "Run Strategies" of its user guide.
+ */
+function initial(strategy: RunStrategy, alive: boolean): Power['desired'] {
+  switch (strategy) {
+    case 'Always':
+    case 'RerunOnFailure':
+    case 'Once':
+      return 'Up'
+    case 'Halted':
+      return 'Down'
+    case 'Manual':
+      return alive ? 'Up' : 'Down'
+  }
+}
+
+/** Whether the machine should be up, before requests and exits of this pass: kept while the strategy stays. */
+export function currentPower(vm: VirtualMachine, alive: boolean): Power {
+  const strategy = vm.spec.runStrategy
+  const kept = vm.status?.power
+  if (kept?.strategy === strategy) return kept
+  return { strategy, desired: initial(strategy, alive) }
+}
+
+/** What an exit makes of it. `asked` is set when a stop was asked for; a restart asks for being up again. */
+export function powerAfterExit(power: Power, exit: ExitReason, asked: 'Stop' | 'Restart' | undefined): Power {
+  if (asked === 'Restart') return power
+  switch (power.strategy) {
+    case 'Always':
+    case 'Halted':
+      return power
+    case 'RerunOnFailure':
+      return cleanExits.has(exit) ? { ...power, desired: 'Down' } : power
+    case 'Once':
+    case 'Manual':
+      return { ...power, desired: 'Down' }
+  }
+}

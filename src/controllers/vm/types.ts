@@ -1,0 +1,89 @@
+import type {
+  DiskState,
+  LaunchRecord,
+  MachineAnswer,
+  ProcessExit,
+  ProcessIdentity,
+} from '../../host/ports.ts'
+import type { VmStatus } from '../../resources/vm.ts'
+
+/** What is known of a machine's process. Absence must be proven: anything else is not `absent`. */
+export type ProcessFact =
+  | { readonly state: 'absent' }
+  | { readonly state: 'unknown'; readonly why: string }
+  | { readonly state: 'duplicate'; readonly pids: readonly number[] }
+  | {
+      readonly state: 'alive'
+      readonly identity: ProcessIdentity
+      /** From the command line; absent for a QEMU without our mark. */
+      readonly launchId?: string
+      /** The process is stopped by a signal (SIGSTOP) or a tracer. */
+      readonly stopped: boolean
+      readonly record?: LaunchRecord
+      readonly machine: MachineAnswer
+      /** Monotonic ms since this agent first saw the process; after a restart of the agent it starts anew. */
+      readonly seenForMs: number
+      /** Monotonic ms since the machine last answered or the process was first seen. */
+      readonly silentForMs: number
+    }
+
+/** Everything one pass has looked at. Plain data: any case is a fixture. */
+export interface Observed {
+  readonly bootId: string
+  readonly hostName: string
+  readonly hostLabels: Readonly<Record<string, string>>
+  readonly process: ProcessFact
+  /** A launch that this agent is executing right now. */
+  readonly launching: boolean
+  /** How the last child of this agent for this machine ended, while it is not yet classified. */
+  readonly exit?: ProcessExit
+  /** Why the last launch of this agent failed before there was a process. */
+  readonly launchError?: { readonly launchId: string; readonly code: string; readonly message: string }
+  readonly disks: readonly DiskState[]
+  /** Ms until a failed disk preparation may be tried again; 0 now. */
+  readonly diskRetryInMs: number
+  /** Another machine that holds one of this one's writable disks: its key and the field. */
+  readonly diskClaim?: { readonly by: string; readonly field: string; readonly path: string }
+  /** Monotonic ms since the stop under way was first seen by this agent. */
+  readonly stopElapsedMs: number
+  /** Hash of the spec members that need a restart, as the spec is now. */
+  readonly specHash: string
+  /** Whether what `dispose` removes is gone already. */
+  readonly disposed: boolean
+}
+
+/** The next safe steps, as data. None may need another's result. */
+export type Action =
+  | { readonly do: 'addFinalizer' }
+  | { readonly do: 'dropFinalizer' }
+  | { readonly do: 'prepareDisks' }
+  | { readonly do: 'launch'; readonly launchId: string }
+  | { readonly do: 'resume' }
+  | { readonly do: 'pause' }
+  | { readonly do: 'reset' }
+  | { readonly do: 'powerdown' }
+  | { readonly do: 'quit'; readonly why: string }
+  | { readonly do: 'kill'; readonly identity: ProcessIdentity; readonly why: string }
+  /** Removes disks, run directory and cgroup of a machine that is being deleted and has no process. */
+  | { readonly do: 'dispose' }
+
+/** Something for people, recorded as a Kubernetes Event. */
+export interface Happening {
+  readonly type: 'Normal' | 'Warning'
+  readonly reason: string
+  readonly message: string
+}
+
+export interface Plan {
+  readonly status: VmStatus
+  readonly actions: readonly Action[]
+  readonly happenings: readonly Happening[]
+  /** Look again after this many ms even if nothing is heard. */
+  readonly recheckMs?: number
+}
+
+/** Time and randomness of a plan. `now` is wall ms, for records. */
+export interface PlanEnv {
+  readonly now: number
+  readonly newId: () => string
+}
