@@ -31,7 +31,8 @@ export async function reconcileVm(
   signal.throwIfAborted()
   const env: PlanEnv = { now: deps.clock.now(), newId: deps.newId }
   const next = plan(vm, seen, env)
-  const recorded = isDeepStrictEqual(next.status, vm.status)
+  const unchanged = isDeepStrictEqual(next.status, vm.status) || next.actions[0]?.do === 'addFinalizer'
+  const recorded = unchanged
     ? vm
     : await deps.objects.updateStatus(VirtualMachine, { ...vm, status: next.status })
   for (const happening of next.happenings) deps.tell(recorded, happening)

@@ -1,7 +1,7 @@
 import { vmFinalizer } from '../../resources/vm.ts'
 import type { Draft } from './draft.ts'
 import { backoffLeftMs, classifyGone, recordExit } from './exits.ts'
-import { cleanExits } from './power.ts'
+import { cleanExits, powerAfterRequest } from './power.ts'
 
 /** The process is proven gone: note how it ended, then be deleted, stay down, or come up. */
 export function planAbsent(draft: Draft): void {
@@ -57,9 +57,9 @@ function takeRequest(draft: Draft): void {
   if (!status.request || !status.power) return
   const { action } = status.request
   if (action === 'Start' || action === 'Restart') {
-    status.power = { ...status.power, desired: 'Up' }
+    status.power = powerAfterRequest(status.power, 'Up')
     delete status.backoff
-  } else if (action === 'Stop') status.power = { ...status.power, desired: 'Down' }
+  } else if (action === 'Stop') status.power = powerAfterRequest(status.power, 'Down')
   delete status.request
 }
 

@@ -3,6 +3,7 @@ import type { RunState } from '../../qmp/types.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
 import { healthyRunMs, recordExit } from './exits.ts'
+import { powerAfterRequest } from './power.ts'
 import type { ProcessFact } from './types.ts'
 
 type Alive = Extract<ProcessFact, { state: 'alive' }>
@@ -83,10 +84,10 @@ function takeRequest(draft: Draft, alive: Alive): void {
   if (!status.request || !status.power) return
   switch (status.request.action) {
     case 'Start':
-      status.power = { ...status.power, desired: 'Up' }
+      status.power = powerAfterRequest(status.power, 'Up')
       break
     case 'Stop':
-      status.power = { ...status.power, desired: 'Down' }
+      status.power = powerAfterRequest(status.power, 'Down')
       break
     case 'Restart':
       if (!status.stop) startStop(draft, 'Restart')

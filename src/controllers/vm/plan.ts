@@ -13,9 +13,13 @@ const unknownRecheckMs = 2_000
  * Status says what was observed; actions are only ever taken on a proven observation (DESIGN section 4, rules 1 to 3).
  */
 export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
+  if (vm.metadata.deletionTimestamp === undefined && !vm.metadata.finalizers?.includes(vmFinalizer)) {
+    // Before anything of it exists on this host, its object must be unable to vanish.
+    const none = { restarts: 0, networks: [], disks: [], conditions: [] }
+    return { status: vm.status ?? none, actions: [{ do: 'addFinalizer' }], happenings: [] }
+  }
   const draft = new Draft(vm, seen, env)
   draft.status.hostName ??= seen.hostName
-  if (!draft.deleting && !vm.metadata.finalizers?.includes(vmFinalizer)) draft.act({ do: 'addFinalizer' })
   describeDisks(draft)
 
   const { process } = seen

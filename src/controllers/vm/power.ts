@@ -44,3 +44,8 @@ export function powerAfterExit(power: Power, exit: ExitReason, asked: 'Stop' | '
       return { ...power, desired: 'Down' }
   }
 }
+
+/** What a request makes of it. Always and Halted are statements about the spec, which a request does not overrule. */
+export function powerAfterRequest(power: Power, desired: Power['desired']): Power {
+  return power.strategy === 'Always' || power.strategy === 'Halted' ? power : { ...power, desired }
+}
