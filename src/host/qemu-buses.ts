@@ -1,0 +1,69 @@
+import type { VmSpec } from '../resources/vm.ts'
+import { optionList } from './qemu-options.ts'
+
+type Members = Readonly<Record<string, string | number | boolean | undefined>>
+
+/**
+ * Fixed PCI slots, so that a guest finds its devices where they were after one is added or removed. Slots 1 and 2
+ * stay free for what the board itself and its graphics card take.
+ */
+export const pciSlots = {
+  serial: 0x03,
+  rng: 0x04,
+  balloon: 0x05,
+  watchdog: 0x06,
+  scsi: 0x07,
+  usb: 0x08,
+  sata: 0x09,
+  networks: 0x0b,
+  disks: 0x13,
+} as const
+
+/** Slots in a row that `networks` and `disks` have before a second function of each is used. */
+const slotsInRow = 8
+
+/**
+ * Address of the index-th of `count` like devices: a slot each for the first eight, then their further functions.
+ * The multifunction bit is set only where it is needed, because guests name network cards by it.
+ */
+export function pciAddress(base: number, index: number, count: number): Members {
+  const slot = base + (index % slotsInRow)
+  const fn = Math.floor(index / slotsInRow)
+  const shared = count > slotsInRow
+  return {
+    addr: `0x${slot.toString(16)}${shared ? `.${fn}` : ''}`,
+    multifunction: shared && fn === 0 ? true : undefined,
+  }
+}
+
+/** How devices are plugged in: PCI on pc and q35, virtio-mmio (and PCI where a device has no other way) on microvm. */
+export interface Buses {
+  /** A virtio device (`blk`, `net`, …) at a PCI address, or on the next virtio-mmio transport. */
+  virtio(kind: string, address: Members, members: Members): string
+  /** A device that exists for PCI only. */
+  pci(driver: string, address: Members, members: Members): string
+}
+
+export function busesOf(machine: VmSpec['machine']): Buses {
+  let transport = 0
+  const pci: Buses['pci'] = (driver, address, members) => optionList(driver, { ...members, ...address })
+  if (machine !== 'microvm') {
+    return { pci, virtio: (kind, address, members) => pci(`virtio-${kind}-pci`, address, members) }
+  }
+  return {
+    pci,
+    // Pinned, because QEMU fills transports from the last one down and guests number devices from the first one up.
+    virtio: (kind, _address, members) =>
+      optionList(`virtio-${kind}-device`, { ...members, bus: `virtio-mmio-bus.${transport++}` }),
+  }
+}
+
+/** Whether a microvm needs its PCI Express root: for devices that have no virtio-mmio form. */
+export function needsPci(spec: VmSpec): boolean {
+  return (
+    spec.devices.vnc ||
+    spec.devices.watchdog !== undefined ||
+    spec.disks.some((disk) => disk.bus === 'sata' || disk.bus === 'usb') ||
+    spec.networks.some((network) => network.model !== 'virtio')
+  )
+}
