@@ -1,0 +1,41 @@
+import { createSocket } from 'node:dgram'
+import { createServer } from 'node:net'
+import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import type { VmSpec } from '../resources/vm.ts'
+
+function bindTcp(port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen({ port, host, exclusive: true }, () => server.close(() => resolve()))
+  })
+}
+
+function bindUdp(port: number, address: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const socket = createSocket('udp4')
+    socket.once('error', reject)
+    socket.bind({ port, address, exclusive: true }, () => socket.close(() => resolve()))
+  })
+}
+
+/**
+ * Checks that every forwarded port of this host can be bound now. QEMU would say so too, but after the fork and
+ * without naming the field.
+ * @throws PlasmaError `PortTaken` naming `spec.networks[i].user.forwards[j].hostPort`
+ */
+export async function checkForwardedPorts(spec: VmSpec): Promise<void> {
+  for (const [i, network] of spec.networks.entries()) {
+    for (const [j, { protocol, hostAddress, hostPort }] of (network.user?.forwards ?? []).entries()) {
+      const bind = protocol === 'tcp' ? bindTcp : bindUdp
+      await bind(hostPort, hostAddress).catch((error: unknown) => {
+        const field = `spec.networks[${i}].user.forwards[${j}].hostPort`
+        const where = `${protocol} port ${hostPort} of ${hostAddress}`
+        throw new PlasmaError('PortTaken', `${field}: ${where} can't be used: ${errnoOf(error) ?? error}`, {
+          hint: 'choose another hostPort, or stop what listens there',
+          cause: error,
+        })
+      })
+    }
+  }
+}

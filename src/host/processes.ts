@@ -1,0 +1,215 @@
+import { closeSync, openSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { type Clock, rfc3339 } from '../lib/clock.ts'
+import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
+import type { Log } from '../lib/log.ts'
+import { Cgroups, limitsOf } from './cgroup.ts'
+import { type Detached, spawnDetached } from './exec.ts'
+import { firmwareCodeFor } from './firmware.ts'
+import { checkForwardedPorts } from './forwarded-ports.ts'
+import { QemuBinary } from './host-facts.ts'
+import { manifestOf, readLaunchRecord, writeLaunchRecord } from './launch-record.ts'
+import { vmPaths } from './paths.ts'
+import type { LaunchRecord, LaunchRequest, ProcessExit, Processes, ProcessIdentity, Scan } from './ports.ts'
+import { hasEnded, Procfs } from './procfs.ts'
+import { checkUid, qemuArgs, specHash, uidOf } from './qemu-args.ts'
+import { prepareRunFolder, tailOfFile } from './run-folder.ts'
+import { identityOf, scanProcesses } from './scan.ts'
+
+export interface HostProcessesOptions {
+  readonly runDir: string
+  readonly hostName: string
+  /** `qemu-system-x86_64` on PATH unless given. */
+  readonly qemuBinary?: string
+  /** What `auto` means on this host. */
+  readonly accelerator: 'kvm' | 'tcg'
+  readonly clock: Clock
+  readonly log: Log
+  readonly proc?: Procfs
+  readonly cgroups?: Pick<Cgroups, 'enter' | 'remove'>
+}
+
+const outputBytes = 2048
+
+type Launched = Awaited<ReturnType<Processes['launch']>>
+
+/** QEMUs of this host. The rules that keep guests safe (one QEMU a machine, kill only what was identified) live here. */
+export class HostProcesses implements Processes {
+  readonly bootId: string
+  readonly #options: HostProcessesOptions
+  readonly #proc: Procfs
+  readonly #qemu: QemuBinary
+  readonly #cgroups: Pick<Cgroups, 'enter' | 'remove'>
+  readonly #listeners = new Set<(exit: ProcessExit) => void>()
+  readonly #launching = new Set<string>()
+
+  constructor(options: HostProcessesOptions) {
+    this.#options = options
+    this.#proc = options.proc ?? new Procfs()
+    this.#qemu = new QemuBinary(options.qemuBinary)
+    this.#cgroups = options.cgroups ?? new Cgroups(options)
+    this.bootId = this.#proc.bootId()
+  }
+
+  async scan(): Promise<Scan> {
+    return scanProcesses(this.#proc, this.bootId)
+  }
+
+  inspect(identity: ProcessIdentity): 'alive' | 'stopped' | 'gone' | 'unknown' {
+    if (identity.bootId !== this.bootId) return 'gone'
+    const stat = this.#proc.stat(identity.pid)
+    if (stat.state === 'unreadable') return 'unknown'
+    if (stat.state === 'gone' || stat.value.startTime !== identity.startTime || hasEnded(stat.value))
+      return 'gone'
+    return stat.value.state === 'T' || stat.value.state === 't' ? 'stopped' : 'alive'
+  }
+
+  signal(
+    identity: ProcessIdentity,
+    uid: string,
+    signal: 'SIGTERM' | 'SIGKILL' | 'SIGCONT',
+  ): 'sent' | 'gone' | 'not-it' {
+    // kill(2) takes 0 and negative numbers for whole groups.
+    if (!Number.isSafeInteger(identity.pid) || identity.pid <= 1) return 'not-it'
+    const state = this.inspect(identity)
+    if (state === 'gone') return 'gone'
+    const argv = this.#proc.cmdline(identity.pid)
+    if (state === 'unknown' || argv.state !== 'present') return 'not-it'
+    if (uid === '' || identityOf(argv.value).uid !== uid.toLowerCase()) return 'not-it'
+    try {
+      process.kill(identity.pid, signal)
+      return 'sent'
+    } catch (error) {
+      if (errnoOf(error) === 'ESRCH') return 'gone'
+      throw new PlasmaError('SignalFailed', `${signal} to ${identity.pid}: ${messageOf(error)}`, {
+        cause: error,
+      })
+    }
+  }
+
+  async launch(request: LaunchRequest): Promise<Launched> {
+    const uid = uidOf(request.vm)
+    if (this.#launching.has(uid)) throw new PlasmaError('AlreadyRunning', `a launch of ${uid} is under way`)
+    this.#launching.add(uid)
+    try {
+      return await this.#launch(uid, request)
+    } finally {
+      this.#launching.delete(uid)
+    }
+  }
+
+  launchRecord(uid: string): Promise<LaunchRecord | undefined> {
+    return readLaunchRecord(this.#paths(uid).launch)
+  }
+
+  async cleanup(uid: string): Promise<void> {
+    const paths = this.#paths(uid)
+    this.#refuseIfAlive(uid, 'StillRunning')
+    if (this.#launching.has(uid)) throw new PlasmaError('StillRunning', `a launch of ${uid} is under way`)
+    await rm(paths.dir, { recursive: true, force: true })
+    await this.#cgroups.remove(uid)
+  }
+
+  log(uid: string, bytes: number): Promise<string> {
+    return tailOfFile(this.#paths(uid).log, bytes)
+  }
+
+  onExit(listener: (exit: ProcessExit) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  #paths(uid: string) {
+    return vmPaths(this.#options.runDir, checkUid(uid))
+  }
+
+  /** Never two QEMUs for one machine: whatever may be one, even if it can't be seen well, is one. */
+  #refuseIfAlive(uid: string, code: 'AlreadyRunning' | 'StillRunning'): void {
+    const { processes, incomplete } = scanProcesses(this.#proc, this.bootId)
+    const found = processes.find((candidate) => candidate.uid === uid)
+    if (found) throw new PlasmaError(code, `process ${found.pid} is a QEMU of ${uid}`)
+    if (incomplete === undefined) return
+    throw new PlasmaError(code, `a QEMU of ${uid} may live: ${incomplete}`, {
+      hint: 'run PlasmaVMC so that it can read every process in /proc',
+    })
+  }
+
+  async #launch(uid: string, request: LaunchRequest): Promise<Launched> {
+    const { spec } = request.vm
+    const paths = this.#paths(uid)
+    this.#refuseIfAlive(uid, 'AlreadyRunning')
+    const { path: binary } = await this.#qemu.find()
+    const accelerator = spec.accelerator === 'auto' ? this.#options.accelerator : spec.accelerator
+    const args = qemuArgs({ ...request, paths, accelerator, disks: await withFirmware(request) })
+    await checkForwardedPorts(spec)
+    await prepareRunFolder(this.#options.runDir, paths)
+    const record = this.#record(request, accelerator, [binary, ...args])
+    // Again, because the checks above took time in which another PlasmaVMC may have started it.
+    this.#refuseIfAlive(uid, 'AlreadyRunning')
+    await writeLaunchRecord(paths.launch, record).catch((error: unknown) => {
+      throw new PlasmaError('RunDirUnusable', `${paths.launch}: ${messageOf(error)}`, { cause: error })
+    })
+    const identity = await this.#start(uid, binary, args, paths.log)
+    void this.#cgroups.enter(uid, identity.pid, limitsOf(spec, accelerator))
+    return { ...identity, accelerator, specHash: record.specHash }
+  }
+
+  #record(request: LaunchRequest, accelerator: string, argv: readonly string[]): LaunchRecord {
+    const { vm, launchId, epoch } = request
+    const { hostName, clock } = this.#options
+    return {
+      ...{ version: 1, launchId, epoch, hostName, bootId: this.bootId, at: rfc3339(clock.now()) },
+      ...{ accelerator, specHash: specHash(vm.spec), manifest: manifestOf(vm), argv },
+    }
+  }
+
+  async #start(uid: string, binary: string, args: readonly string[], log: string): Promise<ProcessIdentity> {
+    const output = openSync(log, 'a', 0o600)
+    let child: Detached
+    try {
+      child = await spawnDetached(binary, args, { output })
+    } catch (error) {
+      throw new PlasmaError('LaunchFailed', messageOf(error), { cause: error })
+    } finally {
+      closeSync(output)
+    }
+    // Read before the event loop can reap it: even a child that died at once is a zombie with its own start time.
+    const stat = this.#proc.stat(child.pid)
+    if (stat.state !== 'present' || hasEnded(stat.value)) throw await this.#deadAtOnce(child, log)
+    const identity = { pid: child.pid, startTime: stat.value.startTime, bootId: this.bootId }
+    void child.exited.then((how) => this.#reportExit(uid, identity, how, log))
+    return identity
+  }
+
+  async #deadAtOnce(child: Detached, log: string): Promise<PlasmaError> {
+    const { exitCode, signal } = await child.exited
+    const how = signal ?? `exit code ${exitCode}`
+    const output = await tailOfFile(log, outputBytes)
+    return new PlasmaError(
+      'LaunchFailed',
+      `QEMU ended at once (${how}): ${output.trim() || 'it wrote nothing'}`,
+    )
+  }
+
+  async #reportExit(
+    uid: string,
+    identity: ProcessIdentity,
+    how: Awaited<Detached['exited']>,
+    log: string,
+  ): Promise<void> {
+    const output = await tailOfFile(log, outputBytes).catch((error: unknown) => messageOf(error))
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener({ uid, identity, output, ...how })
+      } catch (error) {
+        this.#options.log.error('listener of exits failed', { uid, err: error })
+      }
+    }
+  }
+}
+
+async function withFirmware({ vm, disks }: LaunchRequest): Promise<ReadonlyMap<string, string>> {
+  const vars = disks.get('efi-vars')
+  if (vm.spec.firmware !== 'uefi' || disks.has('efi-code') || vars === undefined) return disks
+  return new Map([...disks, ['efi-code', await firmwareCodeFor(vars)]])
+}

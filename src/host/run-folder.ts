@@ -1,0 +1,57 @@
+import { chmod, mkdir, open, rm } from 'node:fs/promises'
+import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
+import { checkRunDir, type VmPaths } from './paths.ts'
+
+/** QEMU's own messages are short; a log above this is emptied when the machine starts. */
+export const longestLog = 1 << 20
+
+/** The last `bytes` of a file, cut to whole characters; '' where there is none. @throws other system errors */
+export async function tailOfFile(path: string, bytes: number): Promise<string> {
+  try {
+    const file = await open(path, 'r')
+    try {
+      const { size } = await file.stat()
+      const length = Math.min(size, bytes)
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, size - length)
+      let start = 0
+      if (length < size) while (start < bytesRead && (buffer[start]! & 0xc0) === 0x80) start++
+      return buffer.toString('utf8', start, bytesRead)
+    } finally {
+      await file.close()
+    }
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return ''
+    throw error
+  }
+}
+
+async function bound(path: string): Promise<void> {
+  const file = await open(path, 'a', 0o600)
+  try {
+    if ((await file.stat()).size > longestLog) await file.truncate(0)
+  } finally {
+    await file.close()
+  }
+}
+
+/**
+ * Makes the run directory of a machine ready for a launch: private, without the sockets of an earlier QEMU, its logs
+ * bounded. The console's log is QEMU's to write, so both are emptied here where they have grown past 1 MiB.
+ * @throws PlasmaError `RunDirTooLong`, `RunDirUnusable`
+ */
+export async function prepareRunFolder(runDir: string, paths: VmPaths): Promise<void> {
+  checkRunDir(runDir)
+  try {
+    await mkdir(paths.dir, { recursive: true, mode: 0o700 })
+    await chmod(paths.dir, 0o700)
+    for (const socket of [paths.qmp, paths.console, paths.guestAgent, paths.vnc])
+      await rm(socket, { force: true })
+    await bound(paths.log)
+    await bound(paths.consoleLog)
+  } catch (error) {
+    throw new PlasmaError('RunDirUnusable', `${paths.dir} can't be used: ${messageOf(error)}`, {
+      hint: 'check its owner, its permissions and the space of its file system, or choose another --run-dir',
+      cause: error,
+    })
+  }
+}

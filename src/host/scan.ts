@@ -1,0 +1,93 @@
+import { basename } from 'node:path'
+import { messageOf } from '../lib/errors.ts'
+import type { QemuProcess, Scan } from './ports.ts'
+import { hasEnded, type Procfs } from './procfs.ts'
+import { identityFile } from './qemu-args.ts'
+import { parseOptionList } from './qemu-options.ts'
+
+/** What a QEMU's command line says of it. */
+export type CommandLineIdentity = Pick<QemuProcess, 'uid' | 'name' | 'launchId' | 'runDir'>
+
+/** QEMU takes `--uuid` for `-uuid`. The first one counts: ours come before any value a user wrote. */
+function argument(argv: readonly string[], option: string, from = 1): string | undefined {
+  const at = argv.findIndex((arg, i) => i >= from && (arg === option || arg === `-${option}`))
+  return at < 0 ? undefined : argv[at + 1]
+}
+
+/** Whether a command line may be a QEMU's: by its name, or by arguments (a wrapper, another name, a double in tests). */
+export function looksLikeQemu(argv: readonly string[]): boolean {
+  const [program = ''] = argv
+  if (basename(program).startsWith('qemu-system')) return true
+  return argument(argv, '-uuid') !== undefined && argument(argv, '-pidfile') !== undefined
+}
+
+function launchIdOf(argv: readonly string[]): string | undefined {
+  for (let i = 1; i < argv.length; i++) {
+    if (argv[i] !== '-fw_cfg' && argv[i] !== '--fw_cfg') continue
+    const members = parseOptionList(argv[i + 1] ?? '', 'name')
+    if (members.get('name') === identityFile) return members.get('string')?.split('/')[0]
+  }
+  return undefined
+}
+
+/** The identity on a QEMU's command line; `uid` is empty for a foreign one that was started without `-uuid`. */
+export function identityOf(argv: readonly string[]): CommandLineIdentity {
+  const uid = (argument(argv, '-uuid') ?? '').toLowerCase()
+  const name = parseOptionList(argument(argv, '-name') ?? '', 'guest').get('guest') ?? ''
+  const launchId = launchIdOf(argv)
+  const suffix = `/vms/${uid}/qemu.pid`
+  const pidfile = argument(argv, '-pidfile') ?? ''
+  const runDir = uid !== '' && pidfile.endsWith(suffix) ? pidfile.slice(0, -suffix.length) : undefined
+  return {
+    uid,
+    name,
+    ...(launchId === undefined ? {} : { launchId }),
+    ...(runDir === undefined ? {} : { runDir }),
+  }
+}
+
+type Entry = QemuProcess | { readonly unreadable: string } | undefined
+
+function look(proc: Procfs, pid: number, bootId: string): Entry {
+  const argv = proc.cmdline(pid)
+  if (argv.state === 'gone') return undefined
+  if (argv.state === 'unreadable') return { unreadable: `process ${pid}: ${argv.why}` }
+  if (argv.value.length === 0) return endingQemu(proc, pid)
+  if (!looksLikeQemu(argv.value)) return undefined
+  const stat = proc.stat(pid)
+  if (stat.state === 'gone') return undefined
+  if (stat.state === 'unreadable') return { unreadable: `process ${pid}: ${stat.why}` }
+  if (hasEnded(stat.value)) return undefined
+  const { startTime, state } = stat.value
+  return { pid, startTime, bootId, state, ...identityOf(argv.value) }
+}
+
+/**
+ * A QEMU whose main thread has ended while others live shows an empty command line: it still lives, and nothing
+ * tells which it is. Kernel threads have an empty one too.
+ */
+function endingQemu(proc: Procfs, pid: number): Entry {
+  const stat = proc.stat(pid)
+  if (stat.state !== 'present' || stat.value.state !== 'Z' || hasEnded(stat.value)) return undefined
+  return stat.value.comm.startsWith('qemu') ? { unreadable: `process ${pid} (QEMU) is ending` } : undefined
+}
+
+/** Every QEMU in a /proc. `incomplete` says what could not be seen; such a scan proves no absence. */
+export function scanProcesses(proc: Procfs, bootId: string): Scan {
+  let pids: number[]
+  try {
+    pids = proc.pids()
+  } catch (error) {
+    return { processes: [], incomplete: `processes can't be listed: ${messageOf(error)}` }
+  }
+  const processes: QemuProcess[] = []
+  // Process 1 always exists: where it is hidden, so are others (hidepid, proc(5)).
+  let incomplete = pids.includes(1) ? undefined : 'processes of other users are hidden (hidepid)'
+  for (const pid of pids) {
+    const entry = look(proc, pid, bootId)
+    if (entry === undefined) continue
+    if ('unreadable' in entry) incomplete ??= entry.unreadable
+    else processes.push(entry)
+  }
+  return incomplete === undefined ? { processes } : { processes, incomplete }
+}
