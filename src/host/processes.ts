@@ -1,4 +1,4 @@
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, fstatSync, openSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { type Clock, rfc3339 } from '../lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
@@ -165,6 +165,9 @@ export class HostProcesses implements Processes {
 
   async #start(uid: string, binary: string, args: readonly string[], log: string): Promise<ProcessIdentity> {
     const output = openSync(log, 'a', 0o600)
+    // What earlier launches wrote stays in the log but is not this one's last words.
+    const written = fstatSync(output).size
+    const lastWords = () => tailOfFile(log, outputBytes, written).catch((error: unknown) => messageOf(error))
     let child: Detached
     try {
       child = await spawnDetached(binary, args, { output })
@@ -175,37 +178,29 @@ export class HostProcesses implements Processes {
     }
     // Read before the event loop can reap it: even a child that died at once is a zombie with its own start time.
     const stat = this.#proc.stat(child.pid)
-    if (stat.state !== 'present' || hasEnded(stat.value)) throw await this.#deadAtOnce(child, log)
+    if (stat.state !== 'present' || hasEnded(stat.value)) throw await deadAtOnce(child, lastWords)
     const identity = { pid: child.pid, startTime: stat.value.startTime, bootId: this.bootId }
-    void child.exited.then((how) => this.#reportExit(uid, identity, how, log))
+    void child.exited.then((how) => this.#reportExit({ uid, identity, ...how }, lastWords))
     return identity
   }
 
-  async #deadAtOnce(child: Detached, log: string): Promise<PlasmaError> {
-    const { exitCode, signal } = await child.exited
-    const how = signal ?? `exit code ${exitCode}`
-    const output = await tailOfFile(log, outputBytes)
-    return new PlasmaError(
-      'LaunchFailed',
-      `QEMU ended at once (${how}): ${output.trim() || 'it wrote nothing'}`,
-    )
-  }
-
-  async #reportExit(
-    uid: string,
-    identity: ProcessIdentity,
-    how: Awaited<Detached['exited']>,
-    log: string,
-  ): Promise<void> {
-    const output = await tailOfFile(log, outputBytes).catch((error: unknown) => messageOf(error))
+  async #reportExit(exit: Omit<ProcessExit, 'output'>, lastWords: () => Promise<string>): Promise<void> {
+    const output = await lastWords()
     for (const listener of [...this.#listeners]) {
       try {
-        listener({ uid, identity, output, ...how })
+        listener({ ...exit, output })
       } catch (error) {
-        this.#options.log.error('listener of exits failed', { uid, err: error })
+        this.#options.log.error('listener of exits failed', { uid: exit.uid, err: error })
       }
     }
   }
+}
+
+async function deadAtOnce(child: Detached, lastWords: () => Promise<string>): Promise<PlasmaError> {
+  const { exitCode, signal } = await child.exited
+  const how = signal ?? `exit code ${exitCode}`
+  const output = (await lastWords()).trim() || 'it wrote nothing'
+  return new PlasmaError('LaunchFailed', `QEMU ended at once (${how}): ${output}`)
 }
 
 async function withFirmware({ vm, disks }: LaunchRequest): Promise<ReadonlyMap<string, string>> {

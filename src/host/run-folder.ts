@@ -5,13 +5,16 @@ import { checkRunDir, type VmPaths } from './paths.ts'
 /** QEMU's own messages are short; a log above this is emptied when the machine starts. */
 export const longestLog = 1 << 20
 
-/** The last `bytes` of a file, cut to whole characters; '' where there is none. @throws other system errors */
-export async function tailOfFile(path: string, bytes: number): Promise<string> {
+/**
+ * The last `bytes` of a file after offset `from`, cut to whole characters; '' where there is none.
+ * @throws other system errors
+ */
+export async function tailOfFile(path: string, bytes: number, from = 0): Promise<string> {
   try {
     const file = await open(path, 'r')
     try {
       const { size } = await file.stat()
-      const length = Math.min(size, bytes)
+      const length = Math.min(Math.max(0, size - from), bytes)
       const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, size - length)
       let start = 0
       if (length < size) while (start < bytesRead && (buffer[start]! & 0xc0) === 0x80) start++
