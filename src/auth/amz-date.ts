@@ -1,0 +1,13 @@
+/** Wall milliseconds as X-Amz-Date: ISO 8601 basic format, UTC, `20150830T123600Z`. */
+export function amzDate(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19).replace(/[-:]/g, '')}Z`
+}
+
+/** Wall milliseconds of an X-Amz-Date; undefined for anything else, also for a day no calendar has. */
+export function parseAmzDate(text: string): number | undefined {
+  const match = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(text)
+  if (!match) return undefined
+  const [, year, month, day, hour, minute, second] = match
+  const ms = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`)
+  return Number.isNaN(ms) || amzDate(ms) !== text ? undefined : ms
+}

@@ -1,0 +1,59 @@
+import { rfc3339Micro } from '../lib/clock.ts'
+import type { Target, Verb } from './authorize.ts'
+import type { Identity } from './identity.ts'
+
+export interface AuditInput {
+  readonly id: string
+  /** Wall milliseconds when the request came, and when its answer's head was sent. */
+  readonly receivedAt: number
+  readonly answeredAt: number
+  readonly verb: Verb
+  readonly method: string
+  readonly rawUrl: string
+  readonly target: Target
+  /** Absent where nobody was let in. */
+  readonly identity?: Identity
+  readonly sourceIp: string
+  readonly userAgent?: string
+  readonly code: number
+  readonly reason?: string
+}
+
+/** An Event of audit.k8s.io/v1 at level Metadata: who did what, never a body. */
+export type AuditRecord = Readonly<Record<string, unknown>>
+
+/** Query parameters that would let a reader of the log act as the writer of the request. */
+const secretParameter = /([?&]X-Amz-Signature=)[^&]*/gi
+
+/** A request and its answer as a record. Signatures in URLs are blotted out. */
+export function auditRecord(input: AuditInput): AuditRecord {
+  const { identity, target } = input
+  return {
+    kind: 'Event',
+    apiVersion: 'audit.k8s.io/v1',
+    level: 'Metadata',
+    auditID: input.id,
+    stage: 'ResponseComplete',
+    requestURI: input.rawUrl.replace(secretParameter, '$1-'),
+    verb: input.verb,
+    user: identity
+      ? { username: identity.name, groups: identity.groups }
+      : { username: 'system:anonymous', groups: ['system:unauthenticated'] },
+    sourceIPs: [input.sourceIp],
+    ...(input.userAgent === undefined ? {} : { userAgent: input.userAgent.slice(0, 256) }),
+    ...('path' in target ? {} : { objectRef: objectRef(target) }),
+    responseStatus: { code: input.code, ...(input.reason === undefined ? {} : { reason: input.reason }) },
+    requestReceivedTimestamp: rfc3339Micro(input.receivedAt),
+    stageTimestamp: rfc3339Micro(input.answeredAt),
+  }
+}
+
+function objectRef(target: Exclude<Target, { path: string }>): object {
+  const { group, ...rest } = target
+  return { ...rest, ...(group === '' ? {} : { apiGroup: group }) }
+}
+
+/** The line an audit log keeps of a record; JSON escapes whatever could break it in two. */
+export function auditLine(record: AuditRecord): string {
+  return `${JSON.stringify(record)}\n`
+}

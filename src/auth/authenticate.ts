@@ -1,0 +1,12 @@
+import { headerPairs, valuesOf } from './header-pairs.ts'
+import { verifyToken } from './token.ts'
+import { type SignedRequest, type Verdict, type VerifyOptions, verifyRequest } from './verify.ts'
+
+/** Lets in a request by whatever it carries: a bearer token, a signed header or a presigned URL. */
+export function authenticate(request: SignedRequest, options: VerifyOptions): Verdict {
+  const authorization = valuesOf(headerPairs(request.headers), 'authorization')
+  const [, token] = /^bearer +(\S+)$/i.exec(authorization[0] ?? '') ?? []
+  return token !== undefined && authorization.length === 1
+    ? verifyToken(token, options)
+    : verifyRequest(request, options)
+}

@@ -1,0 +1,19 @@
+import { hmacSha256 } from './hash.ts'
+import type { Scope } from './scope.ts'
+
+/** Derived keys kept; a key changes once a day, so a server holds one for each access key in use. */
+const maxCached = 1024
+
+const cache = new Map<string, Buffer>()
+
+/** The signing key of a secret for a scope (SigV4, "Derive a signing key"); remembered, least recently used goes first. */
+export function signingKey(secret: string, { date, region, service }: Scope): Buffer {
+  const name = JSON.stringify([secret, date, region, service])
+  const known = cache.get(name)
+  const key =
+    known ?? [date, region, service, 'aws4_request'].reduce<Buffer>(hmacSha256, Buffer.from(`AWS4${secret}`))
+  if (known) cache.delete(name)
+  else if (cache.size >= maxCached) cache.delete(cache.keys().next().value!)
+  cache.set(name, key)
+  return key
+}

@@ -1,0 +1,168 @@
+import { timingSafeEqual } from 'node:crypto'
+import { parseAmzDate } from './amz-date.ts'
+import { asSentRequest, type CanonicalParts, canonicalRequest, splitUrl } from './canonical-request.ts'
+import { type HeaderPair, type HeaderSource, headerPairs, valuesOf } from './header-pairs.ts'
+import type { Identity, SecretOf } from './identity.ts'
+import { type Claim, parseAuthorization } from './parse-authorization.ts'
+import { isPresigned, parsePresigned } from './parse-presigned.ts'
+import { type Refusal, refuse } from './refusal.ts'
+import { signature } from './signature.ts'
+
+export interface SignedRequest {
+  readonly method: string
+  /** The request target as received, path and query. */
+  readonly rawUrl: string
+  readonly headers: HeaderSource
+  /** Lower-case hexadecimal SHA-256 of the body as received. */
+  readonly bodySha256: string
+}
+
+export interface VerifyOptions {
+  readonly secretOf: SecretOf
+  /** Wall milliseconds. */
+  readonly now: number
+  readonly region: string
+  readonly service: string
+  /** How far a signer's clock may be off, either way. Milliseconds; 5 minutes unless told. */
+  readonly maxSkewMs?: number
+}
+
+export type Verdict = { readonly ok: true; readonly identity: Identity } | Refusal
+
+const defaultSkewMs = 300_000
+
+/** Stands in where an access key is unknown, so that refusing takes the same work as with a wrong secret. */
+const nobodysSecret = 'nobody0000000000000000000000000000000000'
+
+/** Lets in whoever signed with a known key, by Authorization header or presigned URL; replays within the skew are not told apart. */
+export function verifyRequest(request: SignedRequest, options: VerifyOptions): Verdict {
+  const headers = headerPairs(request.headers)
+  if (!/^\/[\x21-\x7e]*$/.test(request.rawUrl)) {
+    return refuse('InvalidURI', 'the request target must be a path of printable ASCII characters')
+  }
+  if (valuesOf(headers, 'x-amz-security-token').length > 0) {
+    return refuse('InvalidToken', 'there are no session tokens here: sign with a long-lived key')
+  }
+  const authorization = valuesOf(headers, 'authorization')
+  const presigned = isPresigned(splitUrl(request.rawUrl).query)
+  if (authorization.length + Number(presigned) > 1) {
+    return refuse('IncompleteSignature', 'a request must be signed once: by one header or in its URL')
+  }
+  const parts = { ...request, headers }
+  if (presigned) return verifyPresigned(parts, options)
+  const header = authorization[0]
+  if (header === undefined) {
+    return refuse('MissingAuthenticationToken', 'the request is not signed (AWS Signature Version 4)')
+  }
+  return verifyHeader(header, parts, options)
+}
+
+type Parts = Omit<CanonicalParts, 'signedHeaders'>
+
+function verifyHeader(header: string, request: Parts, options: VerifyOptions): Verdict {
+  const claim = parseAuthorization(header)
+  if (!claim.ok) return claim
+  const date = dateOf(request.headers, claim.signedHeaders)
+  if (typeof date !== 'string') return date
+  const signedAt = parseAmzDate(date)!
+  const skew = options.maxSkewMs ?? defaultSkewMs
+  if (Math.abs(options.now - signedAt) > skew) {
+    return refuse(
+      'RequestTimeTooSkewed',
+      `signed at ${date}, which is more than ${skew / 1000} s off the server's time`,
+    )
+  }
+  const parts = { ...request, signedHeaders: claim.signedHeaders }
+  const problem = problemWith(claim, date, parts, options)
+  if (problem) return problem
+  const asSent = asSentRequest(parts)
+  return judge(claim, date, [canonicalRequest(parts), ...(asSent === undefined ? [] : [asSent])], options)
+}
+
+function verifyPresigned(request: Parts, options: VerifyOptions): Verdict {
+  const claim = parsePresigned(splitUrl(request.rawUrl).query)
+  if (!claim.ok) return claim
+  if (claim.signedAt - options.now > (options.maxSkewMs ?? defaultSkewMs)) {
+    return refuse('RequestTimeTooSkewed', `signed at ${claim.date}, which is in the server's future`)
+  }
+  if (options.now > claim.expiresAt) return refuse('RequestExpired', 'the presigned URL has expired')
+  const parts = { ...request, signedHeaders: claim.signedHeaders }
+  const problem = problemWith(claim, claim.date, parts, options)
+  return problem ?? judge(claim, claim.date, [canonicalRequest(parts)], options)
+}
+
+/** The signed time of a header signature in X-Amz-Date's form, from x-amz-date or else from date. */
+function dateOf(headers: readonly HeaderPair[], signedHeaders: readonly string[]): string | Refusal {
+  const own = valuesOf(headers, 'x-amz-date')
+  const name = own.length > 0 ? 'x-amz-date' : 'date'
+  const values = own.length > 0 ? own : valuesOf(headers, 'date')
+  if (values.length !== 1 || !signedHeaders.includes(name)) {
+    return refuse('IncompleteSignature', 'x-amz-date, or else date, must be sent once and be signed')
+  }
+  const text = values[0]!.trim()
+  const date = name === 'date' ? fromHttpDate(text) : text
+  if (date !== undefined && parseAmzDate(date) !== undefined) return date
+  return refuse('IncompleteSignature', `${name} must be a time such as 20150830T123600Z`)
+}
+
+/** IMF-fixdate (RFC 9110 section 5.6.7) as X-Amz-Date's form; that form itself stays. */
+function fromHttpDate(text: string): string | undefined {
+  if (!text.endsWith(' GMT')) return text
+  const ms = Date.parse(text)
+  if (Number.isNaN(ms) || new Date(ms).toUTCString() !== text) return undefined
+  return new Date(ms).toISOString().replace(/[-:]|\.\d{3}/g, '')
+}
+
+/** What is wrong with a claim whoever made it: scope, signed headers, body. */
+function problemWith(
+  claim: Claim,
+  date: string,
+  parts: CanonicalParts,
+  options: VerifyOptions,
+): Refusal | undefined {
+  const { scope } = claim
+  if (
+    scope.region !== options.region ||
+    scope.service !== options.service ||
+    scope.date !== date.slice(0, 8)
+  ) {
+    const wanted = `${date.slice(0, 8)}/${options.region}/${options.service}`
+    return refuse('SignatureDoesNotMatch', `the credential must be scoped to ${wanted}/aws4_request`)
+  }
+  return headerProblem(parts) ?? bodyProblem(parts)
+}
+
+function headerProblem({ headers, signedHeaders }: CanonicalParts): Refusal | undefined {
+  if (!signedHeaders.includes('host') || valuesOf(headers, 'host').length !== 1) {
+    return refuse('IncompleteSignature', 'host must be sent once and be signed')
+  }
+  const absent = signedHeaders.find((name) => valuesOf(headers, name).length === 0)
+  if (absent !== undefined) return refuse('IncompleteSignature', `${absent} is signed but was not received`)
+  const left = headers.find(([name]) => name.startsWith('x-amz-') && !signedHeaders.includes(name))
+  return left && refuse('IncompleteSignature', `${left[0]} must be signed: every x-amz- header must`)
+}
+
+/** The body is always part of what is signed: the hash is ours, of what was received; a header can only repeat it. */
+function bodyProblem({ headers, bodySha256 }: CanonicalParts): Refusal | undefined {
+  const wrong = valuesOf(headers, 'x-amz-content-sha256').find((value) => value.trim() !== bodySha256)
+  if (wrong === undefined) return undefined
+  const message = /^(UNSIGNED-PAYLOAD|STREAMING-)/.test(wrong)
+    ? 'the body must be signed whole: unsigned and streaming payloads are refused'
+    : 'x-amz-content-sha256 is not the SHA-256 of the body received'
+  return refuse('XAmzContentSHA256Mismatch', message)
+}
+
+function judge(claim: Claim, date: string, canonicals: readonly string[], options: VerifyOptions): Verdict {
+  const key = options.secretOf(claim.accessKeyId)
+  const given = Buffer.from(claim.signature, 'hex')
+  const secret = key?.secret ?? nobodysSecret
+  // No short circuit: every form is computed and compared, whoever asks.
+  const matches = canonicals.map((canonical) =>
+    timingSafeEqual(Buffer.from(signature(secret, claim.scope, date, canonical), 'hex'), given),
+  )
+  if (key === undefined || !matches.includes(true)) {
+    return refuse('SignatureDoesNotMatch', 'the access key is unknown, or the signature is not its')
+  }
+  if (key.disabled) return refuse('InvalidClientTokenId', 'the access key is disabled')
+  return { ok: true, identity: key.identity }
+}
