@@ -1,0 +1,72 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { defaultAddress, defaultDataDir } from '../lib/dirs.ts'
+import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import { UsageError } from './failure.ts'
+import type { GlobalOptions, Io } from './io.ts'
+
+/** Where the server is and where its CA and our key lie. */
+export interface Connection {
+  readonly host: string
+  readonly port: number
+  readonly dataDir: string
+  /** What a user must repeat on the next command line to reach the same server; empty for the defaults. */
+  readonly flags: string
+}
+
+/** `host:port`, `[v6]:port` or an https URL. @throws UsageError */
+export function parseAddress(text: string): { readonly host: string; readonly port: number } {
+  const url = URL.parse(text.includes('://') ? text : `https://${text}`)
+  if (url?.protocol !== 'https:' || url.hostname === '') {
+    throw new UsageError(`"${text}" is no server address`, 'write host:port, such as 127.0.0.1:7443')
+  }
+  return { host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port === '' ? 443 : Number(url.port) }
+}
+
+/** The connection that options, then the environment, then the defaults ask for. */
+export function connectionOf(options: GlobalOptions, io: Pick<Io, 'env' | 'uid'>): Connection {
+  const fallback = defaultDataDir(io.env, io.uid)
+  const dataDir = resolve(options.dataDir ?? (io.env['PLASMAVMC_DATA_DIR'] || fallback))
+  const address = options.server ?? (io.env['PLASMAVMC_SERVER'] || defaultAddress)
+  const flags = [
+    options.dataDir !== undefined && dataDir !== fallback ? `--data-dir ${quote(dataDir)}` : '',
+    options.server !== undefined && address !== defaultAddress ? `--server ${quote(address)}` : '',
+  ]
+  return { ...parseAddress(address), dataDir, flags: flags.filter(Boolean).join(' ') }
+}
+
+/** A word as a POSIX shell takes it. */
+export function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
+}
+
+/** PEM text of the server's CA. @throws PlasmaError that says how to start a server where there was never one */
+export function readCa(dataDir: string): string {
+  const file = join(dataDir, 'pki', 'ca.crt')
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (error) {
+    throw unreadable(file, dataDir, error)
+  }
+}
+
+/** What to tell of a file of the data directory that can't be read. */
+export function unreadable(file: string, dataDir: string, error: unknown): PlasmaError {
+  const why = errnoOf(error)
+  if (why === 'ENOENT' && !existsSync(dataDir)) {
+    return new PlasmaError(
+      'NoServer',
+      `there is no PlasmaVMC data in ${dataDir}: no server was started here`,
+      {
+        hint: "start one with 'plasmavmc serve', or name its data directory with --data-dir or PLASMAVMC_DATA_DIR",
+      },
+    )
+  }
+  const text = why === 'EACCES' ? 'permission denied' : why === 'ENOENT' ? 'it does not exist' : String(error)
+  return new PlasmaError('Unreadable', `cannot read ${file}: ${text}`, {
+    hint:
+      why === 'EACCES'
+        ? 'run as the user the server runs as, or copy the file where you can read it and give --data-dir'
+        : "start the server with 'plasmavmc serve' (it writes this file), or check --data-dir",
+  })
+}

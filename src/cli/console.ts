@@ -1,0 +1,129 @@
+import type { RawData, WebSocket } from 'ws'
+import { messageOf, PlasmaError } from '../lib/errors.ts'
+import { type Client, connect, failureOf } from './client.ts'
+import { type CommandModule, namespaceOf } from './command.ts'
+import { connectionError } from './http.ts'
+import type { Io } from './io.ts'
+import { kindOf, pathOf } from './kinds.ts'
+import { machineName } from './targets.ts'
+
+/** Ctrl-], as telnet has it. */
+const leaveKey = 0x1d
+/** Bytes that may wait for a slow server before input is held back. */
+const maxUnsentBytes = 1 << 20
+const openTimeoutMs = 15_000
+
+/** Opens a machine's serial console. @throws ServerError, PlasmaError where no server answers */
+export async function openConsole(client: Client, namespace: string, name: string): Promise<WebSocket> {
+  const path = `${pathOf(kindOf('vm'), namespace, name)}/console`
+  const [{ WebSocket: Socket }, { url, headers, ca }] = await Promise.all([
+    import('ws'),
+    client.signedSocket(path),
+  ])
+  const address = `wss://${url.host}${url.pathname}${url.search}`
+  const socket = new Socket(address, {
+    headers,
+    ca,
+    handshakeTimeout: openTimeoutMs,
+    perMessageDeflate: false,
+  })
+  // Paused: what the guest says before somebody listens is not lost.
+  socket.once('open', () => socket.pause())
+  await new Promise<void>((resolve, reject) => {
+    socket.once('open', resolve)
+    socket.on('error', (error) => reject(connectionError(error, client.address, client.connection.flags)))
+    socket.once('unexpected-response', (_request, answer) => {
+      const chunks: Buffer[] = []
+      answer.on('data', (chunk: Buffer) => chunks.length < 64 && chunks.push(chunk))
+      answer.once('close', () => {
+        reject(failureOf(answer.statusCode ?? 0, Buffer.concat(chunks).toString()))
+        socket.terminate()
+      })
+    })
+  })
+  return socket
+}
+
+/** The bytes of a message, however ws delivers them. */
+export function bytesOf(data: RawData): Buffer {
+  if (Array.isArray(data)) return Buffer.concat(data)
+  return data instanceof ArrayBuffer ? Buffer.from(data) : data
+}
+
+function sendInput(socket: WebSocket, io: Io, raw: boolean, leave: () => void): () => void {
+  const onData = (chunk: Buffer | string) => {
+    const bytes = Buffer.from(chunk)
+    const end = raw ? bytes.indexOf(leaveKey) : -1
+    const wanted = end < 0 ? bytes : bytes.subarray(0, end)
+    if (wanted.length > 0) {
+      socket.send(wanted, () => io.stdin.resume())
+      if (socket.bufferedAmount > maxUnsentBytes) io.stdin.pause()
+    }
+    if (end >= 0) leave()
+  }
+  io.stdin.on('data', onData)
+  return () => {
+    io.stdin.off('data', onData)
+    io.stdin.pause()
+  }
+}
+
+/** Joins terminal and guest until either leaves. Piped input's end does not: the guest's answer is still to come. */
+async function attach(socket: WebSocket, name: string, io: Io): Promise<number> {
+  const raw = io.stdin.isTTY === true
+  if (raw) {
+    io.stderr.write(`Connected to ${name}; Ctrl-] leaves.\r\n`)
+    io.stdin.setRawMode?.(true)
+  }
+  const leave = () => socket.close(1000)
+  const restore = sendInput(socket, io, raw, leave)
+  io.signal.addEventListener('abort', leave, { once: true })
+  try {
+    const ended = new Promise<{ code: number; reason: string }>((resolve) => {
+      socket.once('close', (code, reason) => resolve({ code, reason: reason.toString() }))
+    })
+    socket.on('message', (data) => io.stdout.write(bytesOf(data)))
+    socket.resume()
+    const { code, reason } = await ended
+    if (code === 1000 || code === 1005 || io.signal.aborted) return 0
+    throw new PlasmaError('ConsoleClosed', `the console of ${name} closed: ${reason || `code ${code}`}`, {
+      hint: `see 'plasmavmc get vm ${name}'; the machine may have stopped`,
+    })
+  } finally {
+    io.signal.removeEventListener('abort', leave)
+    restore()
+    if (raw) {
+      io.stdin.setRawMode?.(false)
+      io.stderr.write(`\r\nLeft ${name}; it runs on.\n`)
+    }
+  }
+}
+
+/** Sends input, then collects the guest's output until input ended and it was silent for `idleMs`. */
+export function untilQuiet(socket: WebSocket, io: Io, idleMs: number): void {
+  io.stdin.once('end', () => {
+    let cancel = io.clock.after(idleMs, () => socket.close(1000))
+    socket.on('message', () => {
+      cancel()
+      cancel = io.clock.after(idleMs, () => socket.close(1000))
+    })
+  })
+}
+
+export const command: CommandModule<{ readonly output?: string }> = {
+  define: (c) =>
+    void c.argument('<name>', 'machine').option('-o, --output <format>', 'json: only how errors are written'),
+  run: async ({ args, options }, io) => {
+    const name = machineName(args)
+    const client = connect(options, io)
+    const socket = await openConsole(client, namespaceOf(options, io), name)
+    if (io.stdin.isTTY !== true) untilQuiet(socket, io, 2000)
+    try {
+      return await attach(socket, name, io)
+    } catch (error) {
+      throw error instanceof PlasmaError ? error : new PlasmaError('ConsoleClosed', messageOf(error))
+    } finally {
+      client.close()
+    }
+  },
+}

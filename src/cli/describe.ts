@@ -1,0 +1,108 @@
+import { type Client, connect } from './client.ts'
+import { type CommandModule, namespaceOf } from './command.ts'
+import { type EventView, eventCells, seenAt } from './events.ts'
+import { UsageError } from './failure.ts'
+import type { Io } from './io.ts'
+import { kindOf, pathOf } from './kinds.ts'
+import { formatOf } from './options.ts'
+import { age, renderObject, renderTable } from './output.ts'
+import { type ListView, type ObjectView, targetsOf } from './targets.ts'
+
+const indent = (text: string, by: string) => text.replace(/^(?=.)/gm, by)
+
+function section(title: string, text: string): string {
+  return text.trim() === '' ? '' : `${title}:\n${indent(text, '  ')}`
+}
+
+function conditionsOf(object: ObjectView, io: Io): string {
+  const conditions = object.status?.conditions ?? []
+  if (conditions.length === 0) return ''
+  const rows = conditions.map((c) => [
+    c.type,
+    c.status,
+    c.lastTransitionTime ? age(io.clock.now() - Date.parse(c.lastTransitionTime)) : undefined,
+    c.reason,
+    c.message,
+  ])
+  const columns = ['Type', 'Status', 'Since', 'Reason', 'Message']
+  return renderTable({ columns, rows }, { out: { write: () => true } }).text
+}
+
+async function eventsOf(client: Client, object: ObjectView, io: Io): Promise<string> {
+  const { name, namespace = 'default', uid } = object.metadata
+  const query = { fieldSelector: `involvedObject.name=${name}` }
+  const list = await client.json<ListView<EventView>>('GET', pathOf(kindOf('events'), namespace), { query })
+  const mine = list.items.filter((e) => uid === undefined || e.involvedObject?.uid === uid)
+  if (mine.length === 0) return '  <none>\n'
+  const rows = mine.toSorted((a, b) => seenAt(a) - seenAt(b)).map((e) => eventCells(e, io.clock.now()))
+  const columns = ['Last Seen', 'Type', 'Reason', 'Object', 'Message']
+  return indent(renderTable({ columns, rows }, { out: { write: () => true } }).text, '  ')
+}
+
+function headOf(object: ObjectView): string {
+  const { name, namespace, uid, creationTimestamp, deletionTimestamp, finalizers, labels } = object.metadata
+  const pairs = Object.entries(labels ?? {}).map(([k, v]) => `${k}=${v}`)
+  const head: readonly (readonly [string, string | undefined])[] = [
+    ['Name', name],
+    ['Namespace', namespace],
+    ['Kind', `${object.kind} (${object.apiVersion})`],
+    ['UID', uid],
+    ['Labels', pairs.join(', ') || '<none>'],
+    ['Created', creationTimestamp],
+    ['Deleted', deletionTimestamp],
+    ['Finalizers', finalizers?.join(', ')],
+  ]
+  return head.flatMap(([key, value]) => (value ? [`${`${key}:`.padEnd(13)}${value}\n`] : [])).join('')
+}
+
+/** All of one object for people: head, spec, status, conditions as a table, events. */
+export async function describeObject(client: Client, object: ObjectView, io: Io): Promise<string> {
+  const { conditions: _shown, orphans: _manifests, ...status } = object.status ?? {}
+  const { apiVersion: _a, kind: _k, metadata: _m, spec, status: _s, ...rest } = object
+  const yaml = async (value: unknown) =>
+    value === undefined || Object.keys(value as object).length === 0 ? '' : await renderObject(value, 'yaml')
+  return [
+    headOf(object),
+    section('Spec', await yaml(spec)),
+    await yaml(rest),
+    section('Status', await yaml(status)),
+    section('Conditions', conditionsOf(object, io)),
+    `Events:\n${await eventsOf(client, object, io)}`,
+  ].join('')
+}
+
+export const command: CommandModule<{ readonly output?: string; readonly selector?: string }> = {
+  define: (c) =>
+    void c
+      .argument('<type>')
+      .argument('[name...]')
+      .option('-l, --selector <labels>', 'objects with these labels')
+      .option('-o, --output <format>', 'json or yaml: the object itself'),
+  run: async ({ args, options }, io) => {
+    const { kind, names } = targetsOf(args)
+    if (names.length > 0 && options.selector) throw new UsageError('give names or -l, not both')
+    const format = formatOf(options.output, ['json', 'yaml'])
+    const namespace = namespaceOf(options, io)
+    const client = connect(options, io)
+    const query = { labelSelector: options.selector }
+    const objects: ObjectView[] = []
+    for (const name of names)
+      objects.push(await client.json<ObjectView>('GET', pathOf(kind, namespace, name)))
+    if (names.length === 0) {
+      const list = await client.json<ListView>('GET', pathOf(kind, namespace), { query })
+      const type = {
+        apiVersion: kind.group ? `${kind.group}/${kind.version}` : kind.version,
+        kind: kind.kind,
+      }
+      objects.push(...list.items.map((o) => ({ ...type, ...o })))
+      if (objects.length === 0) io.stderr.write('No resources found.\n')
+    }
+    for (const [i, object] of objects.entries()) {
+      if (i > 0) io.stdout.write(format === 'yaml' ? '---\n' : '\n')
+      if (format === 'json' || format === 'yaml') io.stdout.write(await renderObject(object, format))
+      else io.stdout.write(await describeObject(client, object, io))
+    }
+    client.close()
+    return 0
+  },
+}

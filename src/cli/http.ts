@@ -1,0 +1,107 @@
+import type { IncomingMessage } from 'node:http'
+import { Agent, type RequestOptions, request } from 'node:https'
+import type { Clock } from '../lib/clock.ts'
+import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
+
+/** The largest answer read into memory. */
+const maxAnswerBytes = 256 << 20
+
+export interface HttpRequest {
+  readonly method: string
+  readonly url: URL
+  readonly headers: Readonly<Record<string, string>>
+  readonly body?: string | undefined
+}
+
+/** HTTPS with kept connections to one server, trusting one CA. */
+export interface Http {
+  /** Resolves when the answer's head is there, within `timeoutMs`. @throws PlasmaError NoServer, Timeout, Untrusted */
+  send(request: HttpRequest, timeoutMs: number, signal?: AbortSignal): Promise<IncomingMessage>
+  close(): void
+}
+
+const untrusted = /^(CERT_|DEPTH_ZERO|UNABLE_TO_|SELF_SIGNED|ERR_TLS_CERT)/
+
+/** A failed connection in words of what to do. `address` is what was dialled; `flags` repeats how. */
+export function connectionError(error: unknown, address: string, flags: string): PlasmaError {
+  if (error instanceof PlasmaError) return error
+  const code = errnoOf(error) ?? ''
+  const start = `plasmavmc serve${flags && ` ${flags}`}`
+  if (['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN', 'ETIMEDOUT'].includes(code)) {
+    return new PlasmaError('NoServer', `no PlasmaVMC server answers on ${address} (${code})`, {
+      hint: `start one with '${start}', or name another with --server or PLASMAVMC_SERVER`,
+      cause: error,
+    })
+  }
+  if (untrusted.test(code)) {
+    return new PlasmaError(
+      'Untrusted',
+      `the server on ${address} is not the one this CA vouches for (${code})`,
+      {
+        hint: 'another server has that address, or its data was made anew: check --server and --data-dir',
+        cause: error,
+      },
+    )
+  }
+  return new PlasmaError('ConnectionLost', `talking to ${address} failed: ${messageOf(error)}`, {
+    hint: 'see whether the server still runs; repeat the command when it does',
+    cause: error,
+  })
+}
+
+/** @param ca PEM; the only CA that is trusted */
+export function openHttp(ca: string, clock: Clock, describe: { address: string; flags: string }): Http {
+  const agent = new Agent({ keepAlive: true, ca, maxSockets: 8 })
+  return {
+    send: (wanted, timeoutMs, signal) =>
+      new Promise((resolve, reject) => {
+        const { method, url, headers, body } = wanted
+        const options: RequestOptions = { method, headers, agent, ...(signal ? { signal } : {}) }
+        const outgoing = request(url, options)
+        const cancel = clock.after(timeoutMs, () =>
+          outgoing.destroy(
+            new PlasmaError(
+              'Timeout',
+              `${describe.address} did not answer ${method} ${url.pathname} in ${timeoutMs / 1000} s`,
+              {
+                hint: 'the server may be overloaded: look at its log, then repeat',
+              },
+            ),
+          ),
+        )
+        outgoing.once('response', (answer) => {
+          cancel()
+          resolve(answer)
+        })
+        outgoing.once('error', (error) => {
+          cancel()
+          reject(signal?.aborted ? signal.reason : connectionError(error, describe.address, describe.flags))
+        })
+        outgoing.end(body)
+      }),
+    close: () => agent.destroy(),
+  }
+}
+
+/** The whole body as text; given up after `timeoutMs` or {@link maxAnswerBytes}. */
+export async function readText(answer: IncomingMessage, clock: Clock, timeoutMs: number): Promise<string> {
+  const cancel = clock.after(timeoutMs, () =>
+    answer.destroy(new PlasmaError('Timeout', `the answer did not end within ${timeoutMs / 1000} s`)),
+  )
+  const chunks: Buffer[] = []
+  let size = 0
+  try {
+    for await (const chunk of answer as AsyncIterable<Buffer>) {
+      size += chunk.length
+      if (size > maxAnswerBytes) {
+        throw new PlasmaError('TooLarge', `the answer has more than ${maxAnswerBytes >> 20} MiB`, {
+          hint: 'ask for less: name a namespace or a selector',
+        })
+      }
+      chunks.push(chunk)
+    }
+  } finally {
+    cancel()
+  }
+  return Buffer.concat(chunks).toString('utf8')
+}

@@ -1,0 +1,66 @@
+import { UsageError } from './failure.ts'
+
+/** What a client needs of a kind. A test holds this list to src/resources, whose schemas take long to load. */
+export interface ClientKind {
+  readonly group: string
+  readonly version: string
+  readonly kind: string
+  readonly plural: string
+  readonly shortNames: readonly string[]
+  readonly namespaced: boolean
+}
+
+const own = { group: 'plasmavmc.io', version: 'v1alpha1' } as const
+const core = { group: '', version: 'v1' } as const
+const lease = { group: 'coordination.k8s.io', version: 'v1' } as const
+
+export const clientKinds: readonly ClientKind[] = [
+  { ...own, kind: 'VirtualMachine', plural: 'virtualmachines', shortNames: ['vm', 'vms'], namespaced: true },
+  { ...own, kind: 'Host', plural: 'hosts', shortNames: [], namespaced: false },
+  { ...own, kind: 'StoragePool', plural: 'storagepools', shortNames: ['sp'], namespaced: false },
+  { ...lease, kind: 'Lease', plural: 'leases', shortNames: [], namespaced: true },
+  { ...core, kind: 'Event', plural: 'events', shortNames: ['ev'], namespaced: true },
+  { ...core, kind: 'Namespace', plural: 'namespaces', shortNames: ['ns'], namespaced: false },
+]
+
+/** The kind of `vm`, `vms`, `VirtualMachine` or `virtualmachines.plasmavmc.io`. @throws UsageError */
+export function kindOf(word: string): ClientKind {
+  const [name = '', ...rest] = word.toLowerCase().split('.')
+  const group = rest.join('.')
+  const names = (k: ClientKind) => [k.plural, k.kind.toLowerCase(), ...k.shortNames]
+  const found = clientKinds.find((k) => names(k).includes(name) && (group === '' || group === k.group))
+  if (found) return found
+  const known = clientKinds.map((k) => k.shortNames[0] ?? k.plural).join(', ')
+  throw new UsageError(`the server doesn't have a resource type "${word}"`, `types are: ${known}`)
+}
+
+/** The kind a manifest names. @throws UsageError where this system has no such kind */
+export function kindOfManifest(apiVersion: string, kind: string): ClientKind {
+  const found = clientKinds.find((k) => k.kind === kind && apiVersionOf(k) === apiVersion)
+  if (found) return found
+  const similar = clientKinds.find((k) => k.kind.toLowerCase() === kind.toLowerCase())
+  throw new UsageError(
+    `no matches for kind "${kind}" in version "${apiVersion}"`,
+    similar
+      ? `did you mean kind ${similar.kind} of ${apiVersionOf(similar)}?`
+      : `kinds are: ${clientKinds.map((k) => k.kind).join(', ')}`,
+  )
+}
+
+/** `apiVersion` of a kind's manifests. */
+export function apiVersionOf(kind: ClientKind): string {
+  return kind.group === '' ? kind.version : `${kind.group}/${kind.version}`
+}
+
+/** REST path of a collection, or of one object of it. Without a namespace: across all of them. */
+export function pathOf(kind: ClientKind, namespace?: string, name?: string): string {
+  const root = kind.group === '' ? `/api/${kind.version}` : `/apis/${kind.group}/${kind.version}`
+  const space =
+    kind.namespaced && namespace !== undefined ? `/namespaces/${encodeURIComponent(namespace)}` : ''
+  return `${root}${space}/${kind.plural}${name === undefined ? '' : `/${encodeURIComponent(name)}`}`
+}
+
+/** `virtualmachine.plasmavmc.io/web`, as kubectl names an object. */
+export function nameOf(kind: ClientKind, name: string): string {
+  return `${kind.kind.toLowerCase()}${kind.group === '' ? '' : `.${kind.group}`}/${name}`
+}

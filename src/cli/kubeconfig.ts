@@ -1,0 +1,37 @@
+import { addressOf } from './client.ts'
+import type { CommandModule } from './command.ts'
+import { connectionOf, readCa } from './connection.ts'
+import { formatOf } from './options.ts'
+import { renderObject } from './output.ts'
+
+export const command: CommandModule<{ readonly output?: string }> = {
+  define: (c) => void c.option('-o, --output <format>', 'yaml (default) or json'),
+  run: async ({ options }, io) => {
+    const format = formatOf(options.output, ['yaml', 'json']) === 'json' ? 'json' : 'yaml'
+    const connection = connectionOf(options, io)
+    const address = addressOf(connection)
+    const name = 'plasmavmc'
+    const cluster = {
+      server: `https://${address}`,
+      'certificate-authority-data': Buffer.from(readCa(connection.dataDir)).toString('base64'),
+    }
+    const exec = {
+      apiVersion: 'client.authentication.k8s.io/v1',
+      command: io.program,
+      args: ['token', '--data-dir', connection.dataDir, '--server', address],
+      interactiveMode: 'Never',
+      provideClusterInfo: false,
+    }
+    const context = { cluster: name, user: name, namespace: options.namespace ?? 'default' }
+    const config = {
+      apiVersion: 'v1',
+      kind: 'Config',
+      clusters: [{ name, cluster }],
+      users: [{ name, user: { exec } }],
+      contexts: [{ name, context }],
+      'current-context': name,
+    }
+    io.stdout.write(await renderObject(config, format))
+    return 0
+  },
+}

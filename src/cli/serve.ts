@@ -1,0 +1,51 @@
+import type { Command } from 'commander'
+import type { Config } from '../config.ts'
+import type { CommandModule } from './command.ts'
+import { UsageError } from './failure.ts'
+import type { GlobalOptions, Io } from './io.ts'
+
+export interface ServeOptions extends GlobalOptions {
+  readonly runDir?: string
+  readonly listen?: string
+  readonly hostName?: string
+  readonly store?: string
+  readonly roles?: string
+  readonly config?: string
+  readonly logLevel?: string
+  readonly accelerator?: string
+  readonly qemu?: string
+}
+
+/** Declares the flags of a server; `--data-dir` is a global one. */
+export function defineServeOptions(c: Command): void {
+  c.option('--run-dir <dir>', 'sockets and launch records of machines')
+    .option('--listen <host:port>', 'address of the API; default 127.0.0.1:7443')
+    .option('--host-name <name>', 'name of this Host; default the machine’s')
+    .option('--store <kind>', 'lmdb (default) or memory')
+    .option('--roles <list>', 'some of api,controller,agent; default all')
+    .option('--config <file>', 'YAML with these settings in camelCase')
+    .option('--log-level <level>', 'debug, info (default), warn or error')
+    .option('--accelerator <kind>', 'auto (default), kvm or tcg')
+    .option('--qemu <file>', 'QEMU binary; default qemu-system-x86_64')
+}
+
+/** The configuration a command line asks for. @throws UsageError */
+export async function serveConfig(options: ServeOptions, io: Pick<Io, 'env' | 'uid'>): Promise<Config> {
+  const { loadConfig } = await import('../config.ts')
+  try {
+    return loadConfig(options, io.env, { uid: io.uid })
+  } catch (error) {
+    const { message, hint } = error as { message: string; hint?: string }
+    throw new UsageError(message, hint)
+  }
+}
+
+export const command: CommandModule<ServeOptions> = {
+  define: defineServeOptions,
+  run: async ({ options }, io) => {
+    const config = await serveConfig(options, io)
+    const { serve } = await import('../wire.ts')
+    await serve(config, { signal: io.signal, stdout: io.stdout, stderr: io.stderr })
+    return 0
+  },
+}

@@ -1,0 +1,19 @@
+import { readCredentials } from '../auth/credentials.ts'
+import { execCredential, makeToken } from '../auth/token.ts'
+import { addressOf } from './client.ts'
+import type { CommandModule } from './command.ts'
+import { connectionOf } from './connection.ts'
+import { formatOf } from './options.ts'
+
+export const command: CommandModule<{ readonly output?: string }> = {
+  define: (c) => void c.option('-o, --output <format>', 'json, which it always is'),
+  run: async ({ options }, io) => {
+    formatOf(options.output, ['json'])
+    const connection = connectionOf(options, io)
+    const credentials = readCredentials(connection.dataDir, io.env)
+    const { token, expiresAt } = makeToken({ credentials, host: addressOf(connection), now: io.clock.now() })
+    const credential = execCredential(token, expiresAt, io.env['KUBERNETES_EXEC_INFO'])
+    io.stdout.write(`${JSON.stringify(credential)}\n`)
+    return 0
+  },
+}

@@ -1,0 +1,53 @@
+import { awaitObject } from './await.ts'
+import { connect } from './client.ts'
+import { type CommandModule, namespaceOf } from './command.ts'
+import { expectation } from './expectation.ts'
+import { UsageError } from './failure.ts'
+import type { Invocation, Io } from './io.ts'
+import { nameOf } from './kinds.ts'
+import { durationMs, formatOf } from './options.ts'
+import { renderObject } from './output.ts'
+import { progressLine } from './progress.ts'
+import { progressOf, targetsOf } from './targets.ts'
+
+interface Options {
+  readonly for?: string
+  readonly timeout?: string
+  readonly output?: string
+}
+
+async function run({ args, options }: Invocation<Options>, io: Io): Promise<number> {
+  const { kind, names } = targetsOf(args)
+  if (names.length === 0) throw new UsageError('no object named', 'wait TYPE NAME --for=…')
+  if (options.for === undefined) throw new UsageError('--for is missing', 'such as --for=condition=Ready')
+  const { what, done } = expectation(options.for)
+  const timeoutMs = durationMs(options.timeout ?? '30s')
+  const format = formatOf(options.output, ['json', 'yaml', 'name'])
+  const client = connect(options, io)
+  for (const name of names) {
+    const progress = progressLine(io)
+    const describe = progressOf
+    const wanted = { kind, namespace: namespaceOf(options, io), name, timeoutMs, what, done, describe }
+    const state = await awaitObject(
+      client,
+      { ...wanted, progress: (o) => progress.show(`${name}: ${progressOf(o)}`) },
+      io,
+    ).finally(progress.end)
+    if (format === 'json' || format === 'yaml') io.stdout.write(await renderObject(state ?? null, format))
+    else if (format === 'name') io.stdout.write(`${nameOf(kind, name)}\n`)
+    else io.stdout.write(`${nameOf(kind, name)} condition met\n`)
+  }
+  client.close()
+  return 0
+}
+
+export const command: CommandModule<Options> = {
+  define: (c) =>
+    void c
+      .argument('<type>')
+      .argument('[name...]')
+      .option('--for <what>', 'condition=Ready, condition=X=False, delete, jsonpath={.status.phase}=Running')
+      .option('--timeout <duration>', 'longest wait for each, such as 5m; default 30s')
+      .option('-o, --output <format>', 'json, yaml or name'),
+  run,
+}

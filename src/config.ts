@@ -1,0 +1,121 @@
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { isAbsolute, resolve } from 'node:path'
+import { parse } from 'yaml'
+import { z } from 'zod'
+import { defaultAddress, defaultDataDir, defaultRunDir } from './lib/dirs.ts'
+import { messageOf, PlasmaError } from './lib/errors.ts'
+
+export const roles = ['api', 'controller', 'agent'] as const
+export type Role = (typeof roles)[number]
+
+const folder = z.string().min(1).refine(isAbsolute, 'must be an absolute path')
+
+const address = z
+  .string()
+  .regex(/^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}$/, 'must be host:port, such as 127.0.0.1:7443')
+  .transform((text) => {
+    const at = text.lastIndexOf(':')
+    return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) }
+  })
+  .refine(({ port }) => port <= 65_535, 'port must be at most 65535')
+
+const roleList = z
+  .union([z.string().transform((text) => text.split(',').map((word) => word.trim())), z.array(z.string())])
+  .pipe(z.array(z.enum(roles, 'must be some of api, controller, agent')).min(1))
+
+/** What `plasmavmc serve` can be told, by flags, environment and file alike. */
+const schema = z.strictObject({
+  dataDir: folder.describe('Store, CA, credentials, disks, images.'),
+  runDir: folder.describe('Sockets and launch records of machines.'),
+  listen: address.describe('host:port of the API.'),
+  hostName: z
+    .string()
+    .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, 'must be lower-case letters, digits, dots and -')
+    .max(253)
+    .describe('Name of this Host.'),
+  store: z.enum(['lmdb', 'memory']).describe('Where objects are kept; memory forgets them at the end.'),
+  roles: roleList.describe('Which parts run.'),
+  logLevel: z.enum(['debug', 'info', 'warn', 'error']).describe('Least level that is logged.'),
+  accelerator: z.enum(['auto', 'kvm', 'tcg']).describe('auto: KVM where guests really run under it.'),
+  qemu: z.string().min(1).describe('QEMU binary.'),
+})
+
+export type Config = z.output<typeof schema>
+type Setting = keyof Config
+type Given = Readonly<Partial<Record<Setting | 'config', unknown>>>
+
+/** Every setting's name, as camelCase. */
+export const settings = Object.keys(schema.shape) as readonly Setting[]
+
+const words = (name: string) => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
+/** `dataDir` as the flag that sets it: `--data-dir`. */
+export const flagOf = (name: string): string => `--${words(name)}`
+/** `dataDir` as the environment variable that sets it: `PLASMAVMC_DATA_DIR`. */
+export const variableOf = (name: string): string =>
+  `PLASMAVMC_${words(name).replaceAll('-', '_').toUpperCase()}`
+
+function fromFile(path: string): Readonly<Record<string, unknown>> {
+  const problem = (why: string, cause?: unknown) =>
+    new PlasmaError('BadConfig', `configuration file ${path}: ${why}`, {
+      hint: 'correct it, or leave --config out',
+      cause,
+    })
+  let value: unknown
+  try {
+    value = parse(readFileSync(path, 'utf8')) ?? {}
+  } catch (error) {
+    throw problem(messageOf(error).split('\n')[0] ?? '', error)
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw problem('is no YAML mapping')
+  const stranger = Object.keys(value).find((key) => !settings.includes(key as Setting))
+  if (stranger) throw problem(`knows no "${stranger}"; settings are: ${settings.join(', ')}`)
+  return value as Record<string, unknown>
+}
+
+function defaults(env: Readonly<Record<string, string | undefined>>, uid: number, machine: string) {
+  return {
+    dataDir: defaultDataDir(env, uid),
+    runDir: defaultRunDir(env, uid),
+    listen: defaultAddress,
+    hostName: machine.toLowerCase(),
+    store: 'lmdb',
+    roles: [...roles],
+    logLevel: 'info',
+    accelerator: 'auto',
+    qemu: 'qemu-system-x86_64',
+  } satisfies Record<Setting, unknown>
+}
+
+/**
+ * The configuration of a server: flags win over the environment, that over the file, that over the defaults.
+ * @throws PlasmaError `BadConfig` that names the setting and where it came from
+ */
+export function loadConfig(
+  flags: Given,
+  env: Readonly<Record<string, string | undefined>>,
+  options: { readonly uid: number; readonly machine?: string },
+): Config {
+  const path = (flags.config as string | undefined) ?? (env['PLASMAVMC_CONFIG'] || undefined)
+  const file = path === undefined ? {} : fromFile(path)
+  const fallback: Record<string, unknown> = defaults(env, options.uid, options.machine ?? hostname())
+  const given: Record<string, unknown> = {}
+  const origin = new Map<string, string>()
+  for (const name of settings) {
+    const sources: readonly (readonly [unknown, string])[] = [
+      [flags[name], flagOf(name)],
+      [env[variableOf(name)] || undefined, variableOf(name)],
+      [file[name], `${name} of ${path}`],
+      [fallback[name], `the default of ${flagOf(name)}`],
+    ]
+    const [value, from] = sources.find(([candidate]) => candidate !== undefined) ?? [undefined, name]
+    const isFolder = name === 'dataDir' || name === 'runDir'
+    given[name] = isFolder && typeof value === 'string' && value !== '' ? resolve(value) : value
+    origin.set(name, from)
+  }
+  const parsed = schema.safeParse(given)
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  const where = origin.get(String(issue?.path[0])) ?? 'configuration'
+  throw new PlasmaError('BadConfig', `${where}: ${issue?.message}`, { hint: "see 'plasmavmc help serve'" })
+}
