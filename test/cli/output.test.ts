@@ -1,0 +1,116 @@
+import { expect, test } from 'vitest'
+import { expectation, jsonPath } from '../../src/cli/expectation.ts'
+import { clientKinds, kindOf, kindOfManifest, nameOf, pathOf } from '../../src/cli/kinds.ts'
+import { durationMs } from '../../src/cli/options.ts'
+import { age, plain, renderTable } from '../../src/cli/output.ts'
+import { commandName, commands } from '../../src/cli/program.ts'
+import { kinds } from '../../src/resources/kinds.ts'
+
+const out = { write: () => true }
+
+test('the kinds of the client are those of the server', () => {
+  const seen = kinds.map((k) => ({
+    group: k.group,
+    version: k.version,
+    kind: k.kind,
+    plural: k.plural,
+    shortNames: [...k.shortNames],
+    namespaced: k.namespaced,
+  }))
+  expect(clientKinds).toEqual(seen)
+})
+
+test('types are found by any of their names, and paths are escaped', () => {
+  for (const word of ['vm', 'VMS', 'virtualmachine', 'virtualmachines.plasmavmc.io']) {
+    expect(kindOf(word).kind).toBe('VirtualMachine')
+  }
+  expect(pathOf(kindOf('vm'), 'a/b', '../x')).toBe(
+    '/apis/plasmavmc.io/v1alpha1/namespaces/a%2Fb/virtualmachines/..%2Fx',
+  )
+  expect(pathOf(kindOf('ev'))).toBe('/api/v1/events')
+  expect(nameOf(kindOf('ns'), 'x')).toBe('namespace/x')
+  expect(() => kindOf('pods')).toThrow(/doesn't have a resource type "pods"/)
+  expect(() => kindOfManifest('plasmavmc.io/v1', 'VirtualMachine')).toThrow(/no matches for kind/)
+})
+
+test('tables are aligned, end without spaces and take nothing from a terminal', () => {
+  const table = {
+    columns: ['Name', 'Status'],
+    rows: [
+      ['web', 'Running'],
+      ['long-name', undefined],
+    ],
+  }
+  expect(renderTable(table, { out }).text).toBe(
+    'NAME        STATUS\nweb         Running\nlong-name   <none>\n',
+  )
+  expect(plain('a\u001b[2Jb\nc')).toBe('a [2Jb c')
+})
+
+test('a terminal’s width holds; its last column gives way', () => {
+  const table = { columns: ['Name', 'Message'], rows: [['web', 'x'.repeat(100)]] }
+  const { text } = renderTable(table, { out: { ...out, isTTY: true, columns: 30 }, env: { NO_COLOR: '1' } })
+  for (const line of text.trimEnd().split('\n')) expect(line.length).toBeLessThanOrEqual(30)
+  expect(text).toContain('…')
+})
+
+test('colour only on a terminal and without NO_COLOR', () => {
+  const table = { columns: ['Status'], rows: [['Running']] }
+  const tty = { ...out, isTTY: true, columns: 80 }
+  expect(renderTable(table, { out: tty }).text).toContain('\u001b[32m')
+  expect(renderTable(table, { out: tty, env: { NO_COLOR: '1' } }).text).not.toContain('\u001b')
+  expect(renderTable(table, { out }).text).not.toContain('\u001b')
+})
+
+test('ages as kubectl writes them', () => {
+  const seconds = [5, 119, 120, 200, 700, 3 * 3600, 7 * 3600 + 300, 9 * 3600, 49 * 3600, 9 * 86_400]
+  expect(seconds.map((s) => age(s * 1000))).toEqual([
+    '5s',
+    '119s',
+    '2m',
+    '3m20s',
+    '11m',
+    '3h',
+    '7h5m',
+    '9h',
+    '2d1h',
+    '9d',
+  ])
+})
+
+test('durations', () => {
+  expect(['30s', '1m30s', '500ms', '2h', '7'].map(durationMs)).toEqual([30_000, 90_000, 500, 7_200_000, 7000])
+  for (const bad of ['', 'x', '1y', '5s!']) expect(() => durationMs(bad)).toThrow(/no duration/)
+})
+
+test('--for', () => {
+  const vm = {
+    metadata: { name: 'a', labels: { 'x.y/z': 'v' } },
+    status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }], disks: [{ name: 'd' }] },
+  }
+  expect(expectation('condition=ready').done(vm)).toBe(true)
+  expect(expectation('condition=Ready=False').done(vm)).toBe(false)
+  expect(expectation('jsonpath={.status.phase}=Running').done(vm)).toBe(true)
+  expect(expectation("jsonpath='{.status.phase}'=Stopped").done(vm)).toBe(false)
+  expect(expectation('delete').done(undefined)).toBe(true)
+  expect(jsonPath("{.metadata.labels['x.y/z']}")(vm)).toBe('v')
+  expect(jsonPath('.status.disks[0].name')(vm)).toBe('d')
+  expect(() => expectation('jsonpath={..x}')).toThrow(/no path/)
+  expect(() => expectation('ready')).toThrow(/not understood/)
+})
+
+test('the command is found behind global options', () => {
+  expect(commandName(['-n', 'get', 'describe'])).toBe('describe')
+  expect(commandName(['--data-dir=/x', 'get'])).toBe('get')
+  expect(commandName(['--version'])).toBeUndefined()
+})
+
+test('each command’s file loads and declares itself', async () => {
+  const { Command } = await import('commander')
+  for (const [name, , load] of commands) {
+    if (['up', 'serve'].includes(name)) continue // Told apart in their own tests: they bring the whole server.
+    const { command } = await load()
+    command.define(new Command(name))
+    expect(command.run).toBeTypeOf('function')
+  }
+})
