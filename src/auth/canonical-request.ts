@@ -21,7 +21,7 @@ export function splitUrl(rawUrl: string): { readonly path: string; readonly quer
 }
 
 function headerLine(headers: readonly HeaderPair[], name: string): string {
-  const values = valuesOf(headers, name).map((value) => value.trim().replace(/\s+/g, ' '))
+  const values = valuesOf(headers, name).map((value) => value.replace(/[ \t]+/g, ' ').replace(/^ | $/g, ''))
   return `${name}:${values.join(',')}\n`
 }
 

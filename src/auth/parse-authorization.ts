@@ -42,7 +42,8 @@ export function parseAuthorization(header: string): Claim | Refusal {
   }
   const members = new Map<string, string>()
   for (const piece of header.slice(algorithm.length + 1).split(',')) {
-    const [, name, value] = /^\s*(Credential|SignedHeaders|Signature)=(\S*)\s*$/.exec(piece) ?? []
+    const [, name, value] =
+      /^[ \t]*(Credential|SignedHeaders|Signature)=([\x21-\x7e]*)[ \t]*$/.exec(piece) ?? []
     if (name === undefined || value === undefined || members.has(name)) {
       return incomplete('Authorization must have Credential, SignedHeaders and Signature, each once')
     }
