@@ -18,6 +18,9 @@ const suffixes: Readonly<Record<string, bigint>> = {
 
 const pattern = /^(\d+)(?:\.(\d{1,9}))?(|[kMGTPE]|[KMGTPE]i)$/
 
+/** What a quantity looks like, for schemas; in RE2's syntax, which is what API servers read. */
+export const quantityPattern = pattern.source
+
 /**
  * Bytes of a Kubernetes quantity (`512Mi`, `1.5Gi`, `1G`, a plain integer). Fractions round up, as Kubernetes does.
  * @returns undefined where the text is no quantity of bytes or exceeds 2^63 - 1.

@@ -275,7 +275,12 @@ export const VirtualMachine = defineResource({
   columns: [
     { name: 'Status', type: 'string', path: '.status.phase' },
     { name: 'Host', type: 'string', path: '.status.hostName' },
-    { name: 'CPUs', type: 'integer', path: '.spec.cpu.cores' },
+    {
+      name: 'CPUs',
+      type: 'integer',
+      path: '.spec.cpu.cores',
+      value: ({ spec: { cpu } }: { spec: Spec }) => cpu.cores * cpu.sockets * cpu.threads,
+    },
     { name: 'Memory', type: 'string', path: '.spec.memory' },
     { name: 'Restarts', type: 'integer', path: '.status.restarts' },
     { name: 'Age', type: 'date', path: '.metadata.creationTimestamp' },
@@ -340,7 +345,7 @@ export const VirtualMachine = defineResource({
     },
     {
       at: 'spec',
-      cel: '',
+      cel: "type(self.memory) == string ? quantity(string(self.memory)).compareTo(quantity('1Mi')) >= 0 : int(self.memory) >= 1048576",
       message: 'memory must be at least 1Mi',
       holds: (spec: Spec) => (parseQuantity(spec.memory) ?? 0n) >= 1n << 20n || { field: 'memory' },
     },
