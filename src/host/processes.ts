@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
-import { type Clock, rfc3339 } from '../lib/clock.ts'
+import { type Clock, rfc3339, sleep } from '../lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import { Cgroups, limitsOf } from './cgroup.ts'
@@ -14,7 +14,7 @@ import type { LaunchRecord, LaunchRequest, ProcessExit, Processes, ProcessIdenti
 import { hasEnded, Procfs } from './procfs.ts'
 import { checkUid, qemuArgs, specHash, uidOf } from './qemu-args.ts'
 import { prepareRunFolder, tailOfFile } from './run-folder.ts'
-import { identityOf, scanProcesses } from './scan.ts'
+import { identityOf, type KnownProcesses, scanProcesses } from './scan.ts'
 
 export interface HostProcessesOptions {
   readonly runDir: string
@@ -42,6 +42,7 @@ export class HostProcesses implements Processes {
   readonly #cgroups: Pick<Cgroups, 'enter' | 'remove'>
   readonly #listeners = new Set<(exit: ProcessExit) => void>()
   readonly #launching = new Set<string>()
+  #known: KnownProcesses = new Map()
 
   constructor(options: HostProcessesOptions) {
     this.#options = options
@@ -51,8 +52,16 @@ export class HostProcesses implements Processes {
     this.bootId = this.#proc.bootId()
   }
 
+  /** An ending QEMU that nobody has seen before is waited for, half a second at most. */
   async scan(): Promise<Scan> {
-    return scanProcesses(this.#proc, this.bootId)
+    const { clock } = this.#options
+    const start = clock.elapsed()
+    for (;;) {
+      const { passing, ...scan } = scanProcesses(this.#proc, this.bootId, this.#known)
+      this.#known = new Map(scan.processes.map((found) => [found.pid, found]))
+      if (passing !== true || clock.elapsed() - start >= 500) return scan
+      await sleep(clock, 10)
+    }
   }
 
   inspect(identity: ProcessIdentity): 'alive' | 'stopped' | 'gone' | 'unknown' {
@@ -104,7 +113,7 @@ export class HostProcesses implements Processes {
 
   async cleanup(uid: string): Promise<void> {
     const paths = this.#paths(uid)
-    this.#refuseIfAlive(uid, 'StillRunning')
+    await this.#refuseIfAlive(uid, 'StillRunning')
     if (this.#launching.has(uid)) throw new PlasmaError('StillRunning', `a launch of ${uid} is under way`)
     await rm(paths.dir, { recursive: true, force: true })
     await this.#cgroups.remove(uid)
@@ -124,8 +133,8 @@ export class HostProcesses implements Processes {
   }
 
   /** Never two QEMUs for one machine: whatever may be one, even if it can't be seen well, is one. */
-  #refuseIfAlive(uid: string, code: 'AlreadyRunning' | 'StillRunning'): void {
-    const { processes, incomplete } = scanProcesses(this.#proc, this.bootId)
+  async #refuseIfAlive(uid: string, code: 'AlreadyRunning' | 'StillRunning'): Promise<void> {
+    const { processes, incomplete } = await this.scan()
     const found = processes.find((candidate) => candidate.uid === uid)
     if (found) throw new PlasmaError(code, `process ${found.pid} is a QEMU of ${uid}`)
     if (incomplete === undefined) return
@@ -137,7 +146,7 @@ export class HostProcesses implements Processes {
   async #launch(uid: string, request: LaunchRequest): Promise<Launched> {
     const { spec } = request.vm
     const paths = this.#paths(uid)
-    this.#refuseIfAlive(uid, 'AlreadyRunning')
+    await this.#refuseIfAlive(uid, 'AlreadyRunning')
     const { path: binary } = await this.#qemu.find()
     const accelerator = spec.accelerator === 'auto' ? this.#options.accelerator : spec.accelerator
     const args = qemuArgs({ ...request, paths, accelerator, disks: await withFirmware(request) })
@@ -145,7 +154,7 @@ export class HostProcesses implements Processes {
     await prepareRunFolder(this.#options.runDir, paths)
     const record = this.#record(request, accelerator, [binary, ...args])
     // Again, because the checks above took time in which another PlasmaVMC may have started it.
-    this.#refuseIfAlive(uid, 'AlreadyRunning')
+    await this.#refuseIfAlive(uid, 'AlreadyRunning')
     await writeLaunchRecord(paths.launch, record).catch((error: unknown) => {
       throw new PlasmaError('RunDirUnusable', `${paths.launch}: ${messageOf(error)}`, { cause: error })
     })

@@ -17,7 +17,7 @@ function argument(argv: readonly string[], option: string, from = 1): string | u
 /** Whether a command line may be a QEMU's: by its name, or by arguments (a wrapper, another name, a double in tests). */
 export function looksLikeQemu(argv: readonly string[]): boolean {
   const [program = ''] = argv
-  if (basename(program).startsWith('qemu-system')) return true
+  if (/^qemu-(system|kvm)/.test(basename(program))) return true
   return argument(argv, '-uuid') !== undefined && argument(argv, '-pidfile') !== undefined
 }
 
@@ -46,13 +46,16 @@ export function identityOf(argv: readonly string[]): CommandLineIdentity {
   }
 }
 
-type Entry = QemuProcess | { readonly unreadable: string } | undefined
+type Entry = QemuProcess | { readonly unreadable: string; readonly ending?: true } | undefined
 
-function look(proc: Procfs, pid: number, bootId: string): Entry {
+/** QEMUs by pid as the scan before saw them. */
+export type KnownProcesses = ReadonlyMap<number, QemuProcess>
+
+function look(proc: Procfs, pid: number, bootId: string, known: KnownProcesses): Entry {
   const argv = proc.cmdline(pid)
   if (argv.state === 'gone') return undefined
   if (argv.state === 'unreadable') return { unreadable: `process ${pid}: ${argv.why}` }
-  if (argv.value.length === 0) return endingQemu(proc, pid)
+  if (argv.value.length === 0) return endingQemu(proc, pid, known)
   if (!looksLikeQemu(argv.value)) return undefined
   const stat = proc.stat(pid)
   if (stat.state === 'gone') return undefined
@@ -63,17 +66,23 @@ function look(proc: Procfs, pid: number, bootId: string): Entry {
 }
 
 /**
- * A QEMU whose main thread has ended while others live shows an empty command line: it still lives, and nothing
- * tells which it is. Kernel threads have an empty one too.
+ * A QEMU whose main thread has ended while others live shows an empty command line: it still lives, and only a scan
+ * before can tell which it is. (Kernel threads have an empty one too.)
  */
-function endingQemu(proc: Procfs, pid: number): Entry {
+function endingQemu(proc: Procfs, pid: number, known: KnownProcesses): Entry {
   const stat = proc.stat(pid)
   if (stat.state !== 'present' || stat.value.state !== 'Z' || hasEnded(stat.value)) return undefined
-  return stat.value.comm.startsWith('qemu') ? { unreadable: `process ${pid} (QEMU) is ending` } : undefined
+  const before = known.get(pid)
+  if (before?.startTime === stat.value.startTime) return { ...before, state: 'Z' }
+  if (!stat.value.comm.startsWith('qemu')) return undefined
+  return { unreadable: `process ${pid} (QEMU) is ending`, ending: true }
 }
 
+/** A scan; `passing` where what made it incomplete ends by itself in a moment. */
+export type ScanResult = Scan & { readonly passing?: boolean }
+
 /** Every QEMU in a /proc. `incomplete` says what could not be seen; such a scan proves no absence. */
-export function scanProcesses(proc: Procfs, bootId: string): Scan {
+export function scanProcesses(proc: Procfs, bootId: string, known: KnownProcesses = new Map()): ScanResult {
   let pids: number[]
   try {
     pids = proc.pids()
@@ -81,13 +90,15 @@ export function scanProcesses(proc: Procfs, bootId: string): Scan {
     return { processes: [], incomplete: `processes can't be listed: ${messageOf(error)}` }
   }
   const processes: QemuProcess[] = []
+  const unseen: { readonly unreadable: string; readonly ending?: true }[] = []
   // Process 1 always exists: where it is hidden, so are others (hidepid, proc(5)).
-  let incomplete = pids.includes(1) ? undefined : 'processes of other users are hidden (hidepid)'
+  if (!pids.includes(1)) unseen.push({ unreadable: 'processes of other users are hidden (hidepid)' })
   for (const pid of pids) {
-    const entry = look(proc, pid, bootId)
+    const entry = look(proc, pid, bootId, known)
     if (entry === undefined) continue
-    if ('unreadable' in entry) incomplete ??= entry.unreadable
+    if ('unreadable' in entry) unseen.push(entry)
     else processes.push(entry)
   }
-  return incomplete === undefined ? { processes } : { processes, incomplete }
+  if (unseen[0] === undefined) return { processes }
+  return { processes, incomplete: unseen[0].unreadable, passing: unseen.every((u) => u.ending === true) }
 }
