@@ -1,3 +1,5 @@
+// First: x509 builds on decorators and throws where Reflect has no metadata yet.
+import 'reflect-metadata'
 import { createPrivateKey, KeyObject, randomBytes, webcrypto } from 'node:crypto'
 import { isIP } from 'node:net'
 import {
