@@ -25,6 +25,17 @@ interface Target {
   readonly name: string
 }
 
+function checkOperands({ args, options }: Invocation<Options>): void {
+  if (options.filename?.length) {
+    if (args.length > 0 || options.selector) throw new UsageError('-f goes without a type, names and -l')
+    return
+  }
+  const { names } = targetsOf(args)
+  if (options.selector && names.length > 0) throw new UsageError('give names or -l, not both')
+  if (options.selector || names.length > 0) return
+  throw new UsageError('nothing named', 'name objects, or give -l LABELS or -f FILE')
+}
+
 async function targets(
   client: Client,
   { args, options }: Invocation<Options>,
@@ -41,7 +52,6 @@ async function targets(
   }
   const { kind, names } = targetsOf(args)
   if (options.selector) {
-    if (names.length > 0) throw new UsageError('give names or -l, not both')
     const query = { labelSelector: options.selector }
     const list = await client.json<ListView>('GET', pathOf(kind, fallback), { query })
     return list.items.map(({ metadata }) => ({
@@ -50,7 +60,6 @@ async function targets(
       name: metadata.name,
     }))
   }
-  if (names.length === 0) throw new UsageError('nothing named', 'name objects, or give -l LABELS or -f FILE')
   return names.map((name) => ({ kind, namespace: fallback, name }))
 }
 
@@ -78,6 +87,7 @@ async function run(invocation: Invocation<Options>, io: Io): Promise<number> {
   const wait = flagOf('--wait', options.wait, true)
   const timeoutMs = durationMs(options.timeout ?? '5m')
   const format = formatOf(options.output, ['name', 'json'])
+  checkOperands(invocation)
   const client = connect(options, io)
   const deleted: (Target & { object: ObjectView })[] = []
   let missing: unknown

@@ -1,0 +1,232 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import { openClient, warningsOf } from '../../src/cli/client.ts'
+import { parseAddress } from '../../src/cli/connection.ts'
+import { lines } from '../../src/cli/lines.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { type Answer, type FakeServer, fakeServer, refuse, reply, runCommand } from './fake-server.ts'
+
+let server: FakeServer | undefined
+afterEach(async () => {
+  await server?.close()
+  server = undefined
+})
+const serving = async (answer: Answer) => {
+  server = await fakeServer(answer)
+  return server
+}
+const vms = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
+const vm = (name: string, more: object = {}) => ({
+  apiVersion: 'plasmavmc.io/v1alpha1',
+  kind: 'VirtualMachine',
+  metadata: { name, namespace: 'default', uid: `uid-${name}`, resourceVersion: '5' },
+  ...more,
+})
+
+describe('errors', () => {
+  test('a Status is shown as kubectl shows it, once, with its causes; exit 1', async () => {
+    const causes = [{ reason: 'FieldValueInvalid', field: 'spec.memory', message: 'must be a quantity' }]
+    const s = await serving((_, r) => refuse(r, 422, 'Invalid', 'vm "a" is invalid', { causes }))
+    const { code, out, err } = await s.run(['start', 'a'])
+    expect({ code, out }).toEqual({ code: 1, out: '' })
+    expect(err).toBe('Error from server (Invalid): vm "a" is invalid\n  spec.memory: must be a quantity\n')
+    expect(s.seen).toHaveLength(1)
+  })
+
+  test('with -o json it is the Status itself', async () => {
+    const s = await serving((_, r) => refuse(r, 404, 'NotFound', 'no such vm'))
+    const { code, err } = await s.run(['get', 'vm', 'x', '-o', 'json'])
+    expect(code).toBe(1)
+    expect(JSON.parse(err)).toMatchObject({ kind: 'Status', reason: 'NotFound', code: 404 })
+  })
+
+  test('an answer that is no Status is shown, not hidden', async () => {
+    const s = await serving((_, r) => r.writeHead(502).end('bad gateway'))
+    expect((await s.run(['get', 'vms'])).err).toContain('HTTP 502: bad gateway')
+  })
+
+  test('no server says so and how to start one', async () => {
+    const s = await serving(() => {})
+    const { code, err } = await s.run(['get', 'vms'], { server: '127.0.0.1:1' })
+    expect(code).toBe(1)
+    expect(err).toMatch(
+      /no PlasmaVMC server answers on 127\.0\.0\.1:1 \(ECONNREFUSED\)\nstart one with 'plasmavmc serve/,
+    )
+  })
+
+  test('no data directory says so, and a missing key, too', async () => {
+    const none = await runCommand(['get', 'vms', '--data-dir', '/nonexistent/data'])
+    expect(none).toMatchObject({ code: 1, err: expect.stringContaining('no server was started here') })
+    const s = await serving(() => {})
+    await rm(join(s.dataDir, 'credentials'))
+    expect((await s.run(['get', 'vms'])).err).toContain('credentials')
+  })
+
+  test('a server of another CA is not trusted', async () => {
+    const other = await fakeServer((_, r) => reply(r, 200, {}))
+    const s = await serving(() => {})
+    const { err } = await s.run(['get', 'vms'], { server: other.address })
+    await other.close()
+    expect(err).toContain('is not the one this CA vouches for')
+    expect(other.seen).toHaveLength(0)
+  })
+
+  test('deadlines hold for the head of an answer and for its body', async () => {
+    const s = await serving((seen, r) => void (seen.url.includes('body') && r.writeHead(200).write('{')))
+    const { host, port } = parseAddress(s.address)
+    const client = openClient({ host, port, dataDir: s.dataDir, flags: '' }, systemClock)
+    for (const path of ['/head', '/body']) {
+      await expect(client.json('GET', path, { timeoutMs: 100 })).rejects.toMatchObject({ code: 'Timeout' })
+    }
+    client.close()
+    expect(s.seen).toHaveLength(2)
+  })
+})
+
+test.each([
+  [[], 2],
+  [['help'], 0],
+  [['get', '--help'], 0],
+  [['frobnicate'], 2],
+  [['get'], 2],
+  [['get', 'pods'], 2],
+  [['get', 'vms', '-o', 'xml'], 2],
+  [['get', 'vms', '--nonsense'], 2],
+  [['wait', 'vm', 'a'], 2],
+  [['apply'], 2],
+  [['apply', '-f', 'x.yaml', '--prune'], 2],
+  [['delete', 'vm'], 2],
+  [['logs', 'a', '--tail', 'x'], 2],
+  [['get', 'vms', '--server', 'http://x'], 2],
+] as [string[], number][])('exit code of %j is %i', async (argv, code) => {
+  expect((await runCommand(argv)).code).toBe(code)
+})
+
+test('requests are signed and say who asks', async () => {
+  const s = await serving((_, r) => reply(r, 200, { rows: [] }))
+  await s.run(['get', 'vms', '-l', 'a b,c=d'])
+  const [seen] = s.seen
+  expect(seen?.url).toBe(`${vms}?labelSelector=a%20b%2Cc%3Dd`)
+  expect(seen?.headers['authorization']).toMatch(
+    /^AWS4-HMAC-SHA256 Credential=PVMCTEST\/\d{8}\/local\/plasmavmc/,
+  )
+})
+
+test('get prints the server’s table; wide has all columns, -A the namespace', async () => {
+  const columnDefinitions = [{ name: 'Name' }, { name: 'Status' }, { name: 'PID', priority: 1 }]
+  const rows = [{ cells: ['web', 'Running', 7], object: vm('web') }]
+  const s = await serving((_, r) => reply(r, 200, { kind: 'Table', columnDefinitions, rows }))
+  expect((await s.run(['get', 'vms'])).out).toBe('NAME   STATUS\nweb    Running\n')
+  expect((await s.run(['get', 'vms', '-A', '-o', 'wide'])).out).toBe(
+    'NAMESPACE   NAME   STATUS    PID\ndefault     web    Running   7\n',
+  )
+  expect(s.seen[0]?.headers.accept).toContain('as=Table')
+})
+
+test('apply creates, configures, leaves alone, and says which', async () => {
+  let stored: Record<string, unknown> | undefined
+  const s = await serving((seen, r) => {
+    const body = seen.body === '' ? undefined : JSON.parse(seen.body)
+    if (seen.method === 'GET') return stored ? reply(r, 200, stored) : refuse(r, 404, 'NotFound', 'none')
+    if (seen.method === 'POST') stored = { ...body, metadata: { ...body.metadata, resourceVersion: '1' } }
+    else
+      stored = {
+        ...stored,
+        spec: body.spec,
+        metadata: { ...(stored?.['metadata'] as object), resourceVersion: '2' },
+      }
+    reply(r, 200, stored)
+  })
+  const apply = (memory: string, ...more: string[]) =>
+    s.run(['apply', '-f', '-', ...more], {
+      stdin: JSON.stringify(vm('web', { metadata: { name: 'web' }, spec: { memory } })),
+    })
+  const name = 'virtualmachine.plasmavmc.io/web'
+  expect((await apply('1Gi', '--dry-run=client')).out).toBe(`${name} created (dry run)\n`)
+  expect((await apply('1Gi')).out).toBe(`${name} created\n`)
+  expect((await apply('1Gi')).out).toBe(`${name} unchanged\n`)
+  expect((await apply('2Gi')).out).toBe(`${name} configured\n`)
+  const patch = s.seen.find((x) => x.method === 'PATCH')
+  expect(patch?.headers['content-type']).toBe('application/merge-patch+json')
+  expect(patch?.url).toContain('fieldValidation=Strict')
+  expect(JSON.parse(patch?.body ?? '').spec).toEqual({ memory: '2Gi' })
+})
+
+test('wait watches from what it saw, and tells how it stands when time is up', async () => {
+  const s = await serving((seen, r) => {
+    if (!seen.url.includes('watch=true')) return reply(r, 200, vm('a', { status: { phase: 'Starting' } }))
+    r.writeHead(200)
+    r.write(`${JSON.stringify({ type: 'MODIFIED', object: vm('a', { status: { phase: 'Running' } }) })}\n`)
+  })
+  const running = await s.run(['wait', 'vm', 'a', '--for=jsonpath={.status.phase}=Running'])
+  expect(running).toMatchObject({ code: 0, out: 'virtualmachine.plasmavmc.io/a condition met\n' })
+  expect(s.seen[1]?.url).toContain('resourceVersion=5')
+  const late = await s.run(['wait', 'vm/a', '--for=delete', '--timeout=100ms'])
+  expect(late.code).toBe(1)
+  expect(late.err).toContain('timed out after 0.1 s waiting for its deletion; a is Running')
+})
+
+test('delete waits and says what holds the object', async () => {
+  const metadata = { ...vm('a').metadata, deletionTimestamp: 'x', finalizers: ['plasmavmc.io/host-cleanup'] }
+  const s = await serving((seen, r) => {
+    if (!seen.url.includes('watch=true'))
+      return reply(r, 200, vm('a', { metadata, status: { phase: 'Terminating' } }))
+    r.writeHead(200)
+    r.end(`${JSON.stringify({ type: 'DELETED', object: vm('a') })}\n`)
+  })
+  const { code, out, err } = await s.run(['delete', 'vm', 'a'])
+  expect({ code, out }).toEqual({ code: 0, out: 'virtualmachine.plasmavmc.io "a" deleted\n' })
+  expect(err).toContain('Terminating; held by finalizer plasmavmc.io/host-cleanup')
+})
+
+test('adopt posts the launch record’s manifest and keeps the uid', async () => {
+  const manifest = JSON.stringify(vm('lost'))
+  const orphans = [
+    { uid: 'abc-1', pid: 42, name: 'default/lost', manifest },
+    { uid: 'abd', pid: 43, name: 'x/y' },
+  ]
+  const host = { metadata: { name: 'h1' }, status: { orphans } }
+  const s = await serving((seen, r) => reply(r, 200, seen.method === 'GET' ? { items: [host] } : vm('lost')))
+  expect((await s.run(['orphans'])).out).toMatch(/^UID +HOST +PID +NAME +LAUNCHED +ADOPTABLE\nabc-1 +h1 +42/)
+  expect((await s.run(['adopt', 'abc'])).out).toContain('adopted (QEMU 42 on h1)')
+  expect(s.seen.at(-1)).toMatchObject({
+    method: 'POST',
+    url: `${vms}?restoreUid=true&fieldManager=plasmavmc`,
+  })
+  expect(JSON.parse(s.seen.at(-1)?.body ?? '')).toEqual(vm('lost'))
+  expect(await s.run(['adopt', 'abd'])).toMatchObject({
+    code: 1,
+    err: expect.stringContaining('no launch record'),
+  })
+  expect((await s.run(['adopt', 'ab'])).code).toBe(2)
+})
+
+test('kubeconfig calls this program for tokens', async () => {
+  const s = await serving(() => {})
+  const config = JSON.parse((await s.run(['kubeconfig', '-o', 'json'])).out)
+  expect(config.clusters[0].cluster.server).toBe(`https://${s.address}`)
+  expect(config.users[0].user.exec).toMatchObject({
+    command: '/opt/plasmavmc/bin/plasmavmc',
+    args: ['token', '--data-dir', s.dataDir, '--server', s.address],
+  })
+  const credential = JSON.parse((await s.run(['token'])).out)
+  expect(credential).toMatchObject({
+    kind: 'ExecCredential',
+    status: { token: expect.stringMatching(/^plasmavmc-v1\./) },
+  })
+  expect(s.seen).toHaveLength(0)
+})
+
+test('warnings are those of the header', () => {
+  expect(warningsOf('299 - "unknown field \\"x\\"", 299 - "two"')).toEqual(['unknown field "x"', 'two'])
+  expect(warningsOf(undefined)).toEqual([])
+})
+
+test('lines survive any cutting of their bytes', async () => {
+  const bytes = Buffer.from('{"a":"ü€😀"}\n\nsecond\nunfinished')
+  async function* single() {
+    for (const byte of bytes) yield Uint8Array.of(byte)
+  }
+  expect(await Array.fromAsync(lines(single()))).toEqual(['{"a":"ü€😀"}', 'second'])
+})
