@@ -1,0 +1,94 @@
+import { join } from 'node:path'
+import { PlasmaError } from '../lib/errors.ts'
+import { bytesOf } from '../resources/quantity.ts'
+import type { VirtualMachine, VmDisk } from '../resources/vm.ts'
+import { imagePath } from './images.ts'
+import { type Pool, poolNamed } from './pools.ts'
+import { wholeSectors } from './qemu-img.ts'
+
+/** A file a machine needs, where it belongs, and the spec's field that asks for it. */
+export type DiskItem = { readonly name: string; readonly field: string } & (
+  | { readonly kind: 'given'; readonly path: string }
+  | { readonly kind: 'disk'; readonly path: string; readonly pool: Pool; readonly disk: VmDisk }
+  | { readonly kind: 'seed' | 'variables'; readonly path: string }
+  | { readonly kind: 'impossible'; readonly message: string }
+)
+
+export interface Places {
+  readonly imageDir: string
+  readonly dataDir: string
+  readonly pools: readonly Pool[]
+}
+
+const uidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+const reserved = ['cloud-init', 'efi-vars', 'efi-code', 'kernel', 'initrd']
+
+/** The uid of a machine, fit to be a directory name. @throws PlasmaError `BadUid` */
+export function uidOf(vm: VirtualMachine): string {
+  const { uid } = vm.metadata
+  if (uid !== undefined && uidPattern.test(uid)) return uid
+  throw new PlasmaError('BadUid', `metadata.uid: ${JSON.stringify(uid)} is not a lower-case UUID`)
+}
+
+/** The size a disk is asked to have, in bytes, whole sectors; undefined where its image decides. */
+export function wantedBytes(disk: VmDisk): number | undefined {
+  return disk.size === undefined ? undefined : wholeSectors(bytesOf(disk.size))
+}
+
+function diskItem(disk: VmDisk, index: number, uid: string, places: Places): DiskItem {
+  const field = `spec.disks[${index}]`
+  const { name } = disk
+  if (reserved.includes(name))
+    return { kind: 'impossible', name, field, message: `${field}.name: ${name} is reserved; choose another` }
+  if (disk.path !== undefined) return { kind: 'given', name, field: `${field}.path`, path: disk.path }
+  const pool = poolNamed(places.pools, disk.pool, places.dataDir)
+  if (pool)
+    return { kind: 'disk', name, field, pool, disk, path: join(pool.path, uid, `${name}.${disk.format}`) }
+  return { kind: 'impossible', name, field, message: `${field}.pool: there is no StoragePool ${disk.pool}` }
+}
+
+function hostFile(name: string, source: string, field: string, imageDir: string): DiskItem {
+  try {
+    return { kind: 'given', name, field, path: imagePath(imageDir, source, field) }
+  } catch (error) {
+    return { kind: 'impossible', name, field, message: (error as Error).message }
+  }
+}
+
+/** Directories that may hold what was made for a uid: one in every pool. */
+export function ownDirs(vm: VirtualMachine, places: Places): readonly string[] {
+  const uid = uidOf(vm)
+  const fallback = { path: join(places.dataDir, 'disks') }
+  return [...new Set([...places.pools, fallback].map((pool) => join(pool.path, uid)))]
+}
+
+/**
+ * Everything on disk that a machine needs, in the order of its spec. The seed and the UEFI variables lie in the default
+ * directory whatever the pools.
+ * @throws PlasmaError `BadUid`
+ */
+export function layout(vm: VirtualMachine, places: Places): readonly DiskItem[] {
+  const uid = uidOf(vm)
+  const { spec } = vm
+  const own = join(places.dataDir, 'disks', uid)
+  const items = spec.disks.map((disk, index) => diskItem(disk, index, uid, places))
+  if (spec.cloudInit)
+    items.push({
+      kind: 'seed',
+      name: 'cloud-init',
+      field: 'spec.cloudInit',
+      path: join(own, 'cloud-init.iso'),
+    })
+  if (spec.firmware === 'uefi')
+    items.push({
+      kind: 'variables',
+      name: 'efi-vars',
+      field: 'spec.firmware',
+      path: join(own, 'efi-vars.fd'),
+    })
+  if (!spec.kernel) return items
+  const { image, initrd } = spec.kernel
+  items.push(hostFile('kernel', image, 'spec.kernel.image', places.imageDir))
+  if (initrd !== undefined) items.push(hostFile('initrd', initrd, 'spec.kernel.initrd', places.imageDir))
+  return items
+}

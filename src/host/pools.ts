@@ -1,0 +1,69 @@
+import { readdir, statfs } from 'node:fs/promises'
+import { join } from 'node:path'
+import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import { formatQuantity } from '../resources/quantity.ts'
+import { virtualSize } from './qemu-img.ts'
+
+/** A directory for disks on this host; `capacity` is what its disks may claim in all, in bytes. */
+export interface Pool {
+  readonly name: string
+  readonly path: string
+  readonly capacity?: number
+}
+
+/** The pool that exists without being declared: `<data-dir>/disks`. */
+export function defaultPool(dataDir: string): Pool {
+  return { name: 'default', path: join(dataDir, 'disks') }
+}
+
+/** The pool of a name; a declared `default` wins over the one in the data directory. */
+export function poolNamed(pools: readonly Pool[], name: string, dataDir: string): Pool | undefined {
+  return pools.find((pool) => pool.name === name) ?? (name === 'default' ? defaultPool(dataDir) : undefined)
+}
+
+/** Bytes an unprivileged writer may still use on the file system of a directory. */
+export async function freeBytes(dir: string): Promise<number> {
+  const { bavail, bsize } = await statfs(dir)
+  return bavail * bsize
+}
+
+async function namesIn(dir: string): Promise<string[]> {
+  try {
+    return await readdir(dir)
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return []
+    throw error
+  }
+}
+
+/** Virtual bytes of all disks kept in a pool. A disk that disappears meanwhile counts nothing. */
+async function claimedBytes(pool: Pool): Promise<number> {
+  let total = 0
+  for (const uid of await namesIn(pool.path))
+    for (const file of await namesIn(join(pool.path, uid))) {
+      const format = /\.(qcow2|raw)$/.exec(file)?.[1] as 'qcow2' | 'raw' | undefined
+      if (format) total += await virtualSize(join(pool.path, uid, file), format).catch(() => 0)
+    }
+  return total
+}
+
+/**
+ * Checks that a pool takes `bytes` more. One disk must fit the free space; several thin ones together may promise more,
+ * up to the capacity.
+ * @throws PlasmaError `PoolFull` naming the field
+ */
+export async function requireSpace(pool: Pool, bytes: number, field: string): Promise<void> {
+  const refuse = (limit: string) => {
+    throw new PlasmaError('PoolFull', `${field}: ${formatQuantity(bytes)} is more than ${limit}`, {
+      hint: 'ask for less, free space, or use another pool',
+    })
+  }
+  const free = await freeBytes(pool.path)
+  if (bytes > free) refuse(`the ${formatQuantity(free)} free in pool ${pool.name} (${pool.path})`)
+  if (pool.capacity === undefined) return
+  const left = Math.max(0, pool.capacity - (await claimedBytes(pool)))
+  if (bytes > left)
+    refuse(
+      `the ${formatQuantity(left)} left of pool ${pool.name}'s capacity ${formatQuantity(pool.capacity)}`,
+    )
+}

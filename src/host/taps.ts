@@ -1,0 +1,59 @@
+import { stat } from 'node:fs/promises'
+import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import { run } from './exec.ts'
+
+export type RunIp = (args: readonly string[]) => Promise<unknown>
+
+const ip: RunIp = (args) => run('ip', args, { timeoutMs: 10_000 })
+
+interface Link {
+  readonly master?: string
+  readonly linkinfo?: { readonly info_kind?: string }
+}
+
+async function linkOf(name: string, runIp: RunIp): Promise<Link | undefined> {
+  try {
+    const { stdout } = (await runIp(['-details', '-json', 'link', 'show', 'dev', name])) as { stdout: string }
+    return (JSON.parse(stdout) as Link[])[0]
+  } catch (error) {
+    if (error instanceof PlasmaError && /does not exist|Cannot find device/.test(error.message))
+      return undefined
+    throw error
+  }
+}
+
+/**
+ * Makes sure a persistent tap is up on a bridge; an existing one is moved there. QEMU opens it by name.
+ * @throws PlasmaError `BridgeMissing`, `NameTaken` (something that is no tap has the name), `CommandFailed`
+ */
+export async function ensureTap(name: string, bridge: string, runIp: RunIp = ip): Promise<void> {
+  if ((await linkOf(bridge, runIp))?.linkinfo?.info_kind !== 'bridge')
+    throw new PlasmaError('BridgeMissing', `this host has no bridge ${bridge}`, {
+      hint: `ip link add ${bridge} type bridge && ip link set ${bridge} up`,
+    })
+  const link = await linkOf(name, runIp)
+  if (link && link.linkinfo?.info_kind !== 'tun')
+    throw new PlasmaError('NameTaken', `network device ${name} exists and is no tap`)
+  if (!link) await addTap(name, runIp)
+  if (link?.master !== bridge) await runIp(['link', 'set', 'dev', name, 'master', bridge])
+  await runIp(['link', 'set', 'dev', name, 'up'])
+}
+
+async function addTap(name: string, runIp: RunIp): Promise<void> {
+  try {
+    await stat('/dev/net/tun')
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error
+    throw new PlasmaError('TunMissing', 'this host has no /dev/net/tun', {
+      hint: 'modprobe tun',
+      cause: error,
+    })
+  }
+  await runIp(['tuntap', 'add', 'dev', name, 'mode', 'tap'])
+}
+
+/** Deletes a tap. Safe to repeat; what is no tap is left alone. */
+export async function removeTap(name: string, runIp: RunIp = ip): Promise<void> {
+  const link = await linkOf(name, runIp)
+  if (link?.linkinfo?.info_kind === 'tun') await runIp(['link', 'delete', 'dev', name])
+}
