@@ -1,0 +1,49 @@
+import { type Clock, sleep, systemClock } from '../lib/clock.ts'
+import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
+import { ApiError } from './errors.ts'
+import type { ListOptions, ObjectStore, WatchEvent } from './objects.ts'
+
+export type ListWatchEvent<T> =
+  | { readonly type: 'SYNC'; readonly objects: readonly T[]; readonly resourceVersion: string }
+  | WatchEvent<T>
+
+const retryBaseMs = 50
+const retryCapMs = 10_000
+const retryable: ReadonlySet<string> = new Set([
+  'Gone',
+  'Expired',
+  'ServiceUnavailable',
+  'Timeout',
+  'TooManyRequests',
+  'InternalError',
+])
+
+/**
+ * Every object of a kind, then every change, for ever: a SYNC with the whole list first and whenever the watch could
+ * not be continued. Store failures are retried with capped back-off. Ends quietly when the signal is aborted.
+ * @throws whatever is no ApiError, or is one that trying again can't mend
+ */
+export async function* listAndWatch<T extends KubeObject>(
+  store: ObjectStore,
+  kind: ResourceDefinition<T>,
+  options: ListOptions,
+  signal: AbortSignal,
+  clock: Clock = systemClock,
+): AsyncGenerator<ListWatchEvent<T>> {
+  let failures = 0
+  while (!signal.aborted) {
+    try {
+      const { items, resourceVersion } = await store.list(kind, options)
+      yield { type: 'SYNC', objects: items, resourceVersion }
+      failures = 0
+      yield* store.watch(kind, { ...options, resourceVersion, signal })
+    } catch (error) {
+      if (signal.aborted) return
+      if (!(error instanceof ApiError) || !retryable.has(error.reason)) throw error
+      failures += 1
+    }
+    if (signal.aborted) return
+    const delay = Math.min(retryCapMs, retryBaseMs * 2 ** Math.min(failures, 10))
+    await sleep(clock, delay, signal).catch(() => {})
+  }
+}

@@ -1,0 +1,142 @@
+import { randomUUID } from 'node:crypto'
+import { join } from 'node:path'
+import type { Config } from './config.ts'
+import { reconcileHost } from './controllers/host/index.ts'
+import { runVmController } from './controllers/vm/start.ts'
+import { detectAccelerator } from './host/accelerator.ts'
+import { HostDisks } from './host/disks.ts'
+import { hostFacts, QemuBinary } from './host/host-facts.ts'
+import { QmpMachines } from './host/machines.ts'
+import { vmPaths } from './host/paths.ts'
+import { HostProcesses } from './host/processes.ts'
+import { specHash } from './host/spec-hash.ts'
+import { systemClock } from './lib/clock.ts'
+import { messageOf } from './lib/errors.ts'
+import type { Log } from './lib/log.ts'
+import { StoragePool } from './resources/kinds.ts'
+import { formatQuantity } from './resources/quantity.ts'
+import { VirtualMachine } from './resources/vm.ts'
+import { runController } from './runtime/controller.ts'
+import { Informer } from './runtime/informer.ts'
+import { WorkQueue } from './runtime/queue.ts'
+import { EventRecorder } from './store/events.ts'
+import type { ObjectStore, Ref } from './store/objects.ts'
+import { version } from './version.ts'
+
+export interface Agent {
+  readonly ready: () => readonly { readonly name: string; readonly ok: boolean; readonly message?: string }[]
+  /** Path of a machine's console socket. */
+  readonly consoleOf: (ref: Ref) => Promise<string>
+  readonly logOf: (ref: Ref, bytes: number) => Promise<string>
+  /** Rejects when a loop ended by itself. */
+  readonly ended: Promise<never>
+  /** Resolves when every loop has ended after the signal. */
+  readonly stopped: Promise<unknown>
+}
+
+const hostEveryMs = 10_000
+const clock = systemClock
+
+/** The part that owns this host's QEMUs: informers, the machine controller, the host's own object. */
+export async function startAgent(
+  config: Config,
+  objects: ObjectStore,
+  log: Log,
+  signal: AbortSignal,
+): Promise<Agent> {
+  const { runDir, dataDir, hostName } = config
+  const accelerator = config.accelerator === 'auto' ? await detectAccelerator() : config.accelerator
+  const processes = new HostProcesses({
+    runDir,
+    hostName,
+    accelerator,
+    clock,
+    log,
+    ...(config.qemu && { qemuBinary: config.qemu }),
+  })
+  const machines = new QmpMachines({ runDir, clock, log })
+  const vms = new Informer(objects, VirtualMachine, log)
+  const pools = new Informer(objects, StoragePool, log)
+  const disks = new HostDisks({
+    imageDir: join(dataDir, 'images'),
+    dataDir,
+    pools: () => pools.list().map(poolOf),
+    clock,
+    log,
+  })
+  const recorder = new EventRecorder(objects, { clock, component: 'plasmavmc-agent', host: hostName, log })
+  const qemu = new QemuBinary(config.qemu)
+
+  const vmLoop = runVmController(
+    {
+      ...{
+        hostName,
+        hostLabels: () => ({ 'kubernetes.io/hostname': hostName }),
+        objects,
+        vms,
+        processes,
+        machines,
+        disks,
+      },
+      ...{ specHash, newId: randomUUID, clock, log },
+      tell: (vm, happening) => recorder.record(VirtualMachine, vm, happening),
+    },
+    signal,
+  )
+  const hostQueue = new WorkQueue(clock)
+  vms.onChange((_key, vm) => {
+    if (!vm) hostQueue.add(hostName)
+  })
+  const facts = async () => {
+    const { cpus, memoryBytes, qemuVersion = 'missing' } = await hostFacts(qemu)
+    return { cpus, memory: formatQuantity(memoryBytes), accelerator, qemuVersion, agentVersion: version }
+  }
+  const hostLoop = runController(
+    {
+      ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log },
+      reconcile: async () => {
+        await reconcileHost({ hostName, runDir, objects, processes, vms, facts, clock, log })
+        return { next: 'wait', ms: hostEveryMs }
+      },
+    },
+    signal,
+  )
+  const informers = [vms.run(signal), pools.run(signal)]
+  void vms.whenSynced().then(() => hostQueue.add(hostName))
+  const loops = [vmLoop, hostLoop, ...informers]
+  const stopped = Promise.allSettled(loops).then(() => Promise.all([machines.close(), disks.close()]))
+
+  const uidOf = async (ref: Ref) => (await objects.get(VirtualMachine, ref)).metadata.uid ?? ''
+  return {
+    ready: () => [
+      { name: 'machines', ok: vms.synced },
+      { name: 'pools', ok: pools.synced },
+    ],
+    consoleOf: async (ref) => vmPaths(runDir, await uidOf(ref)).console,
+    logOf: async (ref, bytes) => processes.log(await uidOf(ref), bytes),
+    ended: endedBy(loops, signal, log),
+    stopped,
+  }
+}
+
+function poolOf(pool: StoragePool) {
+  const { path, capacity } = pool.spec
+  return { name: pool.metadata.name, path, ...(capacity !== undefined && { capacity }) }
+}
+
+/** A loop that ends before it is told to is a bug or a broken store: the process ends, QEMUs live on, a supervisor restarts it. */
+function endedBy(loops: readonly Promise<unknown>[], signal: AbortSignal, log: Log): Promise<never> {
+  return new Promise((_, reject) => {
+    for (const loop of loops) {
+      loop.then(
+        () => {
+          if (!signal.aborted) reject(new Error('a background loop ended'))
+        },
+        (error: unknown) => {
+          log.error('a background loop failed', { message: messageOf(error) })
+          reject(error)
+        },
+      )
+    }
+  })
+}
