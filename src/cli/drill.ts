@@ -1,20 +1,23 @@
 import type { CommandModule } from './command.ts'
-import type { Io } from './io.ts'
+import { oneOf } from './options.ts'
 
-interface DrillModule {
-  drill(options: Readonly<Record<string, unknown>>, io: Io): Promise<number>
+interface Options {
+  readonly output?: string
+  readonly write?: boolean
+  readonly keep?: boolean
 }
 
-export const command: CommandModule = {
+export const command: CommandModule<Options> = {
   define: (c) =>
     void c
-      .argument('[name]', 'which failure; all where absent')
-      .option('--list', 'name the drills')
-      .option('-o, --output <format>', 'json'),
+      .argument('[mode...]', 'failure modes to play; all where absent')
+      .option('--no-write', 'leave the table in docs/runbook.md as it is')
+      .option('--keep', 'keep the scratch folders')
+      .option('-o, --output <format>', 'table (default) or json'),
   run: async ({ args, options }, io) => {
-    // Not a literal: drills need a running QEMU's worth of modules that no other command should pay for.
-    const path = '../drill/run.ts'
-    const { drill } = (await import(path)) as DrillModule
-    return drill({ ...options, ...(args[0] === undefined ? {} : { name: args[0] }) }, io)
+    const output = oneOf('--output', options.output ?? 'table', ['table', 'json'])
+    const { drill } = await import('../drill/run.ts')
+    const { write = true, keep = false } = options
+    return drill({ only: args, output, write, keep }, io)
   },
 }

@@ -1,14 +1,18 @@
 import type { CommandModule } from './command.ts'
+import { formatOf } from './options.ts'
 
 export const command: CommandModule<{ readonly recursive?: boolean; readonly output?: string }> = {
   define: (c) =>
     void c
       .argument('<path>', 'such as vm, vm.spec.disks')
       .option('-r, --recursive', 'all fields below, with their types')
-      .option('-o, --output <format>', 'json'),
+      .option('-o, --output <format>', 'json: the text as a member'),
   run: async ({ args, options }, io) => {
+    const format = formatOf(options.output, ['json'])
+    const target = args[0] ?? ''
     const { explain } = await import('../resources/explain.ts')
-    io.stdout.write(explain(args[0] ?? '', { recursive: options.recursive === true }))
+    const text = explain(target, { recursive: options.recursive === true })
+    io.stdout.write(format === 'json' ? `${JSON.stringify({ target, explanation: text })}\n` : text)
     return 0
   },
 }

@@ -61,7 +61,8 @@ interface Serving {
 
 async function start(config: Config, connection: Connection, io: Io): Promise<Serving> {
   const { serve } = await import('../wire.ts')
-  const ended = serve(config, { signal: io.signal, stdout: io.stdout, stderr: io.stderr })
+  // What the server says on stdout, `up` says in its own words.
+  const ended = serve(config, { signal: io.signal, stdout: { write: () => true }, stderr: io.stderr })
   const early = ended.then(() => {
     throw new PlasmaError('ServerEnded', 'the server ended before it answered')
   })
