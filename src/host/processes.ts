@@ -42,6 +42,7 @@ export class HostProcesses implements Processes {
   readonly #cgroups: Pick<Cgroups, 'enter' | 'remove'>
   readonly #listeners = new Set<(exit: ProcessExit) => void>()
   readonly #launching = new Set<string>()
+  readonly #entering = new Map<string, Promise<unknown>>()
   #known: KnownProcesses = new Map()
 
   constructor(options: HostProcessesOptions) {
@@ -116,6 +117,8 @@ export class HostProcesses implements Processes {
     await this.#refuseIfAlive(uid, 'StillRunning')
     if (this.#launching.has(uid)) throw new PlasmaError('StillRunning', `a launch of ${uid} is under way`)
     await rm(paths.dir, { recursive: true, force: true })
+    // A group that is still being made would be left behind.
+    await this.#entering.get(uid)
     await this.#cgroups.remove(uid)
   }
 
@@ -159,7 +162,9 @@ export class HostProcesses implements Processes {
       throw new PlasmaError('RunDirUnusable', `${paths.launch}: ${messageOf(error)}`, { cause: error })
     })
     const identity = await this.#start(uid, binary, args, paths.log)
-    void this.#cgroups.enter(uid, identity.pid, limitsOf(spec, accelerator))
+    const entering = this.#cgroups.enter(uid, identity.pid, limitsOf(spec, accelerator))
+    this.#entering.set(uid, entering)
+    void entering.finally(() => this.#entering.delete(uid))
     return { ...identity, accelerator, specHash: record.specHash }
   }
 

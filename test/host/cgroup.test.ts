@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { Cgroups, cgroupMounts, groupsOf, limitsOf, scopeArgs } from '../../src/host/cgroup.ts'
+import { vmPaths } from '../../src/host/paths.ts'
+import { HostProcesses } from '../../src/host/processes.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { silentLog } from '../../src/lib/log.ts'
 import { machine, uid } from './machines.ts'
@@ -116,5 +118,25 @@ test('on this host: a real process enters its group, or is told it may not, and 
   child.kill('SIGKILL')
   await ended
   await cgroups.remove(id)
+  if (root !== undefined) expect(existsSync(join(root, 'plasmavmc', id))).toBe(false)
+})
+
+test('on this host: a launched QEMU lands in its group, and cleanup removes it', async () => {
+  const runDir = mkdtempSync(join(tmpdir(), 'pv-'))
+  onTestFinished(() => rmSync(runDir, { recursive: true, force: true }))
+  const id = randomUUID()
+  const common = { runDir, hostName: 'h1', accelerator: 'tcg', clock: systemClock } as const
+  const { lines, log } = logger()
+  const host = new HostProcesses({ ...common, log })
+  const vm = machine({ memory: '64Mi' }, id)
+  const identity = await host.launch({ vm, launchId: 'l-1', epoch: 1, disks: new Map() })
+  const group = () => readFileSync(`/proc/${identity.pid}/cgroup`, 'utf8').includes(id) || lines.length > 0
+  await expect.poll(group).toBe(true)
+  const ended = new Promise((resolve) => host.onExit(resolve))
+  expect(host.signal(identity, id, 'SIGKILL')).toBe('sent')
+  await ended
+  await host.cleanup(id)
+  expect(existsSync(vmPaths(runDir, id).dir)).toBe(false)
+  const root = writableMemoryRoot()
   if (root !== undefined) expect(existsSync(join(root, 'plasmavmc', id))).toBe(false)
 })
