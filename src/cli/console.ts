@@ -12,6 +12,7 @@ const leaveKey = 0x1d
 /** Bytes that may wait for a slow server before input is held back. */
 const maxUnsentBytes = 1 << 20
 const openTimeoutMs = 15_000
+const closeTimeoutMs = 2000
 
 /** Opens a machine's serial console. @throws ServerError, PlasmaError where no server answers */
 export async function openConsole(client: Client, namespace: string, name: string): Promise<WebSocket> {
@@ -75,7 +76,12 @@ async function attach(socket: WebSocket, name: string, io: Io): Promise<number> 
     io.stderr.write(`Connected to ${name}; Ctrl-] leaves.\r\n`)
     io.stdin.setRawMode?.(true)
   }
-  const leave = () => socket.close(1000)
+  const leave = () => {
+    socket.close(1000)
+    // A server that does not answer the close must not hold the terminal.
+    const cancel = io.clock.after(closeTimeoutMs, () => socket.terminate())
+    socket.once('close', cancel)
+  }
   const restore = sendInput(socket, io, raw, leave)
   io.signal.addEventListener('abort', leave, { once: true })
   try {
@@ -84,6 +90,7 @@ async function attach(socket: WebSocket, name: string, io: Io): Promise<number> 
     })
     socket.on('message', (data) => io.stdout.write(bytesOf(data)))
     socket.resume()
+    if (io.signal.aborted) leave()
     const { code, reason } = await ended
     if (code === 1000 || code === 1005 || io.signal.aborted) return 0
     throw new PlasmaError('ConsoleClosed', `the console of ${name} closed: ${reason || `code ${code}`}`, {
@@ -103,6 +110,7 @@ async function attach(socket: WebSocket, name: string, io: Io): Promise<number> 
 export function untilQuiet(socket: WebSocket, io: Io, idleMs: number): void {
   io.stdin.once('end', () => {
     let cancel = io.clock.after(idleMs, () => socket.close(1000))
+    socket.once('close', () => cancel())
     socket.on('message', () => {
       cancel()
       cancel = io.clock.after(idleMs, () => socket.close(1000))

@@ -17,7 +17,7 @@ export const command: CommandModule<{ readonly tail?: string; readonly output?: 
     const format = formatOf(options.output, ['json'])
     const client = connect(options, io)
     const path = `${pathOf(kindOf('vm'), namespaceOf(options, io), name)}/log`
-    const query = { tailBytes: options.tail, limitBytes: options.tail }
+    const query = { tailBytes: options.tail }
     const log = await client.text('GET', path, { query, accept: 'text/plain, */*' })
     io.stdout.write(format === 'json' ? `${JSON.stringify({ name, log })}\n` : log)
     client.close()

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
+import { type WebSocket, WebSocketServer } from 'ws'
 import { runProgram } from '../../src/cli/program.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { ensurePki } from '../../src/server/pki.ts'
@@ -23,6 +24,8 @@ export interface FakeServer {
   readonly dataDir: string
   readonly address: string
   readonly seen: Seen[]
+  /** What a WebSocket gets; without it, upgrades are refused. */
+  onSocket: ((socket: WebSocket) => void) | undefined
   /** Runs one command line against it. */
   run(argv: readonly string[], options?: RunOptions): Promise<Result>
   close(): Promise<void>
@@ -92,18 +95,28 @@ export async function fakeServer(answer: Answer): Promise<FakeServer> {
     seen.push(one)
     answer(one, response)
   })
+  const sockets = new WebSocketServer({ noServer: true })
+  server.on('upgrade', (request, socket, head) => {
+    const handle = fake.onSocket
+    if (handle) return sockets.handleUpgrade(request, socket, head, handle)
+    const body = JSON.stringify({ kind: 'Status', reason: 'Conflict', message: 'not running', code: 409 })
+    socket.end(`HTTP/1.1 409 Conflict\r\ncontent-length: ${body.length}\r\nconnection: close\r\n\r\n${body}`)
+  })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const address = `127.0.0.1:${(server.address() as AddressInfo).port}`
-  return {
+  const fake: FakeServer = {
     dataDir,
     address,
     seen,
+    onSocket: undefined,
     run: (argv, options = {}) =>
       runCommand(['--server', options.server ?? address, '--data-dir', dataDir, ...argv], options),
     close: async () => {
+      for (const socket of sockets.clients) socket.terminate()
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
       await rm(dataDir, { recursive: true })
     },
   }
+  return fake
 }
