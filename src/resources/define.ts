@@ -54,7 +54,9 @@ export interface Rule {
   readonly cel: string
   readonly message: string
   /** Gets the value at `at`, defaults applied. @returns true when it holds, or the sub-path of the offending field. */
-  readonly holds: (value: never) => boolean | { readonly field: string; readonly message?: string }
+  readonly holds: (
+    value: never,
+  ) => boolean | { readonly field: string; readonly message?: string; readonly duplicate?: boolean }
 }
 
 /** Everything about a kind; types, validation, CRD, OpenAPI, table and REST routes derive from it. */

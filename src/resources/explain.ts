@@ -77,14 +77,15 @@ export function explainField(kind: ResourceDefinition, path: readonly string[], 
     schema = next
   }
   const fields = fieldLines(schema, 2, recursive)
+  const { description } = schema
   return [
     kind.group === '' ? '' : `GROUP:      ${kind.group}\n`,
     `KIND:       ${kind.kind}\nVERSION:    ${kind.version}\n\n`,
     path.length > 0 ? `FIELD: ${path.at(-1)} <${typeName(schema)}>\n` : '',
-    schema.enum ? `ENUM:\n${schema.enum.map((one) => `    ${one}\n`).join('')}` : '',
+    schema.enum ? `ENUM:\n${schema.enum.map((one) => `    ${one}\n`).join('')}` : path.length > 0 ? '\n' : '',
     path.length > 0 ? '\n' : '',
-    `DESCRIPTION:\n${wrap(schema.description ?? '<no description>', 4)}`,
-    fields === '' ? '' : `${path.length > 0 ? '' : ''}\nFIELDS:\n${fields}`,
+    `DESCRIPTION:\n${description ? `${wrap(description, 4)}    \n` : '    <empty>\n'}`,
+    fields === '' ? '' : `FIELDS:\n${fields}`,
     '\n',
   ].join('')
 }

@@ -109,9 +109,11 @@ function brokenRules(rules: readonly Rule[], body: unknown): Cause[] {
     placesOf(body, rule.at).flatMap(({ value, path }) => {
       const result = rule.holds(value as never)
       if (result === true) return []
-      const { field, message = rule.message } = result === false ? { field: '' } : result
+      const { field, message = rule.message, duplicate = false } = result === false ? { field: '' } : result
       const at = field === '' ? path : `${path}.${field}`
       const found = valueAt(value, field.split(/[.[\]]+/).filter(Boolean))
+      if (duplicate)
+        return [{ reason: 'FieldValueDuplicate', field: at, message: `Duplicate value: ${shown(found)}` }]
       const [reason, words] =
         found === undefined
           ? ['FieldValueRequired', 'Required value']

@@ -137,7 +137,7 @@ const devices = z.object({
 
 export const vmSpec = z.object({
   runStrategy: z.enum(runStrategies).default('Always').describe("When it runs; KubeVirt's meanings."),
-  cpu: cpu.prefault({}),
+  cpu: cpu.prefault({}).describe('Processors; their number is cores × sockets × threads.'),
   memory: quantity('Guest memory.').default('512Mi'),
   machine: z.enum(['q35', 'pc', 'microvm']).default('q35').describe('Machine type.'),
   firmware: z
@@ -145,10 +145,10 @@ export const vmSpec = z.object({
     .default('bios')
     .describe('SeaBIOS, or OVMF with its own variable store.'),
   kernel: kernel.optional().describe('Direct kernel boot.'),
-  disks: z.array(disk).max(64).default([]),
-  networks: z.array(network).max(16).default([]),
+  disks: z.array(disk).max(64).default([]).describe('Block devices.'),
+  networks: z.array(network).max(16).default([]).describe('Network cards.'),
   cloudInit: cloudInit.optional().describe('A NoCloud seed disk.'),
-  devices: devices.prefault({}),
+  devices: devices.prefault({}).describe('Smaller devices.'),
   accelerator: z
     .enum(['auto', 'kvm', 'tcg'])
     .default('auto')
@@ -262,7 +262,13 @@ type Spec = z.output<typeof vmSpec>
 
 function duplicate(names: readonly string[], path: string) {
   const index = names.findIndex((name, i) => names.indexOf(name) < i)
-  return index < 0 || { field: `${path}[${index}].name`, message: `"${names[index]}" is used twice` }
+  return (
+    index < 0 || {
+      field: `${path}[${index}].name`,
+      message: `"${names[index]}" is used twice`,
+      duplicate: true,
+    }
+  )
 }
 
 export const VirtualMachine = defineResource({
@@ -271,7 +277,10 @@ export const VirtualMachine = defineResource({
   shortNames: ['vm', 'vms'],
   categories: ['all', 'plasmavmc'],
   description: 'A virtual machine that PlasmaVMC keeps as declared.',
-  body: z.object({ spec: vmSpec.prefault({}), status: vmStatus.optional() }),
+  body: z.object({
+    spec: vmSpec.prefault({}).describe('What the machine should be.'),
+    status: vmStatus.optional().describe('What it is, written by controllers.'),
+  }),
   columns: [
     { name: 'Status', type: 'string', path: '.status.phase' },
     { name: 'Host', type: 'string', path: '.status.hostName' },
@@ -329,7 +338,7 @@ export const VirtualMachine = defineResource({
     },
     {
       at: 'spec.disks[]',
-      cel: "!has(self.image) || !self.image.source.startsWith('http') || has(self.image.sha256)",
+      cel: "!has(self.image) || has(self.image.sha256) || !(self.image.source.startsWith('http:') || self.image.source.startsWith('https:'))",
       message: 'an image from a URL needs its sha256',
       holds: (d: Spec['disks'][number]) =>
         !d.image ||
