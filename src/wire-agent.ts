@@ -14,7 +14,7 @@ import { systemClock } from './lib/clock.ts'
 import { messageOf } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
 import { StoragePool } from './resources/kinds.ts'
-import { formatQuantity } from './resources/quantity.ts'
+import { bytesOf, formatQuantity } from './resources/quantity.ts'
 import { VirtualMachine } from './resources/vm.ts'
 import { runController } from './runtime/controller.ts'
 import { Informer } from './runtime/informer.ts'
@@ -121,7 +121,7 @@ export async function startAgent(
 
 function poolOf(pool: StoragePool) {
   const { path, capacity } = pool.spec
-  return { name: pool.metadata.name, path, ...(capacity !== undefined && { capacity }) }
+  return { name: pool.metadata.name, path, ...(capacity !== undefined && { capacity: bytesOf(capacity) }) }
 }
 
 /** A loop that ends before it is told to is a bug or a broken store: the process ends, QEMUs live on, a supervisor restarts it. */

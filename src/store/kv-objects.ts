@@ -314,7 +314,9 @@ function keptMeta(before: ObjectMeta, next: ObjectMeta): ObjectMeta {
       : finalizers?.filter((name) => before.finalizers?.includes(name))
   return {
     ...system,
-    ...plain({ labels, annotations, ownerReferences }),
+    ...(labels && { labels }),
+    ...(annotations && { annotations }),
+    ...(ownerReferences && { ownerReferences }),
     ...(kept?.length && { finalizers: kept }),
   }
 }

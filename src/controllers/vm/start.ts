@@ -34,7 +34,7 @@ export interface VmControllerOptions {
 /** More than a host's cores: passes mostly wait for QMP, and a machine that hangs must not hold up the others. */
 const workers = 32
 const passTimeoutMs = 60_000
-const defaultResyncMs = 30_000
+const defaultResyncMs = 10_000
 
 /** Keeps uid to key; a deleted object's last passes still find their key. */
 function uidIndex(vms: Informer<VirtualMachine>) {

@@ -1,0 +1,124 @@
+import type { Clock } from '../lib/clock.ts'
+import { messageOf, PlasmaError } from '../lib/errors.ts'
+import type { Log } from '../lib/log.ts'
+import { parseStatus } from '../qmp/commands.ts'
+import { connectQmp } from '../qmp/connect.ts'
+import { Interrupted, QmpTimeout } from '../qmp/errors.ts'
+import type { QmpSession } from '../qmp/session.ts'
+import { vmPaths } from './paths.ts'
+import type { MachineAnswer, MachineChange, Machines } from './ports.ts'
+
+export interface QmpMachinesOptions {
+  readonly runDir: string
+  readonly clock: Clock
+  readonly log: Log
+  /** For one query-status, ms. */
+  readonly statusTimeoutMs?: number
+  readonly handshakeMs?: number
+  /** How long a connect waits for a QEMU that may only just have been started, ms. */
+  readonly waitMs?: number
+}
+
+/** QMP of this host's machines: one kept session a machine, connected on first use. QEMU's socket serves one client. */
+export class QmpMachines implements Machines {
+  readonly #options: QmpMachinesOptions
+  readonly #sessions = new Map<string, Promise<QmpSession>>()
+  readonly #queries = new Map<string, Promise<MachineAnswer>>()
+  readonly #listeners = new Set<(change: MachineChange) => void>()
+
+  constructor(options: QmpMachinesOptions) {
+    this.#options = options
+  }
+
+  status(uid: string): Promise<MachineAnswer> {
+    const running = this.#queries.get(uid)
+    if (running) return running
+    const query = this.#ask(uid).finally(() => this.#queries.delete(uid))
+    this.#queries.set(uid, query)
+    return query
+  }
+
+  async execute(uid: string, command: string, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
+    const session = await this.#session(uid)
+    try {
+      return await session.execute(command, args)
+    } catch (error) {
+      // QEMU may close before it has answered quit: it was obeyed all the same.
+      if (command === 'quit' && error instanceof Interrupted) return undefined
+      throw error
+    }
+  }
+
+  onChange(listener: (change: MachineChange) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  forget(uid: string): void {
+    const session = this.#sessions.get(uid)
+    this.#sessions.delete(uid)
+    session?.then(
+      (open) => open.close(),
+      () => {},
+    )
+  }
+
+  async close(): Promise<void> {
+    for (const uid of [...this.#sessions.keys()]) this.forget(uid)
+  }
+
+  async #ask(uid: string): Promise<MachineAnswer> {
+    try {
+      const session = await this.#session(uid)
+      const timeoutMs = this.#options.statusTimeoutMs ?? 3_000
+      const answer = await session.execute('query-status', undefined, { timeoutMs })
+      return { state: 'answered', ...parseStatus(answer) }
+    } catch (error) {
+      return { state: 'unreachable', why: whyOf(error), message: messageOf(error) }
+    }
+  }
+
+  #session(uid: string): Promise<QmpSession> {
+    const known = this.#sessions.get(uid)
+    if (known) return known
+    const { runDir, clock, waitMs = 1_000, handshakeMs = 3_000 } = this.#options
+    const opening = connectQmp(vmPaths(runDir, uid).qmp, { clock, waitMs, handshakeMs })
+    this.#sessions.set(uid, opening)
+    opening.then(
+      (session) => this.#opened(uid, opening, session),
+      () => this.#dropped(uid, opening),
+    )
+    return opening
+  }
+
+  #opened(uid: string, opening: Promise<QmpSession>, session: QmpSession): void {
+    session.onEvent((event) => this.#tell({ uid, type: 'event', event }))
+    void session.closed.then(() => {
+      if (this.#dropped(uid, opening)) this.#tell({ uid, type: 'closed' })
+    })
+  }
+
+  /** @returns whether it was the current session of the machine */
+  #dropped(uid: string, opening: Promise<QmpSession>): boolean {
+    if (this.#sessions.get(uid) !== opening) return false
+    this.#sessions.delete(uid)
+    return true
+  }
+
+  #tell(change: MachineChange): void {
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(change)
+      } catch (error) {
+        this.#options.log.error('listener of machine changes failed', { uid: change.uid, err: error })
+      }
+    }
+  }
+}
+
+function whyOf(error: unknown): Extract<MachineAnswer, { state: 'unreachable' }>['why'] {
+  if (error instanceof QmpTimeout) return 'timeout'
+  if (error instanceof Interrupted) return 'closed'
+  const code = error instanceof PlasmaError ? error.code : ''
+  return code === 'no-socket' || code === 'refused' ? code : 'error'
+}
