@@ -45,16 +45,14 @@ export interface Buses {
 }
 
 export function busesOf(machine: VmSpec['machine']): Buses {
-  let transport = 0
   const pci: Buses['pci'] = (driver, address, members) => optionList(driver, { ...members, ...address })
   if (machine !== 'microvm') {
     return { pci, virtio: (kind, address, members) => pci(`virtio-${kind}-pci`, address, members) }
   }
   return {
     pci,
-    // Pinned, because QEMU fills transports from the last one down and guests number devices from the first one up.
-    virtio: (kind, _address, members) =>
-      optionList(`virtio-${kind}-device`, { ...members, bus: `virtio-mmio-bus.${transport++}` }),
+    // Left to QEMU, which takes transports from the last one down: guests number devices in that order too.
+    virtio: (kind, _address, members) => optionList(`virtio-${kind}-device`, members),
   }
 }
 
