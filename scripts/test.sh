@@ -1,6 +1,6 @@
 #!/bin/sh
 # npm test: sets up what is missing, checks types and style, then runs every tier of tests.
-# The last line is `N passed, N failed`; a check that fails counts as one test.
+# The last line is `N passed, N failed`; checks that fail count as one test.
 # Arguments go to vitest: npm test -- --project unit
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,12 +12,7 @@ PATH="$root/node_modules/node-linux-$arch/bin:$root/node_modules/.bin:$PATH:/usr
 export PATH
 
 failed_checks=0
-check() {
-  echo "check: $*"
-  "$@" || failed_checks=$((failed_checks + 1))
-}
-check tsc -p .
-check biome check --diagnostic-level=error .
+sh scripts/with-node.sh scripts/check.ts || failed_checks=1
 
 results=.cache/test-results.json
 rm -f "$results"
