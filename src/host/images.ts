@@ -50,6 +50,20 @@ function mismatch(field: string, wanted: string, found: string): PlasmaError {
   return new PlasmaError('ChecksumMismatch', what, { hint: 'correct the sum, or look who changed the image' })
 }
 
+/** Waits for somebody else's work, however it ends. @throws the signal's reason when it is aborted first */
+function endOf(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason)
+    const leave = () => reject(signal.reason)
+    signal.addEventListener('abort', leave, { once: true })
+    const settled = () => {
+      signal.removeEventListener('abort', leave)
+      resolve()
+    }
+    work.then(settled, settled)
+  })
+}
+
 export interface ImageSource {
   readonly source: string
   readonly sha256?: string | undefined
@@ -103,10 +117,8 @@ export class Images {
       throw new PlasmaError('ChecksumMissing', `${field}.sha256 is required for a URL`)
     const path = join(this.#options.cacheDir, sha256)
     // One download of an image at a time; whoever waited finds it in the cache, or tries for itself.
-    for (let other = this.#running.get(sha256); other; other = this.#running.get(sha256)) {
-      await other.catch(() => undefined)
-      signal.throwIfAborted()
-    }
+    for (let other = this.#running.get(sha256); other; other = this.#running.get(sha256))
+      await endOf(other, signal)
     const work = this.#fetch(source, sha256, path, field, signal, onPercent)
     this.#running.set(sha256, work)
     try {

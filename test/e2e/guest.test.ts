@@ -1,0 +1,63 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { seedImage } from '../../src/host/cloud-init.ts'
+import { machine } from '../host/disk-fixture.ts'
+
+const guest = resolve('.cache/guest')
+let dir: string
+
+beforeAll(() => {
+  execFileSync('sh', ['scripts/guest.sh', guest])
+  dir = mkdtempSync(join(tmpdir(), 'guest-'))
+})
+afterAll(() => rmSync(dir, { recursive: true, force: true }))
+
+/** Boots the tiny guest until QEMU ends. @returns what it wrote to its console */
+function boot(type: string, words: string, devices: readonly string[]): Promise<string> {
+  const args = [
+    '-M',
+    type,
+    '-accel',
+    'tcg',
+    '-cpu',
+    'max',
+    '-m',
+    '256',
+    '-nodefaults',
+    '-display',
+    'none',
+    '-no-reboot',
+  ]
+  const files = ['-kernel', join(guest, 'vmlinuz'), '-initrd', join(guest, 'initrd.img')]
+  const append = ['-append', `console=ttyS0 quiet ${words}`, '-serial', 'stdio']
+  const qemu = spawn('qemu-system-x86_64', [...args, ...files, ...append, ...devices], { timeout: 60_000 })
+  let text = ''
+  qemu.stdout.on('data', (chunk: Buffer) => {
+    text += chunk.toString()
+  })
+  return new Promise((done, fail) => {
+    qemu.on('error', fail)
+    qemu.on('close', () => done(text))
+  })
+}
+
+test.each(['q35', 'pc'])('the guest on %s mounts our seed, takes its name and powers off', async (type) => {
+  const seed = join(dir, 'seed.iso')
+  writeFileSync(seed, seedImage(machine({ cloudInit: { networkConfig: 'version: 2\n' } })))
+  const drive = ['-drive', `file=${seed},if=virtio,format=raw,readonly=on`]
+  const text = await boot(type, 'plasmavmc.do=poweroff', drive)
+  expect(text).toContain('PlasmaVMC guest seed: meta-data network-config user-data')
+  expect(text).toMatch(/PlasmaVMC guest is up: web kernel \d/)
+})
+
+test('the guest counts its boots on a microvm', async () => {
+  const disk = join(dir, 'disk.raw')
+  writeFileSync(disk, Buffer.alloc(16 << 20))
+  const drive = ['-drive', `file=${disk},if=none,id=d,format=raw`, '-device', 'virtio-blk-device,drive=d']
+  const words = 'reboot=t plasmavmc.do=poweroff'
+  expect(await boot('microvm', words, drive)).toContain('boot count: 1')
+  expect(await boot('microvm', words, drive)).toContain('boot count: 2')
+})
