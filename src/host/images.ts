@@ -140,7 +140,10 @@ export class Images {
     const { cacheDir, clock, stallMs = 60_000 } = this.#options
     await mkdir(cacheDir, { recursive: true, mode: 0o755 })
     // Parts of a killed run: before the first download of this one, so that none of them is in use.
-    this.#cleaned ??= removeParts(cacheDir)
+    this.#cleaned ??= removeParts(cacheDir).catch((error: unknown) => {
+      this.#cleaned = undefined
+      throw error
+    })
     await this.#cleaned
     const found = await stat(path).catch(() => undefined)
     if (found?.isFile()) return
