@@ -16,7 +16,9 @@ const segment = fc.oneof(
   fc.constantFrom('', '.', '..', 'a:b', 'x~y', "it's", '(1)', '*', '%2F'),
 )
 const path = fc.array(segment, { maxLength: 6 }).map((segments) => `/${segments.join('/')}`)
-const query = fc.uniqueArray(fc.tuple(text, fc.array(text, { minLength: 1, maxLength: 3 })), {
+// Both oracles keep parameters in plain objects and so leave one of this name unsigned; we sign it (vectors.test.ts).
+const parameter = text.filter((name) => name !== '__proto__')
+const query = fc.uniqueArray(fc.tuple(parameter, fc.array(text, { minLength: 1, maxLength: 3 })), {
   maxLength: 5,
   selector: ([name]) => name,
 })
