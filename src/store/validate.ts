@@ -3,6 +3,7 @@ import type { Cause } from '../resources/parse.ts'
 import { ApiError } from './errors.ts'
 
 const subdomain = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/
+const dnsLabel = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/
 const labelKey = /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/
 const labelValue = /^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$/
 const annotationsLimit = 256 * 1024
@@ -51,6 +52,9 @@ export function metadataCauses(kind: ResourceDefinition, object: KubeObject): Ca
   }
   if (kind.namespaced && !namespace)
     causes.push({ reason: 'FieldValueRequired', field: 'metadata.namespace', message: 'Required value' })
+  // A `/` in a namespace would reach into another one's keys.
+  if (kind.namespaced && namespace && (namespace.length > 63 || !dnsLabel.test(namespace)))
+    causes.push(bad('metadata.namespace', namespace, 'must be a DNS label of at most 63 characters'))
   if (!kind.namespaced && namespace)
     causes.push(bad('metadata.namespace', namespace, 'must not be set: the kind is cluster-scoped'))
   for (const [key, text] of Object.entries(labels)) {
