@@ -48,7 +48,10 @@ export class Lab {
     for (const file of ['vmlinuz', 'initrd.img']) {
       await copyFile(join(guestDir, file), join(images, file)).catch((error: unknown) => {
         const hint = 'build it with: sh scripts/guest.sh .cache/guest'
-        throw new PlasmaError('GuestMissing', `the drill's guest is not there: ${messageOf(error)}`, { hint, cause: error })
+        throw new PlasmaError('GuestMissing', `the drill's guest is not there: ${messageOf(error)}`, {
+          hint,
+          cause: error,
+        })
       })
     }
     return lab
@@ -68,9 +71,20 @@ export class Lab {
     await mkdir(this.dir, { recursive: true })
     const output = openSync(join(this.dir, 'server.log'), 'a', 0o600)
     const began = this.now()
-    const flags = ['--data-dir', this.#dataDir, '--run-dir', this.#runDir, '--listen', `127.0.0.1:${this.#port}`]
+    const flags = [
+      '--data-dir',
+      this.#dataDir,
+      '--run-dir',
+      this.#runDir,
+      '--listen',
+      `127.0.0.1:${this.#port}`,
+    ]
     try {
-      const { pid, exited } = await spawnDetached(this.#io.program, ['serve', ...flags, '--host-name', 'drill'], { output })
+      const { pid, exited } = await spawnDetached(
+        this.#io.program,
+        ['serve', ...flags, '--host-name', 'drill'],
+        { output },
+      )
       this.#serverPid = pid
       this.#serverExited = exited
     } finally {
@@ -114,13 +128,18 @@ export class Lab {
     const timeout = AbortSignal.timeout(timeoutMs)
     const client = this.client
     try {
-      for await (const frame of client.watch<VirtualMachine>(vmsPath, { signal: AbortSignal.any([timeout, this.#io.signal]) })) {
-        if (frame.object.metadata.name === 'drill' && wanted(frame.object)) return { vm: frame.object, at: this.now() }
+      for await (const frame of client.watch<VirtualMachine>(vmsPath, {
+        signal: AbortSignal.any([timeout, this.#io.signal]),
+      })) {
+        if (frame.object.metadata.name === 'drill' && wanted(frame.object))
+          return { vm: frame.object, at: this.now() }
       }
       throw new PlasmaError('WatchEnded', `the watch ended before ${what}`)
     } catch (error) {
       if (!timeout.aborted) throw error
-      throw new PlasmaError('Timeout', `not within ${timeoutMs / 1000} s: ${what}`, { hint: `see ${this.dir}/server.log` })
+      throw new PlasmaError('Timeout', `not within ${timeoutMs / 1000} s: ${what}`, {
+        hint: `see ${this.dir}/server.log`,
+      })
     } finally {
       client.close()
     }
@@ -134,7 +153,10 @@ export class Lab {
   /** How often the guest has said that it is up. */
   boots(uid: string): number {
     try {
-      return readFileSync(vmPaths(this.#runDir, uid).consoleLog, 'latin1').split('PlasmaVMC guest is up').length - 1
+      return (
+        readFileSync(vmPaths(this.#runDir, uid).consoleLog, 'latin1').split('PlasmaVMC guest is up').length -
+        1
+      )
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return 0
       throw error
@@ -169,7 +191,9 @@ export class Lab {
       await sleep(this.#io.clock, pollMs, this.#io.signal)
     }
     const why = last === undefined ? '' : `: ${messageOf(last)}`
-    throw new PlasmaError('Timeout', `not within ${timeoutMs / 1000} s: ${what}${why}`, { hint: `see ${this.dir}/server.log` })
+    throw new PlasmaError('Timeout', `not within ${timeoutMs / 1000} s: ${what}${why}`, {
+      hint: `see ${this.dir}/server.log`,
+    })
   }
 
   /** Ends the server and every QEMU of the lab, and removes the folder unless `keep`. */
@@ -214,7 +238,9 @@ function freePort(): Promise<number> {
     server.once('error', reject)
     server.listen(0, '127.0.0.1', () => {
       const address = server.address()
-      server.close(() => (typeof address === 'object' && address ? resolve(address.port) : reject(new Error('no port'))))
+      server.close(() =>
+        typeof address === 'object' && address ? resolve(address.port) : reject(new Error('no port')),
+      )
     })
   })
 }

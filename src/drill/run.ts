@@ -34,7 +34,11 @@ export function table(rows: readonly Row[]): string {
     const detection = detectedMs === undefined ? '– (nothing runs that could notice)' : ms(detectedMs)
     return `| ${row.mode} | ${detection} | ${recoveredMs === undefined ? '' : `${ms(recoveredMs)}: `}${recovery} | ${manual} |`
   })
-  return ['| failure mode | detection time | automatic recovery | manual steps |', '|---|---|---|---|', ...lines].join('\n')
+  return [
+    '| failure mode | detection time | automatic recovery | manual steps |',
+    '|---|---|---|---|',
+    ...lines,
+  ].join('\n')
 }
 
 /** Each failure mode in turn, each in a lab of its own, so that none inherits another's back-off. */

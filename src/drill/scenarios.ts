@@ -21,7 +21,8 @@ type Process = NonNullable<NonNullable<VirtualMachine['status']>['process']>
 
 function processOf(vm: VirtualMachine): Process {
   const process = vm.status?.process
-  if (!process) throw new PlasmaError('DrillFailed', `the machine has no process in the phase ${vm.status?.phase}`)
+  if (!process)
+    throw new PlasmaError('DrillFailed', `the machine has no process in the phase ${vm.status?.phase}`)
   return process
 }
 
@@ -66,7 +67,8 @@ function serverEnds(signal: 'SIGKILL' | 'SIGTERM'): Scenario['play'] {
     const recoveredMs = lab.now() - began
     return {
       recoveredMs,
-      recovery: 'the guest runs on; the next server adopts it, same pid and start time (counted from the start of that server)',
+      recovery:
+        'the guest runs on; the next server adopts it, same pid and start time (counted from the start of that server)',
       manual: 'none under a supervisor that restarts the server (systemd); else start it',
     }
   }
@@ -80,19 +82,29 @@ async function qemuKilled(lab: Lab): Promise<Outcome> {
   const began = lab.now()
   process.kill(before.pid, 'SIGKILL')
   const [detected, recovered] = await Promise.all([gone, back])
-  return { detectedMs: detected.at - began, recoveredMs: recovered.at - began, recovery: 'started again at once; with back-off when it keeps dying', manual: 'none' }
+  return {
+    detectedMs: detected.at - began,
+    recoveredMs: recovered.at - began,
+    recovery: 'started again at once; with back-off when it keeps dying',
+    manual: 'none',
+  }
 }
 
 async function qemuHung(lab: Lab): Promise<Outcome> {
   const { before } = await booted(lab)
   const began = lab.now()
   process.kill(before.pid, 'SIGSTOP')
-  const detected = await lab.waitFor('the status says Unresponsive', (vm) => vm.status?.phase === 'Unresponsive', 120_000)
+  const detected = await lab.waitFor(
+    'the status says Unresponsive',
+    (vm) => vm.status?.phase === 'Unresponsive',
+    120_000,
+  )
   process.kill(before.pid, 'SIGCONT')
   await untouched(lab, before)
   return {
     detectedMs: detected.at - began,
-    recovery: 'none, on purpose: a QEMU that may live is neither killed nor doubled; when it answers again it is Running again',
+    recovery:
+      'none, on purpose: a QEMU that may live is neither killed nor doubled; when it answers again it is Running again',
     manual: '`kill -CONT PID`, or `plasmavmc restart NAME`, which kills it after the grace period',
   }
 }
@@ -100,7 +112,10 @@ async function qemuHung(lab: Lab): Promise<Outcome> {
 function guestEnds(line: string, reason: string, recovery: string): Scenario['play'] {
   return async (lab) => {
     const { uid, before } = await booted(lab)
-    const ended = lab.waitFor(reason, (vm) => vm.status?.lastExit?.reason === reason && vm.status.lastExit.launchId === before.launchId)
+    const ended = lab.waitFor(
+      reason,
+      (vm) => vm.status?.lastExit?.reason === reason && vm.status.lastExit.launchId === before.launchId,
+    )
     const back = lab.waitFor('another QEMU runs', replaced(before))
     await lab.get()
     const began = lab.now()
@@ -120,7 +135,8 @@ async function hostReboot(lab: Lab): Promise<Outcome> {
   const recovered = await lab.waitFor('another QEMU runs', replaced(before))
   return {
     recoveredMs: recovered.at - began,
-    recovery: 'the server finds its record without a process and starts the machine by its run strategy (counted from the start of the server)',
+    recovery:
+      'the server finds its record without a process and starts the machine by its run strategy (counted from the start of the server)',
     manual: 'none where the server starts at boot',
   }
 }
@@ -131,7 +147,21 @@ export const scenarios: readonly Scenario[] = [
   { name: 'server restarted', play: serverEnds('SIGTERM') },
   { name: 'QEMU killed', play: qemuKilled },
   { name: 'QEMU hung (SIGSTOP)', play: qemuHung },
-  { name: 'guest panic', play: guestEnds('echo c > /proc/sysrq-trigger', 'GuestPanicked', 'started again; with back-off when it keeps panicking') },
-  { name: 'guest poweroff', play: guestEnds('poweroff -f', 'GuestShutdown', 'started again under Always; stays down under RerunOnFailure, Once and Manual') },
+  {
+    name: 'guest panic',
+    play: guestEnds(
+      'echo c > /proc/sysrq-trigger',
+      'GuestPanicked',
+      'started again; with back-off when it keeps panicking',
+    ),
+  },
+  {
+    name: 'guest poweroff',
+    play: guestEnds(
+      'poweroff -f',
+      'GuestShutdown',
+      'started again under Always; stays down under RerunOnFailure, Once and Manual',
+    ),
+  },
   { name: 'host reboot', play: hostReboot },
 ]

@@ -6,7 +6,10 @@ import { exponential } from './backoff.ts'
 import type { WorkQueue } from './queue.ts'
 
 /** How a pass ended: nothing left to do, look again at once, or look again after a while. Failure is thrown. */
-export type Outcome = { readonly next: 'done' } | { readonly next: 'again' } | { readonly next: 'wait'; readonly ms: number }
+export type Outcome =
+  | { readonly next: 'done' }
+  | { readonly next: 'again' }
+  | { readonly next: 'wait'; readonly ms: number }
 
 export interface ControllerOptions {
   readonly name: string
@@ -45,10 +48,15 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     const began = clock.elapsed()
     let failed = false
     try {
-      const outcome = await withDeadline(options.passTimeoutMs, `reconciling ${key}`, (s) => options.reconcile(key, s), {
-        signal,
-        clock,
-      })
+      const outcome = await withDeadline(
+        options.passTimeoutMs,
+        `reconciling ${key}`,
+        (s) => options.reconcile(key, s),
+        {
+          signal,
+          clock,
+        },
+      )
       failures.delete(key)
       if (outcome.next === 'again') queue.add(key)
       else if (outcome.next === 'wait') queue.addAfter(key, outcome.ms)

@@ -5,7 +5,9 @@ import { listAndWatch } from '../store/list-watch.ts'
 import type { ObjectStore } from '../store/objects.ts'
 
 /** `namespace/name`, or `name` for cluster-scoped objects: the key of queues and caches. */
-export function keyOf(object: { readonly metadata: { readonly name: string; readonly namespace?: string } }): string {
+export function keyOf(object: {
+  readonly metadata: { readonly name: string; readonly namespace?: string }
+}): string {
   const { name, namespace } = object.metadata
   return namespace === undefined ? name : `${namespace}/${name}`
 }
@@ -77,7 +79,8 @@ export class Informer<T extends KubeObject> {
     const fresh = new Map(objects.map((object) => [keyOf(object), object]))
     for (const key of [...this.#objects.keys()]) if (!fresh.has(key)) this.#set(key, undefined)
     for (const [key, object] of fresh) {
-      if (this.#objects.get(key)?.metadata.resourceVersion !== object.metadata.resourceVersion) this.#set(key, object)
+      if (this.#objects.get(key)?.metadata.resourceVersion !== object.metadata.resourceVersion)
+        this.#set(key, object)
     }
     this.#synced = true
     this.#firstSync.resolve()

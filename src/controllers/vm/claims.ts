@@ -4,7 +4,9 @@ import type { Observed } from './types.ts'
 
 function writablePaths(vm: VirtualMachine): readonly { readonly path: string; readonly field: string }[] {
   return vm.spec.disks.flatMap((disk, index) =>
-    disk.path !== undefined && !disk.readOnly ? [{ path: disk.path, field: `spec.disks[${index}].path` }] : [],
+    disk.path !== undefined && !disk.readOnly
+      ? [{ path: disk.path, field: `spec.disks[${index}].path` }]
+      : [],
   )
 }
 

@@ -1,7 +1,7 @@
 import type { Subscription } from 'rxjs'
+import type { Disks, Machines, Processes } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 import type { Log } from '../../lib/log.ts'
-import type { Disks, Machines, Processes } from '../../host/ports.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { runController } from '../../runtime/controller.ts'
 import { type Informer, keyOf } from '../../runtime/informer.ts'
@@ -71,7 +71,14 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
   const stopExits = processes.onExit((exit) => {
     memories.of(exit.uid).exit = exit
   })
-  const triggers$ = vmTriggers({ vms, machines, processes, disks, keyOfUid, resyncMs: options.resyncMs ?? defaultResyncMs })
+  const triggers$ = vmTriggers({
+    vms,
+    machines,
+    processes,
+    disks,
+    keyOfUid,
+    resyncMs: options.resyncMs ?? defaultResyncMs,
+  })
   subscriptions.push(triggers$.subscribe((key) => queue.add(key)))
   try {
     await runController(

@@ -9,11 +9,22 @@ const onOff = (kind: 'freeze' | 'mute' | 'blind' | 'deaf') => fc.boolean().map((
 
 const fault: fc.Arbitrary<Fault> = fc.oneof(
   { weight: 8, arbitrary: fc.constant<Fault>({ kind: 'pass' }) },
-  { weight: 3, arbitrary: fc.constantFrom(500, 3_000, 20_000, 90_000, 400_000).map((ms): Fault => ({ kind: 'tick', ms })) },
+  {
+    weight: 3,
+    arbitrary: fc
+      .constantFrom(500, 3_000, 20_000, 90_000, 400_000)
+      .map((ms): Fault => ({ kind: 'tick', ms })),
+  },
   {
     weight: 2,
     arbitrary: fc
-      .constantFrom('shutdown' as const, 'guest-panicked' as const, 'io-error' as const, 'internal-error' as const, 'watchdog' as const)
+      .constantFrom(
+        'shutdown' as const,
+        'guest-panicked' as const,
+        'io-error' as const,
+        'internal-error' as const,
+        'watchdog' as const,
+      )
       .map((does): Fault => ({ kind: 'guest', does })),
   },
   { weight: 2, arbitrary: fc.constant<Fault>({ kind: 'killQemu' }) },
@@ -49,27 +60,31 @@ function settle(world: World): number | undefined {
 }
 
 function property(planner: Planner) {
-  return fc.property(fc.constantFrom(...runStrategies), fc.array(fault, { maxLength: 40 }), (strategy, faults) => {
-    const world = new World(planner, strategy)
-    for (const one of faults) {
-      world.apply(one)
-      if (world.qemus.length > 1) throw new Error('two QEMUs for one machine')
-    }
-    expect(settle(world), 'settles').toBeDefined()
-    const { vm, qemus } = world
-    if (!vm) {
-      expect(qemus).toHaveLength(0)
-      return
-    }
-    expect(vm.metadata.deletionTimestamp, 'a deleted machine goes away').toBeUndefined()
-    const desired = vm.status?.power?.desired
-    if (vm.spec.runStrategy === 'Always') expect(desired).toBe('Up')
-    if (vm.spec.runStrategy === 'Halted') expect(desired).toBe('Down')
-    expect(qemus).toHaveLength(desired === 'Up' ? 1 : 0)
-    if (desired === 'Up') expect(['Running', 'Paused']).toContain(vm.status?.phase)
-    else expect(['Stopped', 'Failed']).toContain(vm.status?.phase)
-    expect(vm.status?.stop, 'no stop is left under way').toBeUndefined()
-  })
+  return fc.property(
+    fc.constantFrom(...runStrategies),
+    fc.array(fault, { maxLength: 40 }),
+    (strategy, faults) => {
+      const world = new World(planner, strategy)
+      for (const one of faults) {
+        world.apply(one)
+        if (world.qemus.length > 1) throw new Error('two QEMUs for one machine')
+      }
+      expect(settle(world), 'settles').toBeDefined()
+      const { vm, qemus } = world
+      if (!vm) {
+        expect(qemus).toHaveLength(0)
+        return
+      }
+      expect(vm.metadata.deletionTimestamp, 'a deleted machine goes away').toBeUndefined()
+      const desired = vm.status?.power?.desired
+      if (vm.spec.runStrategy === 'Always') expect(desired).toBe('Up')
+      if (vm.spec.runStrategy === 'Halted') expect(desired).toBe('Down')
+      expect(qemus).toHaveLength(desired === 'Up' ? 1 : 0)
+      if (desired === 'Up') expect(['Running', 'Paused']).toContain(vm.status?.phase)
+      else expect(['Stopped', 'Failed']).toContain(vm.status?.phase)
+      expect(vm.status?.stop, 'no stop is left under way').toBeUndefined()
+    },
+  )
 }
 
 describe('a machine in a world of faults', () => {
@@ -79,12 +94,19 @@ describe('a machine in a world of faults', () => {
 
   const absent = (seen: Observed): Observed => ({ ...seen, process: { state: 'absent' } })
   const mutants: Record<string, Planner> = {
-    'treats unknown as absent': (vm, seen, env) => plan(vm, seen.process.state === 'unknown' ? absent(seen) : seen, env),
+    'treats unknown as absent': (vm, seen, env) =>
+      plan(vm, seen.process.state === 'unknown' ? absent(seen) : seen, env),
     'relaunches without proof of death': (vm, seen, env) =>
-      plan(vm, seen.process.state === 'alive' && seen.process.machine.state === 'unreachable' ? absent(seen) : seen, env),
+      plan(
+        vm,
+        seen.process.state === 'alive' && seen.process.machine.state === 'unreachable' ? absent(seen) : seen,
+        env,
+      ),
     'deletes the disks of a stopped machine': (vm, seen, env) => {
       const next = plan(vm, seen, env)
-      return next.status.phase === 'Stopped' ? { ...next, actions: [...next.actions, { do: 'dispose' }] } : next
+      return next.status.phase === 'Stopped'
+        ? { ...next, actions: [...next.actions, { do: 'dispose' }] }
+        : next
     },
     'kills what does not answer': (vm, seen, env) => {
       const next = plan(vm, seen, env)
@@ -93,7 +115,10 @@ describe('a machine in a world of faults', () => {
     },
     'never escalates a stop': (vm, seen, env) => {
       const next = plan(vm, seen, env)
-      return { ...next, actions: next.actions.filter((action) => action.do !== 'kill' && action.do !== 'quit') }
+      return {
+        ...next,
+        actions: next.actions.filter((action) => action.do !== 'kill' && action.do !== 'quit'),
+      }
     },
     'drops the finalizer at once': (vm, seen, env) => {
       const next = plan(vm, seen, env)

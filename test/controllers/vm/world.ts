@@ -16,7 +16,10 @@ interface Qemu {
 export type Fault =
   | { readonly kind: 'pass' }
   | { readonly kind: 'tick'; readonly ms: number }
-  | { readonly kind: 'guest'; readonly does: 'shutdown' | 'guest-panicked' | 'io-error' | 'internal-error' | 'watchdog' }
+  | {
+      readonly kind: 'guest'
+      readonly does: 'shutdown' | 'guest-panicked' | 'io-error' | 'internal-error' | 'watchdog'
+    }
   | { readonly kind: 'killQemu' }
   | { readonly kind: 'freeze'; readonly on: boolean }
   | { readonly kind: 'mute'; readonly on: boolean }
@@ -55,7 +58,9 @@ export class World {
   constructor(plan: Planner, strategy: RunStrategy) {
     this.#plan = plan
     const disks = [{ name: 'root', size: '1Gi' }]
-    const body = VirtualMachine.body.parse({ spec: { runStrategy: strategy, disks, terminationGracePeriodSeconds: 10 } })
+    const body = VirtualMachine.body.parse({
+      spec: { runStrategy: strategy, disks, terminationGracePeriodSeconds: 10 },
+    })
     this.vm = {
       apiVersion: 'plasmavmc.io/v1alpha1',
       kind: 'VirtualMachine',
@@ -105,7 +110,11 @@ export class World {
         return this.#request(fault.action)
       case 'delete':
         if (!this.vm?.metadata.finalizers?.length) this.vm = undefined
-        else this.vm = { ...this.vm, metadata: { ...this.vm.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' } }
+        else
+          this.vm = {
+            ...this.vm,
+            metadata: { ...this.vm.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' },
+          }
         return
     }
   }
@@ -194,9 +203,11 @@ export class World {
     const proven = seen.process.state === 'absent' || seen.process.state === 'alive'
     const harmless = action.do === 'addFinalizer' || action.do === 'prepareDisks'
     if (!proven && !harmless) throw new SafetyViolation(`${action.do} on an unproven observation`)
-    if (action.do === 'launch' && this.qemus.length > 0) throw new SafetyViolation('launch while a QEMU lives')
+    if (action.do === 'launch' && this.qemus.length > 0)
+      throw new SafetyViolation('launch while a QEMU lives')
     if (action.do === 'dispose') {
-      if (this.vm?.metadata.deletionTimestamp === undefined) throw new SafetyViolation('disks of a machine that is not deleted')
+      if (this.vm?.metadata.deletionTimestamp === undefined)
+        throw new SafetyViolation('disks of a machine that is not deleted')
       if (this.qemus.length > 0) throw new SafetyViolation('disks of a machine that runs')
     }
     if (action.do === 'dropFinalizer' && (this.qemus.length > 0 || this.disks === 'ready')) {
@@ -207,7 +218,8 @@ export class World {
       const ended = status?.lastExit?.launchId === status?.process?.launchId
       if (!status?.stop && !ended) throw new SafetyViolation(`${action.do} of a machine that should run`)
     }
-    if (action.do === 'kill' && action.identity.pid !== this.qemus[0]?.pid) throw new SafetyViolation('kill of another process')
+    if (action.do === 'kill' && action.identity.pid !== this.qemus[0]?.pid)
+      throw new SafetyViolation('kill of another process')
   }
 
   #execute(action: Action): void {
@@ -224,7 +236,13 @@ export class World {
         this.disks = 'ready'
         return
       case 'launch':
-        this.qemus.push({ pid: this.#nextPid++, startTime: this.now, launchId: action.launchId, state: 'prelaunch', stopped: false })
+        this.qemus.push({
+          pid: this.#nextPid++,
+          startTime: this.now,
+          launchId: action.launchId,
+          state: 'prelaunch',
+          stopped: false,
+        })
         return
       case 'resume':
         if (hears) qemu.state = 'running'
