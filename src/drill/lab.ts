@@ -29,7 +29,6 @@ export class Lab {
   readonly #runDir: string
   readonly #port: number
   #serverPid: number | undefined
-  #serverExited: Promise<unknown> = Promise.resolve()
 
   private constructor(io: Io, dir: string, port: number) {
     this.#io = io
@@ -80,13 +79,10 @@ export class Lab {
       `127.0.0.1:${this.#port}`,
     ]
     try {
-      const { pid, exited } = await spawnDetached(
-        this.#io.program,
-        ['serve', ...flags, '--host-name', 'drill'],
-        { output },
-      )
+      const { pid } = await spawnDetached(this.#io.program, ['serve', ...flags, '--host-name', 'drill'], {
+        output,
+      })
       this.#serverPid = pid
-      this.#serverExited = exited
     } finally {
       closeSync(output)
     }
@@ -106,7 +102,9 @@ export class Lab {
   async stopServer(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
     if (this.#serverPid === undefined) return
     process.kill(this.#serverPid, signal)
-    await this.#serverExited
+    // The child does not hold the event loop; a timer does. It has been reaped when signal 0 finds no one.
+    const pid = this.#serverPid
+    await this.until('the server has ended', startDeadlineMs, async () => !isThere(pid))
     this.#serverPid = undefined
   }
 
@@ -230,6 +228,16 @@ export async function qemusBelow(runDir: string): Promise<number[]> {
       return false
     }
   })
+}
+
+function isThere(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'ESRCH') return false
+    throw error
+  }
 }
 
 function freePort(): Promise<number> {
