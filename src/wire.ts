@@ -160,8 +160,16 @@ function untilAborted(signal: AbortSignal, ended: Promise<never>): Promise<void>
 }
 
 async function withinDeadline(work: Promise<unknown>, log: Log): Promise<void> {
-  const late = Symbol('late')
-  const deadline = new Promise((resolve) => systemClock.after(stopDeadlineMs, () => resolve(late)))
-  if ((await Promise.race([work, deadline])) === late)
-    log.warn('stopped without waiting for everything under way')
+  let late = false
+  await new Promise<void>((resolve) => {
+    const cancel = systemClock.after(stopDeadlineMs, () => {
+      late = true
+      resolve()
+    })
+    void work.finally(() => {
+      cancel()
+      resolve()
+    })
+  })
+  if (late) log.warn('stopped without waiting for everything under way')
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type IncomingMessage, STATUS_CODES } from 'node:http'
+import { type IncomingMessage, type OutgoingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { WebSocketServer } from 'ws'
@@ -128,8 +128,16 @@ async function answer(
   if (admitted.verb === 'watch') {
     const matches = parseFieldSelector(parameter(url.searchParams, 'fieldSelector'))
     const stream = watchStream({ path, query: url.searchParams, table, matches }, deps.objects, deps.clock)
-    reply.header('content-type', 'application/json;stream=watch')
-    return reply.send(stream)
+    // Written by hand: the head must go out before the first event, which may be hours away.
+    reply.hijack()
+    reply.raw.writeHead(200, {
+      ...reply.getHeaders(),
+      'content-type': 'application/json',
+    } as OutgoingHttpHeaders)
+    reply.raw.flushHeaders()
+    reply.raw.once('close', () => stream.stop())
+    stream.frames.pipe(reply.raw)
+    return undefined
   }
   if (path.subresource === 'log' && request.method === 'GET') return log(path, url, reply, deps)
   const contentType = request.headers['content-type'] ?? 'application/json'

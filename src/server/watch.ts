@@ -20,20 +20,27 @@ export interface WatchRequest {
 const maxSeconds = 3_600
 const bookmarkEveryMs = 60_000
 
-/** The frames of a watch, one JSON object a line (Kubernetes' streaming JSON), until it times out or the client goes. */
-export function watchStream(request: WatchRequest, objects: ObjectStore, clock: Clock): Readable {
+export interface WatchStream {
+  /** One JSON object a line, Kubernetes' streaming JSON. */
+  readonly frames: Readable
+  /** Must be called when the client is gone: a generator that waits for an event can't notice by itself. */
+  readonly stop: () => void
+}
+
+/** A watch until it times out or is stopped. */
+export function watchStream(request: WatchRequest, objects: ObjectStore, clock: Clock): WatchStream {
   const stopping = new AbortController()
   const seconds = Math.min(numberOf(request.query, 'timeoutSeconds') ?? maxSeconds, maxSeconds)
   const cancel = clock.after(seconds * 1000, () => stopping.abort())
-  const stream = Readable.from(frames(request, objects, clock, stopping.signal), {
-    objectMode: false,
-    highWaterMark: 1 << 20,
-  })
-  stream.once('close', () => {
+  const generator = frames(request, objects, clock, stopping.signal)
+  const stream = Readable.from(generator, { objectMode: false, highWaterMark: 1 << 20 })
+  const stop = () => {
     cancel()
     stopping.abort()
-  })
-  return stream
+    stream.destroy()
+  }
+  stream.once('end', stop)
+  return { frames: stream, stop }
 }
 
 function frame(type: string, object: unknown): string {
