@@ -15,6 +15,7 @@ import { hasEnded, Procfs } from './procfs.ts'
 import { checkUid, qemuArgs, specHash, uidOf } from './qemu-args.ts'
 import { prepareRunFolder, tailOfFile } from './run-folder.ts'
 import { identityOf, type KnownProcesses, scanProcesses } from './scan.ts'
+import { ensureTaps, removeTaps } from './taps.ts'
 
 export interface HostProcessesOptions {
   readonly runDir: string
@@ -116,6 +117,8 @@ export class HostProcesses implements Processes {
     const paths = this.#paths(uid)
     await this.#refuseIfAlive(uid, 'StillRunning')
     if (this.#launching.has(uid)) throw new PlasmaError('StillRunning', `a launch of ${uid} is under way`)
+    const record = await readLaunchRecord(paths.launch).catch(() => undefined)
+    if (record) await removeTaps(record.manifest)
     await rm(paths.dir, { recursive: true, force: true })
     // A group that is still being made would be left behind.
     await this.#entering.get(uid)
@@ -155,6 +158,7 @@ export class HostProcesses implements Processes {
     const args = qemuArgs({ ...request, paths, accelerator, disks: await withFirmware(request) })
     await checkForwardedPorts(spec)
     await prepareRunFolder(this.#options.runDir, paths)
+    await ensureTaps(request.vm)
     const record = this.#record(request, accelerator, [binary, ...args])
     // Again, because the checks above took time in which another PlasmaVMC may have started it.
     await this.#refuseIfAlive(uid, 'AlreadyRunning')

@@ -1,6 +1,8 @@
 import { stat } from 'node:fs/promises'
 import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import type { VirtualMachine } from '../resources/vm.ts'
 import { run } from './exec.ts'
+import { tapName, uidOf } from './qemu-args.ts'
 
 export type RunIp = (args: readonly string[]) => Promise<unknown>
 
@@ -56,4 +58,17 @@ async function addTap(name: string, runIp: RunIp): Promise<void> {
 export async function removeTap(name: string, runIp: RunIp = ip): Promise<void> {
   const link = await linkOf(name, runIp)
   if (link?.linkinfo?.info_kind === 'tun') await runIp(['link', 'delete', 'dev', name])
+}
+
+/** Makes the tap of every bridged network of a machine. @throws PlasmaError `BridgeMissing` */
+export async function ensureTaps(vm: VirtualMachine, runIp: RunIp = ip): Promise<void> {
+  const uid = uidOf(vm)
+  for (const { name, bridge } of vm.spec.networks)
+    if (bridge) await ensureTap(tapName(uid, name), bridge.name, runIp)
+}
+
+/** Removes what `ensureTaps` made; safe to repeat. */
+export async function removeTaps(vm: VirtualMachine, runIp: RunIp = ip): Promise<void> {
+  const uid = uidOf(vm)
+  for (const { name, bridge } of vm.spec.networks) if (bridge) await removeTap(tapName(uid, name), runIp)
 }
