@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
 import { reconcileHost } from './controllers/host/index.ts'
-import { runVmController } from './controllers/vm/start.ts'
+import { FirstLook, runVmController } from './controllers/vm/start.ts'
 import { detectAccelerator } from './host/accelerator.ts'
 import { HostDisks } from './host/disks.ts'
 import { hostFacts, QemuBinary } from './host/host-facts.ts'
@@ -17,7 +17,7 @@ import { StoragePool } from './resources/kinds.ts'
 import { bytesOf, formatQuantity } from './resources/quantity.ts'
 import { VirtualMachine } from './resources/vm.ts'
 import { runController } from './runtime/controller.ts'
-import { Informer } from './runtime/informer.ts'
+import { Informer, keyOf } from './runtime/informer.ts'
 import { WorkQueue } from './runtime/queue.ts'
 import { EventRecorder } from './store/events.ts'
 import type { ObjectStore, Ref } from './store/objects.ts'
@@ -67,6 +67,8 @@ export async function startAgent(
   const recorder = new EventRecorder(objects, { clock, component: 'plasmavmc-agent', host: hostName, log })
   const qemu = new QemuBinary(config.qemu)
 
+  const firstLook = new FirstLook()
+  void vms.whenSynced().then(() => firstLook.expect(vms.list().map(keyOf)))
   const vmLoop = runVmController(
     {
       ...{
@@ -79,6 +81,7 @@ export async function startAgent(
         disks,
       },
       ...{ specHash, newId: randomUUID, clock, log },
+      onPass: (key) => firstLook.seen(key),
       tell: (vm, happening) => recorder.record(VirtualMachine, vm, happening),
     },
     signal,
@@ -109,7 +112,11 @@ export async function startAgent(
   const uidOf = async (ref: Ref) => (await objects.get(VirtualMachine, ref)).metadata.uid ?? ''
   return {
     ready: () => [
-      { name: 'machines', ok: vms.synced },
+      {
+        name: 'machines',
+        ok: vms.synced && firstLook.left === 0,
+        message: `${firstLook.left} still to be looked at`,
+      },
       { name: 'pools', ok: pools.synced },
     ],
     consoleOf: async (ref) => vmPaths(runDir, await uidOf(ref)).console,

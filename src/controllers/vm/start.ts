@@ -54,6 +54,24 @@ function uidIndex(vms: Informer<VirtualMachine>) {
   return (uid: string) => keys.get(uid)
 }
 
+/** Counts the machines that were there at the start and have not been looked at yet. */
+export class FirstLook {
+  readonly #waiting = new Set<string>()
+
+  /** Machines still to be looked at. */
+  get left(): number {
+    return this.#waiting.size
+  }
+
+  expect(keys: Iterable<string>): void {
+    for (const key of keys) this.#waiting.add(key)
+  }
+
+  seen(key: string): void {
+    this.#waiting.delete(key)
+  }
+}
+
 /** Runs the controller of this host's machines until the signal is aborted. Start it before the informer. */
 export async function runVmController(options: VmControllerOptions, signal: AbortSignal): Promise<void> {
   const { vms, processes, machines, disks, clock, log } = options

@@ -1,0 +1,89 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { openLmdb } from '../src/store/lmdb.ts'
+import { Server, tiny, vmsPath, Watched } from './lab.ts'
+import { type Figure, median, ms, percentile, repeat } from './stats.ts'
+
+const program = join(import.meta.dirname, '..', 'bin', 'plasmavmc')
+
+/** Durable puts a second, one at a time, of a value as large as a machine. */
+async function rawPuts(count: number): Promise<number> {
+  const dir = await mkdtemp(join(tmpdir(), 'pvraw-'))
+  const kv = await openLmdb(dir)
+  const value = JSON.stringify(tiny('raw'))
+  const began = performance.now()
+  for (let i = 0; i < count; i += 1) await kv.put(`/raw/${i}`, value, 0n)
+  const perSecond = (count * 1000) / (performance.now() - began)
+  await kv.close()
+  await rm(dir, { recursive: true })
+  return perSecond
+}
+
+/** Creates, list, watch and the command line, on LMDB over TLS with signed requests; machines are Halted. */
+export async function api(): Promise<Figure[]> {
+  const server = await Server.make()
+  try {
+    await server.start()
+    const clients = Array.from({ length: 16 }, () => server.client())
+    const [first] = clients
+    if (!first) throw new Error('no client')
+    let next = 0
+    const create = (client = first) => client.json('POST', vmsPath, { body: tiny(`a${next++}`, 'Halted') })
+    await repeat(100, async () => Number(await create()) * 0)
+    const rate = async (count: number, work: () => Promise<unknown>) => {
+      const began = performance.now()
+      await work()
+      return (count * 1000) / (performance.now() - began)
+    }
+    const raw = await rawPuts(500)
+    const one = await rate(500, () => repeat(500, async () => Number(await create()) * 0))
+    const sixteen = await rate(3_200, () =>
+      Promise.all(clients.map((client) => repeat(200, async () => Number(await create(client)) * 0))),
+    )
+    while (next < 10_000) await Promise.all(clients.map((client) => create(client)))
+    const lists = await repeat(5, async () => {
+      const began = performance.now()
+      await first.text('GET', vmsPath)
+      return performance.now() - began
+    })
+    const watched = new Watched(server.client())
+    const delays = await repeat(200, async () => {
+      const name = `a${next}`
+      const shown = watched.until((vm) => vm.metadata.name === name)
+      const began = performance.now()
+      await create()
+      return (await shown) - began
+    })
+    watched.stop()
+    await first.json('DELETE', vmsPath)
+    const whole = await repeat(7, async () => {
+      const began = performance.now()
+      execFileSync(program, ['get', 'hosts'], { env: server.env, stdio: 'ignore' })
+      return performance.now() - began
+    })
+    for (const client of clients) client.close()
+    return [
+      {
+        what: 'creates/s, 1 client, against raw durable puts',
+        value: `${(one / raw).toFixed(2)} × (${Math.round(one)} / ${Math.round(raw)})`,
+        goal: '≥ 0.5 ×',
+      },
+      {
+        what: 'creates/s, 16 clients, against 1',
+        value: `${(sixteen / one).toFixed(2)} × (${Math.round(sixteen)} / ${Math.round(one)})`,
+        goal: '≥ 3 ×',
+      },
+      { what: 'list of 10,000', value: ms(median(lists)), goal: '≤ 200 ms' },
+      {
+        what: 'create → watch event',
+        value: `p50 ${ms(median(delays))}, p99 ${ms(percentile(delays, 0.99))}`,
+        goal: 'p99 ≤ 10 ms',
+      },
+      { what: '`plasmavmc get` as a whole process', value: ms(median(whole)), goal: '≤ 200 ms' },
+    ]
+  } finally {
+    await server.close()
+  }
+}

@@ -1,0 +1,19 @@
+import { api } from './api.ts'
+import { hundred, startAndKill } from './machines.ts'
+import { simulated } from './simulated.ts'
+import type { Figure } from './stats.ts'
+
+const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
+  start: startAndKill,
+  hundred,
+  simulated,
+  api,
+}
+
+const wanted = process.argv.slice(2)
+for (const [name, suite] of Object.entries(suites)) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue
+  process.stderr.write(`bench: ${name} …\n`)
+  for (const { what, value, goal } of await suite())
+    process.stdout.write(`| ${what} | ${value} | ${goal} |\n`)
+}
