@@ -13,12 +13,15 @@ const ignored = new Set([
   'JOB_STATUS_CHANGE',
 ])
 
+const slowResync = 30
+
 export interface TriggerDeps {
   readonly vms: Informer<VirtualMachine>
   readonly machines: Machines
   readonly processes: Processes
   readonly disks: Disks
   readonly keyOfUid: (uid: string) => string | undefined
+  /** Machines with a process are looked at this often: a QEMU that stops answering tells nobody. */
   readonly resyncMs: number
 }
 
@@ -36,7 +39,17 @@ export function vmTriggers(deps: TriggerDeps): Observable<string> {
   )
   const exits$ = listen<ProcessExit>((listener) => processes.onExit(listener)).pipe(map((exit) => exit.uid))
   const disks$ = listen<string>((listener) => disks.onChange(listener))
-  const resync$ = interval(deps.resyncMs).pipe(mergeMap(() => vms.list().map((vm) => vm.metadata.uid ?? '')))
+  const uidOf = (vm: VirtualMachine) => vm.metadata.uid ?? ''
+  const alive$ = interval(deps.resyncMs).pipe(
+    mergeMap(() => vms.list().filter((vm) => vm.status?.process !== undefined)),
+    map(uidOf),
+  )
+  // The rest can only change by what is told of it; looking at all covers a loss nobody thought of.
+  const all$ = interval(deps.resyncMs * slowResync).pipe(
+    mergeMap(() => vms.list()),
+    map(uidOf),
+  )
+  const resync$ = merge(alive$, all$)
   const byUid$ = merge(machines$, exits$, disks$, resync$).pipe(
     map(keyOfUid),
     filter((key) => key !== undefined),
