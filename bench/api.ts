@@ -65,13 +65,16 @@ export async function api(): Promise<Figure[]> {
       return performance.now() - began
     })
     const watched = new Watched(server.client())
-    const delays = await repeat(200, async () => {
+    const seen = async () => {
       const name = `a${next}`
       const shown = watched.until((vm) => vm.metadata.name === name)
       const began = performance.now()
       await createVm()
       return (await shown) - began
-    })
+    }
+    // The first one waits behind the 10,000 machines that a new watch is shown at its start.
+    await seen()
+    const delays = await repeat(200, seen)
     watched.stop()
     await first.json('DELETE', vmsPath)
     const whole = await repeat(7, async () => {
