@@ -5,6 +5,9 @@ import { ApiError } from '../store/errors.ts'
 /** Deeper than any manifest; a body beyond it is an attack on the parser's stack. */
 const maxDepth = 100
 
+/** Times an alias may multiply: a few lines could otherwise become gigabytes. */
+const maxAliasCount = 10
+
 function tooDeep(value: unknown, depth = 0): boolean {
   if (typeof value !== 'object' || value === null) return false
   return depth > maxDepth || Object.values(value).some((item) => tooDeep(item, depth + 1))
@@ -29,6 +32,12 @@ export function parseBody(raw: Buffer, contentType: string | undefined): unknown
 }
 
 function parseJson(text: string, type: string): unknown {
+  if (type === 'application/apply-patch+yaml') {
+    throw new ApiError(
+      'UnsupportedMediaType',
+      'server-side apply is not supported; use client-side apply (kubectl apply --server-side=false)',
+    )
+  }
   if (type !== 'application/json' && !type.endsWith('+json')) {
     throw new ApiError(
       'UnsupportedMediaType',
@@ -43,8 +52,12 @@ function parseJson(text: string, type: string): unknown {
 }
 
 function parseYaml(text: string): unknown {
-  const document = parseDocument(text, { maxAliasCount: 10 } as never)
+  const document = parseDocument(text)
   const [error] = document.errors
   if (error) throw new ApiError('BadRequest', `the body is not YAML: ${error.message.split('\n')[0]}`)
-  return document.toJS({ maxAliasCount: 10 })
+  try {
+    return document.toJS({ maxAliasCount })
+  } catch (cause) {
+    throw new ApiError('BadRequest', `the body is not YAML: ${messageOf(cause)}`, {}, { cause })
+  }
 }

@@ -6,6 +6,9 @@ const replayBytes = 64 * 1024
 /** A client that has this much unread is cut: a console is no archive. */
 const maxBehindBytes = 1 << 20
 
+/** Input that QEMU has not taken yet; a client that sends on is cut. */
+const maxUnreadInputBytes = 256 * 1024
+
 interface Channel {
   readonly socket: Socket
   readonly clients: Set<WebSocket>
@@ -21,7 +24,11 @@ export class Consoles {
     const channel = this.#channels.get(path) ?? this.#open(path)
     channel.clients.add(client)
     if (channel.replay.length > 0) client.send(channel.replay)
-    client.on('message', (data: Buffer) => channel.socket.write(data))
+    client.on('message', (data: Buffer) => {
+      if (channel.socket.writableLength > maxUnreadInputBytes)
+        client.close(1013, 'the machine reads too slowly')
+      else channel.socket.write(data)
+    })
     client.on('error', () => client.terminate())
     client.on('close', () => this.#leave(path, channel, client))
   }

@@ -1,5 +1,7 @@
 import type { ResourceDefinition } from '../resources/define.ts'
 import { openApiV2, openApiV3, openApiV3Index } from '../resources/openapi.ts'
+import { VirtualMachine } from '../resources/vm.ts'
+import { actionOf } from '../resources/vm-actions.ts'
 
 const verbs = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch']
 
@@ -18,6 +20,18 @@ function groupObject(name: string, versions: readonly string[]) {
   return { name, versions: list, preferredVersion: list[0] }
 }
 
+/** The subresources of a kind with their verbs. */
+export function subresources(kind: ResourceDefinition): Readonly<Record<string, readonly string[]>> {
+  const actions = Object.keys(actionOf).map((name) => [name, ['create']] as const)
+  return {
+    ...(kind.hasStatus && { status: ['get', 'patch', 'update'] }),
+    ...(kind === (VirtualMachine as ResourceDefinition) && {
+      ...Object.fromEntries(actions),
+      ...{ log: ['get'], console: ['get'] },
+    }),
+  }
+}
+
 function resourceList(kinds: readonly ResourceDefinition[], group: string, version: string) {
   const served = kinds.filter((kind) => kind.group === group && kind.version === version)
   const resources = served.flatMap((kind) => [
@@ -32,17 +46,10 @@ function resourceList(kinds: readonly ResourceDefinition[], group: string, versi
       ...(kind.shortNames.length > 0 && { shortNames: kind.shortNames }),
       ...(kind.categories.length > 0 && { categories: kind.categories }),
     },
-    ...(kind.hasStatus
-      ? [
-          {
-            name: `${kind.plural}/status`,
-            singularName: '',
-            namespaced: kind.namespaced,
-            kind: kind.kind,
-            verbs: ['get', 'patch', 'update'],
-          },
-        ]
-      : []),
+    ...Object.entries(subresources(kind)).map(([name, does]) => ({
+      ...{ name: `${kind.plural}/${name}`, singularName: '', namespaced: kind.namespaced, kind: kind.kind },
+      verbs: does,
+    })),
   ])
   return {
     kind: 'APIResourceList',

@@ -1,6 +1,11 @@
-import { applyPatch, type Operation } from 'rfc6902'
+import { applyPatch, type Operation, Pointer } from 'rfc6902'
+import { messageOf } from '../lib/errors.ts'
 import { ApiError } from '../store/errors.ts'
 
+/** Kubernetes' limit on the operations of one patch. */
+const maxOperations = 10_000
+/** What `copy` may add in all: each one may double the object, and a few dozen would fill the memory. */
+const maxCopiedBytes = 3 * 1024 * 1024
 const dangerous = new Set(['__proto__', 'constructor', 'prototype'])
 
 function isRecord(value: unknown): value is Record<string, unknown> {
@@ -19,20 +24,53 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
   return result
 }
 
-/** RFC 6902, all or nothing. Changes neither argument. @throws ApiError Invalid naming the operation that failed */
+/**
+ * RFC 6902, all or nothing. Changes neither argument.
+ * @throws ApiError Invalid naming the operation that failed, RequestEntityTooLarge for too many or too large ones
+ */
 export function jsonPatch(target: unknown, patch: unknown): unknown {
   if (!Array.isArray(patch)) throw new ApiError('BadRequest', 'a JSON patch is an array of operations')
-  const copy = structuredClone(target)
-  patch.forEach((operation: Operation, index) => {
-    const path = String((operation as { path?: unknown } | null)?.path ?? '')
-    if (path.split('/').some((step) => dangerous.has(step)))
-      throw new ApiError('Invalid', `operation ${index}: ${path} is not allowed`)
-    const [error] = applyPatch(copy, [operation])
-    if (error)
-      throw new ApiError(
-        'Invalid',
-        `the server rejected our request: operation ${index} (${JSON.stringify(operation).slice(0, 200)}): ${error.message}`,
+  if (patch.length > maxOperations)
+    throw new ApiError('RequestEntityTooLarge', `a JSON patch may have at most ${maxOperations} operations`)
+  const result = structuredClone(target)
+  let copied = 0
+  patch.forEach((operation: unknown, index) => {
+    const shown = `operation ${index} (${JSON.stringify(operation).slice(0, 200)})`
+    if (!isRecord(operation)) throw new ApiError('BadRequest', `${shown} is not an object`)
+    const { op, from } = operation
+    for (const path of [operation['path'], from]) {
+      if (
+        String(path ?? '')
+          .split('/')
+          .some((step) => dangerous.has(step))
       )
+        // prototype pollution
+        throw new ApiError('Invalid', `${shown}: the path is not allowed`)
+    }
+    if (op === 'copy') copied += sizeAt(result, String(from))
+    if (copied > maxCopiedBytes)
+      throw new ApiError(
+        'RequestEntityTooLarge',
+        `${shown}: the patch copies more than ${maxCopiedBytes} bytes`,
+      )
+    const error = failureOf(result, operation as unknown as Operation)
+    if (error) throw new ApiError('Invalid', `the server rejected our request: ${shown}: ${error}`)
   })
-  return copy
+  return result
+}
+
+function sizeAt(root: unknown, pointer: string): number {
+  try {
+    return JSON.stringify(Pointer.fromJSON(pointer).get(root))?.length ?? 0
+  } catch {
+    return 0 // Applying it will say what is wrong with the pointer.
+  }
+}
+
+function failureOf(target: unknown, operation: Operation): string | undefined {
+  try {
+    return applyPatch(target, [operation])[0]?.message
+  } catch (error) {
+    return messageOf(error)
+  }
 }

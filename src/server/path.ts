@@ -25,10 +25,10 @@ function segment(text: string): string {
 
 /** A resource path of Kubernetes' REST dialect; undefined where it is none that is served. @throws ApiError BadRequest */
 export function parsePath(path: string, kinds: readonly ResourceDefinition[]): ResourcePath | undefined {
-  const parts = path.replace(/^\//, '').split('/').map(segment)
-  const [root] = parts
-  const [group = '', version, ...rest] =
-    root === 'api' ? ['', ...parts.slice(1)] : root === 'apis' ? parts.slice(1) : ['-']
+  const [, root] = path.split('/', 2)
+  if (root !== 'api' && root !== 'apis') return undefined
+  const parts = path.slice(1).split('/').map(segment)
+  const [group = '', version, ...rest] = root === 'api' ? ['', ...parts.slice(1)] : parts.slice(1)
   const find = (plural: string | undefined) =>
     kinds.find((k) => k.plural === plural && k.group === group && k.version === version)
   const [first, second, third, ...more] = rest
@@ -69,6 +69,7 @@ export function verbOf(method: string, path: ResourcePath, watch: boolean): Verb
   }
 }
 
+/** What is asked for, as authorization and audit name it. */
 export function targetOf({ kind, namespace, name, subresource }: ResourcePath): Target {
   return {
     ...{ group: kind.group, resource: kind.plural },

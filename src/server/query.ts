@@ -48,12 +48,3 @@ export function parseFieldSelector(text: string | undefined): FieldTest {
   })
   return (object) => tests.every((test) => test(object))
 }
-
-/** Whether the client prefers a Table: the first media type it lists that is served here decides. */
-export function wantsTable(accept: string | undefined): boolean {
-  const first = (accept ?? '')
-    .split(',')
-    .map((item) => item.replaceAll(' ', ''))
-    .find((item) => /^(application\/json|\*\/\*|application\/yaml)/.test(item))
-  return first !== undefined && /;as=Table/.test(first)
-}

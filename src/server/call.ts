@@ -1,0 +1,101 @@
+import type { Clock } from '../lib/clock.ts'
+import { apiVersionOf, type KubeObject, type ResourceDefinition } from '../resources/define.ts'
+import { type Cause, parse } from '../resources/parse.ts'
+import { isRecord } from '../resources/prune.ts'
+import { ApiError } from '../store/errors.ts'
+import type { ListOptions, ObjectList, ObjectStore, Ref } from '../store/objects.ts'
+import type { ResourcePath } from './path.ts'
+import { isDryRun, parameter } from './query.ts'
+
+export interface HandlerDeps {
+  readonly objects: ObjectStore & {
+    listRaw?: (kind: ResourceDefinition, options: ListOptions) => Promise<ObjectList<string>>
+  }
+  readonly clock: Clock
+  readonly newId: () => string
+}
+
+/** One call on a resource. */
+export interface Call {
+  readonly method: string
+  readonly path: ResourcePath
+  readonly query: URLSearchParams
+  readonly body: unknown
+  readonly contentType: string
+  readonly table: boolean
+}
+
+export interface Answer {
+  readonly code: number
+  /** A string is JSON text already. */
+  readonly body: unknown
+  readonly warnings?: readonly string[]
+}
+
+export function methodNotAllowed(): ApiError {
+  return new ApiError('MethodNotAllowed', 'the server does not allow this method on the requested resource')
+}
+
+export function refOf({ path }: { readonly path: ResourcePath }): Ref {
+  return { name: path.name ?? '', ...(path.namespace !== undefined && { namespace: path.namespace }) }
+}
+
+/** The object a body holds, its place checked against the path. @throws ApiError BadRequest */
+export function objectOf(call: Call, body: unknown): KubeObject {
+  if (!isRecord(body)) throw new ApiError('BadRequest', 'the body must be an object')
+  const { kind, namespace, name } = call.path
+  const metadata = isRecord(body['metadata']) ? body['metadata'] : {}
+  if (namespace !== undefined && metadata['namespace'] !== undefined && metadata['namespace'] !== namespace) {
+    throw new ApiError(
+      'BadRequest',
+      `the namespace of the object (${String(metadata['namespace'])}) does not match the namespace on the request (${namespace})`,
+    )
+  }
+  if (name !== undefined && metadata['name'] !== undefined && metadata['name'] !== name) {
+    throw new ApiError(
+      'BadRequest',
+      `the name of the object (${String(metadata['name'])}) does not match the name on the URL (${name})`,
+    )
+  }
+  const place = { ...(namespace !== undefined && { namespace }), ...(name !== undefined && { name }) }
+  return {
+    apiVersion: apiVersionOf(kind),
+    kind: kind.kind,
+    ...body,
+    metadata: { ...metadata, ...place } as KubeObject['metadata'],
+  }
+}
+
+/** Unknown fields, by fieldValidation: refused, warned of, or nothing (Kubernetes' default is Warn). */
+export function unknownFields(call: Call, object: KubeObject): string[] {
+  const mode = parameter(call.query, 'fieldValidation') || 'Warn'
+  if (!['Ignore', 'Warn', 'Strict'].includes(mode)) {
+    throw new ApiError(
+      'BadRequest',
+      `fieldValidation: Unsupported value: "${mode}": supported values: "Ignore", "Strict", "Warn"`,
+    )
+  }
+  const parsed = parse(call.path.kind, object)
+  if (mode === 'Ignore' || !parsed.ok) return []
+  const texts = parsed.unknown.map((field) => `unknown field "${field}"`)
+  if (mode === 'Warn' || texts.length === 0) return texts
+  const causes: Cause[] = parsed.unknown.map((field) => ({
+    reason: 'FieldValueInvalid',
+    field,
+    message: 'unknown field',
+  }))
+  throw new ApiError(
+    'BadRequest',
+    `${object.kind} in version "${call.path.kind.version}" cannot be handled as a ${object.kind}: strict decoding error: ${texts.join(', ')}`,
+    { causes },
+  )
+}
+
+/** Replaces the object, or its status where that is what the path names. */
+export function write(call: Call, object: KubeObject, deps: HandlerDeps): Promise<KubeObject> {
+  const options = { dryRun: isDryRun(call.query) }
+  const { kind, subresource } = call.path
+  return subresource === 'status'
+    ? deps.objects.updateStatus(kind, object, options)
+    : deps.objects.update(kind, object, options)
+}

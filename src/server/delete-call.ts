@@ -1,0 +1,57 @@
+import { apiVersionOf } from '../resources/define.ts'
+import { isRecord } from '../resources/prune.ts'
+import { ApiError, isReason } from '../store/errors.ts'
+import type { DeleteOptions } from '../store/objects.ts'
+import { type Answer, type Call, type HandlerDeps, refOf } from './call.ts'
+import { isDryRun, parameter, parseFieldSelector } from './query.ts'
+
+/** DeleteOptions (meta/v1) of the body and the query. @throws ApiError BadRequest */
+function optionsOf({ body = {}, query }: Call): DeleteOptions {
+  if (!isRecord(body)) throw new ApiError('BadRequest', 'the body must be DeleteOptions')
+  const { preconditions = {}, dryRun = [] } = body
+  if (!isRecord(preconditions)) throw new ApiError('BadRequest', 'preconditions: must be an object')
+  if (!Array.isArray(dryRun) || dryRun.some((value) => value !== 'All'))
+    throw new ApiError('BadRequest', 'dryRun: Unsupported value: supported values: "All"')
+  const { uid, resourceVersion } = preconditions
+  return {
+    ...(uid != null && { uid: String(uid) }),
+    ...(resourceVersion != null && { resourceVersion: String(resourceVersion) }),
+    dryRun: dryRun.length > 0 || isDryRun(query),
+  }
+}
+
+/** Deletes one object. Kubernetes answers with it while finalizers hold it, and with a Status when it is gone. */
+export async function remove(call: Call, deps: HandlerDeps): Promise<Answer> {
+  const { kind } = call.path
+  const object = await deps.objects.delete(kind, refOf(call), optionsOf(call))
+  if (object.metadata.finalizers?.length) return { code: 200, body: object }
+  const { name, uid } = object.metadata
+  const details = { name, group: kind.group, kind: kind.plural, uid }
+  return { code: 200, body: { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', details } }
+}
+
+/** Deletes what the selectors choose; what is gone meanwhile is no error. */
+export async function removeCollection(call: Call, deps: HandlerDeps): Promise<Answer> {
+  const { kind, namespace } = call.path
+  const { dryRun = false } = optionsOf(call)
+  const labelSelector = parameter(call.query, 'labelSelector')
+  const page = await deps.objects.list(kind, {
+    ...(namespace !== undefined && { namespace }),
+    ...(labelSelector && { labelSelector }),
+  })
+  const items = page.items.filter(parseFieldSelector(parameter(call.query, 'fieldSelector')))
+  for (const { metadata } of items) {
+    const { name, uid } = metadata
+    const ref = { name, ...(metadata.namespace !== undefined && { namespace: metadata.namespace }) }
+    // The uid makes sure that it is what was chosen, not a newcomer of the same name.
+    const options = { ...(uid !== undefined && { uid }), dryRun }
+    await deps.objects.delete(kind, ref, options).catch((error: unknown) => {
+      if (!isReason(error, 'NotFound') && !isReason(error, 'Conflict')) throw error
+    })
+  }
+  const metadata = { resourceVersion: page.resourceVersion }
+  return {
+    code: 200,
+    body: { apiVersion: apiVersionOf(kind), kind: `${kind.kind}List`, metadata, items },
+  }
+}

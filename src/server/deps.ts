@@ -1,0 +1,28 @@
+import type { AuditRecord } from '../auth/audit.ts'
+import type { Target, Verb } from '../auth/authorize.ts'
+import type { Identity } from '../auth/identity.ts'
+import type { SignedRequest, Verdict } from '../auth/verify.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Log } from '../lib/log.ts'
+import type { ResourceDefinition } from '../resources/define.ts'
+import type { Ref } from '../store/objects.ts'
+import type { HandlerDeps } from './call.ts'
+
+/** What the admin API needs from the rest of the program. */
+export interface ServerDeps {
+  readonly objects: HandlerDeps['objects']
+  readonly kinds: readonly ResourceDefinition[]
+  readonly authenticate: (request: SignedRequest) => Verdict
+  readonly authorize: (identity: Identity, verb: Verb, target: Target) => boolean
+  readonly audit: (record: AuditRecord) => void
+  readonly log: Log
+  readonly clock: Clock
+  readonly version: string
+  /** PEM. Plain HTTP without it. */
+  readonly tls?: { readonly key: string; readonly cert: string }
+  readonly ready: () => readonly { readonly name: string; readonly ok: boolean; readonly message?: string }[]
+  /** Path of a machine's console socket. */
+  readonly consoleOf?: (ref: Ref) => Promise<string>
+  /** The last `bytes` of what a machine's QEMU wrote. */
+  readonly logOf?: (ref: Ref, bytes: number) => Promise<string>
+}

@@ -1,0 +1,57 @@
+import { group } from '../resources/define.ts'
+import { isRecord } from '../resources/prune.ts'
+import { ApiError, isReason } from '../store/errors.ts'
+import { type Answer, type Call, type HandlerDeps, objectOf, refOf, unknownFields, write } from './call.ts'
+import { jsonPatch, mergePatch } from './patch.ts'
+
+/** Patches without a resourceVersion are tried again when somebody else wrote in between. */
+export const writeTries = 5
+
+/** Patches an object as it is shown, defaults included; the store drops them again. @throws ApiError */
+export async function patch(call: Call, deps: HandlerDeps): Promise<Answer> {
+  const change = patcherOf(call)
+  for (let i = 1; ; i += 1) {
+    const before = await deps.objects.get(call.path.kind, refOf(call))
+    const patched = objectOf(call, change(before))
+    const { resourceVersion } = before.metadata
+    const wanted = patched.metadata.resourceVersion ?? resourceVersion
+    const object =
+      wanted === undefined
+        ? patched
+        : { ...patched, metadata: { ...patched.metadata, resourceVersion: wanted } }
+    const warnings = unknownFields(call, object)
+    try {
+      return { code: 200, body: await write(call, object, deps), warnings }
+    } catch (error) {
+      // A patch that names another version than the current one asks for exactly this refusal.
+      if (wanted !== resourceVersion || i >= writeTries || !isReason(error, 'Conflict')) throw error
+    }
+  }
+}
+
+function patcherOf(call: Call): (target: unknown) => unknown {
+  const type = call.contentType.split(';')[0]?.trim().toLowerCase() ?? ''
+  // Kubernetes knows strategies for its own kinds only; clients use them on Namespaces and Events.
+  const strategic = call.path.kind.group !== group && type === 'application/strategic-merge-patch+json'
+  if (type === 'application/merge-patch+json' || strategic) {
+    if (!isRecord(call.body)) throw new ApiError('BadRequest', 'a merge patch is an object')
+    if (strategic) refuseDirectives(call.body)
+    return (target) => mergePatch(target, call.body)
+  }
+  if (type === 'application/json-patch+json') return (target) => jsonPatch(target, call.body)
+  const supported = 'application/json-patch+json, application/merge-patch+json'
+  throw new ApiError(
+    'UnsupportedMediaType',
+    `the body of the request was in an unknown format - accepted media types include: ${supported}`,
+  )
+}
+
+/** Strategic directives (`$patch`, `$setElementOrder/…`) are about lists, which these kinds' patches rarely touch. */
+function refuseDirectives(value: unknown): void {
+  if (!isRecord(value)) return
+  for (const [key, item] of Object.entries(value)) {
+    if (key.startsWith('$'))
+      throw new ApiError('UnsupportedMediaType', `strategic merge directive ${key} is not supported`)
+    refuseDirectives(item)
+  }
+}

@@ -1,0 +1,73 @@
+import { randomUUID } from 'node:crypto'
+import { type IncomingMessage, STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { FastifyInstance } from 'fastify'
+import { WebSocketServer } from 'ws'
+import type { ResourceDefinition } from '../resources/define.ts'
+import { VirtualMachine } from '../resources/vm.ts'
+import { ApiError } from '../store/errors.ts'
+import { type Admitted, admit, recordAudit } from './admit.ts'
+import { refOf } from './call.ts'
+import { Consoles } from './console.ts'
+import type { ServerDeps } from './deps.ts'
+import type { Metrics } from './metrics.ts'
+import { statusOf } from './status.ts'
+import { splitTarget } from './target.ts'
+
+/** Longest message of a client: people type, they don't upload. */
+const maxMessageBytes = 64 * 1024
+
+/** WebSocket consoles; whatever is wrong is said as an HTTP Status before the upgrade. */
+export function attachConsoles(app: FastifyInstance, deps: ServerDeps, metrics: Metrics): void {
+  const sockets = new WebSocketServer({ noServer: true, maxPayload: maxMessageBytes })
+  const consoles = new Consoles()
+  const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    const [id, receivedAt] = [randomUUID(), deps.clock.now()]
+    let admitted: Admitted | undefined
+    try {
+      admitted = admit(request, Buffer.alloc(0), splitTarget(request.url ?? '/'), deps)
+      const file = await consoleFile(admitted, deps)
+      recordAudit(deps, request, { id, receivedAt, admitted, code: 101 })
+      sockets.handleUpgrade(request, socket, head, (client) => {
+        client.once('close', metrics.consoleBegins())
+        consoles.attach(file, client)
+      })
+    } catch (error) {
+      const { code, body } = statusOf(error)
+      if (code >= 500) deps.log.error('console upgrade failed', { err: error })
+      recordAudit(deps, request, { id, receivedAt, admitted, code, reason: String(body['reason']) })
+      refuse(socket, code, body)
+    }
+  }
+  app.server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    socket.on('error', () => socket.destroy())
+    void upgrade(request, socket, head)
+  })
+  app.addHook('preClose', async () => {
+    consoles.close()
+    for (const client of sockets.clients) client.terminate()
+  })
+}
+
+/** The console socket of the running machine that a request names. @throws ApiError NotFound, Conflict */
+async function consoleFile({ path }: Admitted, deps: ServerDeps): Promise<string> {
+  const isConsole = path?.kind === (VirtualMachine as ResourceDefinition) && path.subresource === 'console'
+  if (!isConsole || !deps.consoleOf)
+    throw new ApiError('NotFound', 'only virtualmachines/console can be upgraded to a WebSocket')
+  const ref = refOf({ path })
+  const vm = await deps.objects.get(VirtualMachine, ref)
+  if (!vm.status?.process)
+    throw new ApiError('Conflict', `${ref.name} is not running: there is no console to attach to`)
+  return deps.consoleOf(ref)
+}
+
+function refuse(socket: Duplex, code: number, body: unknown): void {
+  const text = JSON.stringify(body)
+  const lines = [
+    `HTTP/1.1 ${code} ${STATUS_CODES[code] ?? 'Error'}`,
+    'content-type: application/json',
+    `content-length: ${Buffer.byteLength(text)}`,
+    'connection: close',
+  ]
+  socket.end(`${lines.join('\r\n')}\r\n\r\n${text}`)
+}
