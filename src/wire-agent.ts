@@ -87,8 +87,10 @@ export async function startAgent(
     signal,
   )
   const hostQueue = new WorkQueue(clock)
+  let orphans = 0
   vms.onChange((_key, vm) => {
-    if (!vm) hostQueue.add(hostName)
+    // A machine that went may leave an orphan; a new one may have adopted one.
+    if (!vm || (orphans > 0 && vm.status === undefined)) hostQueue.add(hostName)
   })
   const facts = async () => {
     const { cpus, memoryBytes, qemuVersion = 'missing' } = await hostFacts(qemu)
@@ -98,7 +100,7 @@ export async function startAgent(
     {
       ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log },
       reconcile: async () => {
-        await reconcileHost({ hostName, runDir, objects, processes, vms, facts, clock, log })
+        orphans = await reconcileHost({ hostName, runDir, objects, processes, vms, facts, clock, log })
         return { next: 'wait', ms: hostEveryMs }
       },
     },

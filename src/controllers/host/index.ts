@@ -42,8 +42,11 @@ export function orphansOf(
   return processes.filter((p) => p.launchId !== undefined && p.runDir === runDir && !claimed.has(p.uid))
 }
 
-/** One look at the host: registers it, and records what it has and which QEMUs nobody claims. Writes only changes. */
-export async function reconcileHost(deps: HostControllerDeps): Promise<void> {
+/**
+ * One look at the host: registers it, and records what it has and which QEMUs nobody claims. Writes only changes.
+ * @returns how many QEMUs nobody claims
+ */
+export async function reconcileHost(deps: HostControllerDeps): Promise<number> {
   const host = await ensureHost(deps)
   const [scan, facts] = await Promise.all([deps.processes.scan(), deps.facts()])
   const claimed = new Set(deps.vms.list().map((vm) => vm.metadata.uid ?? ''))
@@ -70,8 +73,9 @@ export async function reconcileHost(deps: HostControllerDeps): Promise<void> {
       host.metadata.generation ?? 0,
     ),
   }
-  if (isDeepStrictEqual({ ...before, ...status }, before)) return
-  await deps.objects.updateStatus(Host, { ...host, status: { ...before, ...status } })
+  if (!isDeepStrictEqual({ ...before, ...status }, before))
+    await deps.objects.updateStatus(Host, { ...host, status: { ...before, ...status } })
+  return orphans.length
 }
 
 function readiness(incomplete: string | undefined) {
