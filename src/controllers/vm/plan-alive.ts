@@ -124,7 +124,8 @@ function silent(draft: Draft, alive: Alive, why: string): void {
   }
   const started = draft.vm.status?.phase === 'Running' || draft.vm.status?.phase === 'Paused'
   if (!started && alive.silentForMs < startGraceMs) return draft.phase('Starting', 'WaitingForQmp', why)
-  unresponsive(draft, 'NoAnswer', `QEMU (pid ${alive.identity.pid}) does not answer QMP: ${why}`)
+  const way = `its guest may live, so it is left alone; to replace it: plasmavmc restart ${draft.vm.metadata.name}`
+  unresponsive(draft, 'NoAnswer', `QEMU (pid ${alive.identity.pid}) does not answer QMP: ${why}; ${way}`)
 }
 
 function unresponsive(draft: Draft, reason: string, message: string): void {
