@@ -1,5 +1,11 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import {
+  type ChildProcess,
+  type ChildProcessWithoutNullStreams,
+  type SpawnOptions,
+  spawn,
+} from 'node:child_process'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 
 export interface RunOptions {
   readonly signal?: AbortSignal | undefined
@@ -9,7 +15,6 @@ export interface RunOptions {
   readonly maxBuffer?: number
   /** Written to stdin, which is then closed. */
   readonly input?: string | Uint8Array
-  readonly env?: Readonly<Record<string, string | undefined>>
   /** Gets stdout as it comes (progress); stdout is then kept only to `maxBuffer` and never overflows. */
   readonly onStdout?: (text: string) => void
 }
@@ -38,18 +43,92 @@ function tailOf(limit: number) {
   }
 }
 
+/** What a program may know of our environment; the rest may hold keys and tokens. */
+const passedOn = [
+  'PATH',
+  'LD_LIBRARY_PATH',
+  'QEMU_MODULE_DIR',
+  'TMPDIR',
+  'XDG_RUNTIME_DIR',
+  'DBUS_SESSION_BUS_ADDRESS',
+]
+
+function environment(): Record<string, string> {
+  const kept = passedOn.flatMap((name) => {
+    const value = process.env[name]
+    return value === undefined ? [] : [[name, value] as const]
+  })
+  // Some messages are read by us: they must not be translated.
+  return { ...Object.fromEntries(kept), LC_ALL: 'C' }
+}
+
+const closeOnExec = 0o2000000
+
+/** Descriptors above 2 that a child would inherit: what we were started with, and what libraries open that way. */
+export function inheritable(): number[] {
+  const found: number[] = []
+  for (const name of readdirSync('/proc/self/fd')) {
+    const fd = Number(name)
+    if (fd <= 2) continue
+    try {
+      const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1]
+      if (flags !== undefined && (Number.parseInt(flags, 8) & closeOnExec) === 0) found.push(fd)
+    } catch (error) {
+      // The one that listed the folder is closed by now.
+      if (errnoOf(error) !== 'ENOENT') throw error
+    }
+  }
+  return found.sort((a, b) => a - b)
+}
+
+/**
+ * Starts a program that gets none of our open files (the embedded store's among them: a guest that breaks out of its
+ * QEMU must not find it there), none of our secrets, and makes files for our user only. Node can't close a descriptor
+ * in a child, so /dev/null is put in its place.
+ */
+function start(
+  file: string,
+  args: readonly string[],
+  stdio: readonly ('pipe' | 'ignore' | number)[],
+  options: Pick<SpawnOptions, 'cwd' | 'detached'> = {},
+): ChildProcess {
+  const leaking = inheritable()
+  const all: ('pipe' | 'ignore' | number)[] = [...stdio]
+  const nothing = leaking.length > 0 ? openSync('/dev/null', 'r+') : undefined
+  const mask = process.umask(0o077)
+  try {
+    for (const fd of leaking) {
+      while (all.length < fd) all.push('ignore')
+      all[fd] = nothing!
+    }
+    return spawn(file, args, { ...options, stdio: all, env: environment() })
+  } finally {
+    process.umask(mask)
+    if (nothing !== undefined) closeSync(nothing)
+  }
+}
+
 function missing(file: string, cause: unknown): PlasmaError {
   return errnoOf(cause) === 'ENOENT'
     ? new PlasmaError('CommandMissing', `${file} is not installed or not on PATH`, {
         hint: `install ${file}`,
         cause,
       })
-    : new PlasmaError('CommandFailed', `${file} cannot be run: ${(cause as Error).message}`, { cause })
+    : new PlasmaError('CommandFailed', `${file} cannot be run: ${messageOf(cause)}`, { cause })
 }
 
 function failed(file: string, code: number | null, signal: string | null, stderr: string): PlasmaError {
   const how = signal === null ? `exit code ${code}` : `signal ${signal}`
   return new PlasmaError('CommandFailed', `${file} failed with ${how}: ${stderr.trim() || 'no message'}`)
+}
+
+/** @throws PlasmaError where it can't even be tried: Node throws some errors of fork and exec, and emits others. */
+function startPiped(file: string, args: readonly string[]): ChildProcessWithoutNullStreams {
+  try {
+    return start(file, args, ['pipe', 'pipe', 'pipe']) as ChildProcessWithoutNullStreams
+  } catch (error) {
+    throw missing(file, error)
+  }
 }
 
 /**
@@ -58,10 +137,10 @@ function failed(file: string, code: number | null, signal: string | null, stderr
  *   the signal's reason where it was aborted. The child is dead by then.
  */
 export function run(file: string, args: readonly string[], options: RunOptions = {}): Promise<Output> {
-  const { signal, timeoutMs = 60_000, maxBuffer = 1 << 20, input, env, onStdout } = options
+  const { signal, timeoutMs = 60_000, maxBuffer = 1 << 20, input, onStdout } = options
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason)
-    const child = spawn(file, args, { stdio: 'pipe', ...(env ? { env: { ...env } } : {}) })
+    const child = startPiped(file, args)
     const stdout = tailOf(maxBuffer)
     const stderr = tailOf(maxBuffer)
     let why: unknown
@@ -132,7 +211,12 @@ export function spawnDetached(
 ): Promise<Detached> {
   return new Promise((resolve, reject) => {
     const { output, cwd = '/' } = options
-    const child = spawn(file, args, { detached: true, stdio: ['ignore', output, output], cwd })
+    let child: ChildProcess
+    try {
+      child = start(file, args, ['ignore', output, output], { detached: true, cwd })
+    } catch (error) {
+      return reject(missing(file, error))
+    }
     const exited = ending(child)
     child.once('error', (error) => reject(missing(file, error)))
     child.once('spawn', () => {
