@@ -31,6 +31,7 @@ export interface HostProcessesOptions {
 }
 
 const outputBytes = 2048
+const longestWaitMs = 500
 
 type Launched = Awaited<ReturnType<Processes['launch']>>
 
@@ -44,6 +45,8 @@ export class HostProcesses implements Processes {
   readonly #listeners = new Set<(exit: ProcessExit) => void>()
   readonly #launching = new Set<string>()
   readonly #entering = new Map<string, Promise<unknown>>()
+  /** Children whose end has not been told yet. */
+  readonly #children = new Map<number, { readonly identity: ProcessIdentity; readonly told: Promise<void> }>()
   #known: KnownProcesses = new Map()
 
   constructor(options: HostProcessesOptions) {
@@ -54,16 +57,32 @@ export class HostProcesses implements Processes {
     this.bootId = this.#proc.bootId()
   }
 
-  /** An ending QEMU that nobody has seen before is waited for, half a second at most. */
+  /**
+   * An ending QEMU that nobody has seen before is waited for, and so is the news of how an ended child ended, so that
+   * whoever finds a child absent knows why: half a second each at most.
+   */
   async scan(): Promise<Scan> {
     const { clock } = this.#options
     const start = clock.elapsed()
     for (;;) {
       const { passing, ...scan } = scanProcesses(this.#proc, this.bootId, this.#known)
       this.#known = new Map(scan.processes.map((found) => [found.pid, found]))
-      if (passing !== true || clock.elapsed() - start >= 500) return scan
-      await sleep(clock, 10)
+      if (passing === true && clock.elapsed() - start < longestWaitMs) await sleep(clock, 10)
+      else {
+        await this.#endsTold(new Set(this.#known.keys()))
+        return scan
+      }
     }
+  }
+
+  async #endsTold(living: ReadonlySet<number>): Promise<void> {
+    const ended = [...this.#children].filter(([pid]) => !living.has(pid))
+    const news = ended.filter(([, { identity }]) => this.inspect(identity) === 'gone')
+    if (news.length === 0) return
+    await Promise.race([
+      Promise.all(news.map(([, { told }]) => told)),
+      sleep(this.#options.clock, longestWaitMs),
+    ])
   }
 
   inspect(identity: ProcessIdentity): 'alive' | 'stopped' | 'gone' | 'unknown' {
@@ -198,7 +217,9 @@ export class HostProcesses implements Processes {
     const stat = this.#proc.stat(child.pid)
     if (stat.state !== 'present' || hasEnded(stat.value)) throw await deadAtOnce(child, lastWords)
     const identity = { pid: child.pid, startTime: stat.value.startTime, bootId: this.bootId }
-    void child.exited.then((how) => this.#reportExit({ uid, identity, ...how }, lastWords))
+    const told = child.exited.then((how) => this.#reportExit({ uid, identity, ...how }, lastWords))
+    this.#children.set(child.pid, { identity, told })
+    void told.finally(() => this.#children.delete(child.pid))
     return identity
   }
 

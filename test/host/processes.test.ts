@@ -191,6 +191,21 @@ describe('with a real QEMU', () => {
   })
 })
 
+test('a scan that misses an ended child comes after the news of how it ended', async () => {
+  host = hostWith({ qemuBinary: standIn('8.0.0', 'exec sleep 60 # $@') })
+  const identity = await launch()
+  let told = false
+  host.onExit(() => {
+    told = true
+  })
+  process.kill(identity.pid, 'SIGKILL')
+  // Without a turn of the event loop: dead, and nobody can have heard of it yet.
+  while (host.inspect(identity) !== 'gone');
+  expect(told).toBe(false)
+  expect((await host.scan()).processes.some(({ pid }) => pid === identity.pid)).toBe(false)
+  expect(told).toBe(true)
+})
+
 describe('before the fork', () => {
   test('a stopped QEMU of this uid refuses the launch: it is not absent', async () => {
     const other = sleeper(uid)
