@@ -10,13 +10,14 @@ import { type VmPaths, vmPaths } from '../../src/host/paths.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { errnoOf, messageOf } from '../../src/lib/errors.ts'
 import type { VirtualMachine } from '../../src/resources/vm.ts'
-import { type Qemu, qemusOf } from './proc.ts'
+import { doubles, type Qemu, qemusOf } from './proc.ts'
 
 export const program = resolve('bin/plasmavmc')
 export const machinesPath = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
 /** Generous: it only ends a test that would never end. */
 export const deadlineMs = 60_000
 const pollMs = 20
+const guardMs = 100
 
 export interface Ran {
   readonly code: number
@@ -43,9 +44,13 @@ export class Lab {
   readonly #own = new Set<ChildProcess>()
   #server: ChildProcess | undefined
   #client: Client | undefined
+  /** What two QEMUs of one machine looked like, wherever in a test they were seen. */
+  readonly seenTwice: string[] = []
+  readonly #guard: NodeJS.Timeout
 
   private constructor(port: number) {
     this.#port = port
+    this.#guard = setInterval(() => this.guard(), guardMs)
   }
 
   /** A lab whose server runs. */
@@ -214,6 +219,13 @@ export class Lab {
     return qemusOf((argv) => (uid === undefined ? ours(argv) : argv.includes(uid)))
   }
 
+  /** Notes machines that have two QEMUs right now; `close` fails if there ever was one. */
+  guard(): void {
+    for (const twice of doubles((argv) => argv.some((word) => word.includes(`${this.dir}/`)))) {
+      this.seenTwice.push(twice.map(({ pid, argv }) => `${pid}: ${argv.join(' ')}`).join('\n'))
+    }
+  }
+
   paths(uid: string): VmPaths {
     return vmPaths(this.runDir, uid)
   }
@@ -254,13 +266,18 @@ export class Lab {
     for (const file of ['vmlinuz', 'initrd.img']) copyFileSync(join('.cache/guest', file), join(images, file))
   }
 
-  /** Ends the server, every QEMU of the lab and whatever it spawned, and removes the folder. */
+  /**
+   * Ends the server, every QEMU of the lab and whatever it spawned, and removes the folder.
+   * @throws Error where a machine ever had two QEMUs
+   */
   async close(): Promise<void> {
     await this.end()
+    clearInterval(this.#guard)
     for (const child of this.#own) child.kill('SIGKILL')
     for (const { pid } of this.qemus()) process.kill(pid, 'SIGKILL')
     await this.until('every QEMU of the lab has ended', () => this.qemus().length === 0)
     rmSync(this.dir, { recursive: true, force: true, maxRetries: 5 })
+    if (this.seenTwice[0] !== undefined) throw new Error(`two QEMUs of one machine:\n${this.seenTwice[0]}`)
   }
 
   #failure(what: string, error: unknown, seen = ''): Error {
