@@ -28,8 +28,9 @@ function fakeHost(qemus: readonly QemuProcess[], onPowerdown: (uid: string) => v
   }
   const machines: Machines = {
     status: async () => ({ state: 'answered', status: 'running', running: true }),
-    execute: async (uid, command) => {
+    execute: async (uid, command, ..._call) => {
       if (command === 'system_powerdown') onPowerdown(uid)
+      return {} as never
     },
     onChange: listen,
     forget: () => {},

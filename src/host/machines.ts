@@ -1,10 +1,10 @@
 import type { Clock } from '../lib/clock.ts'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
-import { parseStatus } from '../qmp/commands.ts'
+import type { CallOf, CommandName, ResultOf } from '../qmp/commands.ts'
 import { connectQmp } from '../qmp/connect.ts'
 import { Interrupted, QmpTimeout } from '../qmp/errors.ts'
-import type { QmpSession } from '../qmp/session.ts'
+import type { ExecuteOptions, QmpSession } from '../qmp/session.ts'
 import { vmPaths } from './paths.ts'
 import type { MachineAnswer, MachineChange, Machines } from './ports.ts'
 
@@ -38,13 +38,18 @@ export class QmpMachines implements Machines {
     return query
   }
 
-  async execute(uid: string, command: string, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
+  async execute<N extends CommandName>(
+    uid: string,
+    command: N,
+    ...call: CallOf<N, ExecuteOptions>
+  ): Promise<ResultOf<N>> {
     const session = await this.#session(uid)
     try {
-      return await session.execute(command, args)
+      return await session.execute(command, ...call)
     } catch (error) {
-      // QEMU may close before it has answered quit: it was obeyed all the same.
-      if (command === 'quit' && error instanceof Interrupted) return undefined
+      // QEMU may close before it has answered quit: it was obeyed all the same. `Closed` means that nothing was sent.
+      if (command === 'quit' && error instanceof Interrupted && error.code === 'Interrupted')
+        return {} as ResultOf<N>
       throw error
     }
   }
@@ -72,7 +77,7 @@ export class QmpMachines implements Machines {
       const session = await this.#session(uid)
       const timeoutMs = this.#options.statusTimeoutMs ?? 3_000
       const answer = await session.execute('query-status', undefined, { timeoutMs })
-      return { state: 'answered', ...parseStatus(answer) }
+      return { state: 'answered', ...answer }
     } catch (error) {
       return { state: 'unreachable', why: whyOf(error), message: messageOf(error) }
     }

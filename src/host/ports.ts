@@ -1,3 +1,5 @@
+import type { CallOf, CommandName, ResultOf } from '../qmp/commands.ts'
+import type { ExecuteOptions } from '../qmp/session.ts'
 import type { QmpEvent, StatusInfo } from '../qmp/types.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 
@@ -109,8 +111,12 @@ export type MachineChange = { readonly uid: string } & (
 export interface Machines {
   /** Asks query-status; connects first where needed. Never rejects. */
   status(uid: string, signal?: AbortSignal): Promise<MachineAnswer>
-  /** @throws QmpError family */
-  execute(uid: string, command: string, args?: Readonly<Record<string, unknown>>): Promise<unknown>
+  /** As `QmpSession.execute`; connects first where needed. @throws QmpError family */
+  execute<N extends CommandName>(
+    uid: string,
+    command: N,
+    ...call: CallOf<N, ExecuteOptions>
+  ): Promise<ResultOf<N>>
   onChange(listener: (change: MachineChange) => void): () => void
   /** Closes the session of a uid, if any. */
   forget(uid: string): void
