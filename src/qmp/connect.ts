@@ -12,10 +12,13 @@ export interface ConnectOptions {
   readonly waitMs: number
   /** For the greeting after that, ms. */
   readonly handshakeMs: number
+  /** Gives up, at whatever point. */
+  readonly signal?: AbortSignal | undefined
 }
 
 const pollMs = 2
 
+/** A connection to a Unix socket is there or refused at once: it needs no deadline of its own. */
 function dial(path: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect(path)
@@ -27,14 +30,16 @@ function dial(path: string): Promise<Socket> {
   })
 }
 
-/** Resolves at the first change in the folder, or after `ms` where nothing is told. */
-function changeOrPause(folder: string, ms: number, clock: Clock): Promise<void> {
+/** Resolves at the first change in the folder, at an abort, or after `ms` where nothing is told. */
+function changeOrPause(folder: string, ms: number, clock: Clock, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const finish = () => {
       cancel()
       watcher?.close()
+      signal?.removeEventListener('abort', finish)
       resolve()
     }
+    signal?.addEventListener('abort', finish, { once: true })
     const cancel = clock.after(ms, finish)
     let watcher: ReturnType<typeof watch> | undefined
     try {
@@ -46,29 +51,34 @@ function changeOrPause(folder: string, ms: number, clock: Clock): Promise<void> 
   })
 }
 
+/** Why nobody could be reached yet. EAGAIN: more clients wait to be accepted than the socket lets wait. */
+const reasons: Readonly<Record<string, readonly [code: string, what: string]>> = {
+  ENOENT: ['no-socket', 'there is no QMP socket'],
+  ECONNREFUSED: ['refused', 'nothing listens on the QMP socket'],
+  EAGAIN: ['busy', 'nobody accepts connections on the QMP socket'],
+}
+
 /**
  * Connects to a QMP socket and negotiates, waiting for QEMU to listen where that is asked for.
- * @throws ConnectError whose code is `no-socket` or `refused`; HandshakeError, QmpTimeout, Interrupted
+ * @throws ConnectError whose code is `no-socket`, `refused` or `busy`; what `QmpSession.open` throws; the signal's reason
  */
 export async function connectQmp(path: string, options: ConnectOptions): Promise<QmpSession> {
-  const { clock, waitMs, handshakeMs } = options
+  const { clock, waitMs, handshakeMs, signal } = options
   const deadline = clock.elapsed() + waitMs
   for (;;) {
+    signal?.throwIfAborted()
     try {
-      return await QmpSession.open(await dial(path), { clock, deadlineMs: handshakeMs })
+      return await QmpSession.open(await dial(path), { clock, deadlineMs: handshakeMs, signal })
     } catch (error) {
-      const code = errnoOf(error)
-      const missing = code === 'ENOENT'
-      if (!missing && code !== 'ECONNREFUSED') throw error
-      if (clock.elapsed() >= deadline) {
-        const what = missing ? 'there is no QMP socket' : 'nothing listens on the QMP socket'
-        throw new ConnectError(missing ? 'no-socket' : 'refused', `${what} ${path}: ${messageOf(error)}`, {
-          cause: error,
-        })
-      }
+      const reason = reasons[errnoOf(error) ?? '']
+      if (!reason) throw error
+      const [code, what] = reason
+      if (clock.elapsed() >= deadline)
+        throw new ConnectError(code, `${what} ${path}: ${messageOf(error)}`, { cause: error })
       // bind(2) makes the file, listen(2) comes a moment later without a sign: then only trying again helps.
-      if (missing) await changeOrPause(dirname(path), Math.min(20, deadline - clock.elapsed()), clock)
-      else await sleep(clock, pollMs)
+      if (code === 'no-socket')
+        await changeOrPause(dirname(path), Math.min(20, deadline - clock.elapsed()), clock, signal)
+      else await sleep(clock, pollMs, signal)
     }
   }
 }
