@@ -23,6 +23,10 @@ export interface QmpMachinesOptions {
 export class QmpMachines implements Machines {
   readonly #options: QmpMachinesOptions
   readonly #sessions = new Map<string, Promise<QmpSession>>()
+  /** Ends a connect under way. */
+  readonly #connecting = new Map<string, AbortController>()
+  /** Machines that were reached since their launch: their socket is there, or they are dying; neither is waited for. */
+  readonly #met = new Set<string>()
   readonly #queries = new Map<string, Promise<MachineAnswer>>()
   readonly #listeners = new Set<(change: MachineChange) => void>()
 
@@ -62,6 +66,8 @@ export class QmpMachines implements Machines {
   forget(uid: string): void {
     const session = this.#sessions.get(uid)
     this.#sessions.delete(uid)
+    this.#met.delete(uid)
+    this.#connecting.get(uid)?.abort(new Interrupted('Interrupted', 'the machine was given up'))
     session?.then(
       (open) => open.close(),
       () => {},
@@ -86,8 +92,16 @@ export class QmpMachines implements Machines {
   #session(uid: string): Promise<QmpSession> {
     const known = this.#sessions.get(uid)
     if (known) return known
-    const { runDir, clock, waitMs = 1_000, handshakeMs = 3_000 } = this.#options
-    const opening = connectQmp(vmPaths(runDir, uid).qmp, { clock, waitMs, handshakeMs })
+    const { runDir, clock, handshakeMs = 3_000 } = this.#options
+    const waitMs = this.#met.has(uid) ? 0 : (this.#options.waitMs ?? 1_000)
+    const giveUp = new AbortController()
+    const { signal } = giveUp
+    const opening = connectQmp(vmPaths(runDir, uid).qmp, { clock, waitMs, handshakeMs, signal }).finally(
+      () => {
+        if (this.#connecting.get(uid) === giveUp) this.#connecting.delete(uid)
+      },
+    )
+    this.#connecting.set(uid, giveUp)
     this.#sessions.set(uid, opening)
     opening.then(
       (session) => this.#opened(uid, opening, session),
@@ -97,6 +111,7 @@ export class QmpMachines implements Machines {
   }
 
   #opened(uid: string, opening: Promise<QmpSession>, session: QmpSession): void {
+    if (this.#sessions.get(uid) === opening) this.#met.add(uid)
     session.onEvent((event) => this.#tell({ uid, type: 'event', event }))
     void session.closed.then(() => {
       if (this.#dropped(uid, opening)) this.#tell({ uid, type: 'closed' })
