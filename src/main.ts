@@ -3,10 +3,14 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { systemClock } from './lib/clock.ts'
 
-// Compiled code is kept between runs: half of what a short command costs is compiling.
-enableCompileCache()
+// From src/main.ts as from .cache/bundle/main.js, which scripts/bundle.ts makes.
+const here = dirname(fileURLToPath(import.meta.url))
+const root = here.endsWith(join('.cache', 'bundle')) ? dirname(dirname(here)) : dirname(here)
 
-const root = dirname(dirname(fileURLToPath(import.meta.url)))
+// Compiled code is kept between runs: half of what a short command costs is compiling. In a folder of the checkout:
+// whoever could write to a shared one could make us run what they like.
+enableCompileCache(join(root, '.cache', 'compiled'))
+
 const stopping = new AbortController()
 
 /** The first signal asks everything to end in order; a second one ends the process at once. */

@@ -1,4 +1,5 @@
-import { appendFile, mkdir } from 'node:fs/promises'
+import { appendFile } from 'node:fs/promises'
+import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
 import { auditLine } from './auth/audit.ts'
 import { authenticate } from './auth/authenticate.ts'
@@ -9,12 +10,13 @@ import type { Config } from './config.ts'
 import { checkRunDir } from './host/paths.ts'
 import { systemClock } from './lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
+import { ensureFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
 import { apiVersionOf } from './resources/define.ts'
 import { kinds, Namespace } from './resources/kinds.ts'
 import { ensurePki } from './server/pki.ts'
 import { createServer } from './server/server.ts'
-import { isReason } from './store/errors.ts'
+import { ApiError, isReason } from './store/errors.ts'
 import type { Kv } from './store/kv.ts'
 import { KvObjects } from './store/kv-objects.ts'
 import { openLmdb } from './store/lmdb.ts'
@@ -31,54 +33,67 @@ export interface ServeIo {
 
 /** Longest wait for what is under way when the server is told to stop. QEMUs are not part of it. */
 const stopDeadlineMs = 5_000
+/** After this long the start is over and compiled code is kept for the next one. */
+const flushCompiledMs = 3_000
 
 /**
- * Runs a server until the signal is aborted: store, then agent, then API; stopped in reverse. Machines live on.
+ * Runs a server until the signal is aborted: store, then API, then agent; stopped together. Machines live on.
  * @throws PlasmaError where it can't start: a used folder or port, an unusable run directory, a broken PKI
  */
 export async function serve(config: Config, io: ServeIo): Promise<void> {
   const log = jsonLog(config.logLevel)
   const { dataDir, runDir } = config
   checkRunDir(runDir)
-  await makeFolder(dataDir, '--data-dir')
-  await makeFolder(runDir, '--run-dir')
+  await ensureFolder(dataDir, '--data-dir')
+  await ensureFolder(runDir, '--run-dir')
   const kv = await openStore(config, log)
   const stopping = new AbortController()
   const onAbort = () => stopping.abort(io.signal.reason)
   io.signal.addEventListener('abort', onAbort, { once: true })
   if (io.signal.aborted) onAbort()
+  let agent: Agent | undefined
+  let server: Awaited<ReturnType<typeof startApi>> | undefined
+  let cancelFlush = () => {}
   try {
     const objects = new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
     await ensureNamespace(objects, 'default')
-    const agent = await startAgent(config, objects, log, stopping.signal)
-    const server = await startApi(config, objects, agent, log)
+    // Before the agent: where the port is taken, no machine is touched.
+    server = await startApi(
+      config,
+      objects,
+      lateAgent(() => agent),
+      log,
+    )
+    agent = await startAgent(config, objects, log, stopping.signal)
     io.stdout.write(`plasmavmc ${version} serves on https://${addressOf(config)} (data in ${dataDir})\n`)
-    try {
-      await untilAborted(stopping.signal, agent.ended)
-    } finally {
-      stopping.abort()
-      await withinDeadline(Promise.allSettled([server.close(), agent.stopped]), log)
-    }
+    // Written at exit otherwise, which a server that is killed never sees.
+    cancelFlush = systemClock.after(flushCompiledMs, flushCompileCache)
+    await untilAborted(stopping.signal, agent.ended)
   } finally {
+    cancelFlush()
+    stopping.abort()
+    await withinDeadline(Promise.allSettled([server?.close(), agent?.stopped]), log)
     io.signal.removeEventListener('abort', onAbort)
     await kv.close()
   }
 }
 
-function addressOf({ listen }: Config): string {
-  return `${listen.host.includes(':') ? `[${listen.host}]` : listen.host}:${listen.port}`
+/** What the API asks of the agent, which starts after it. */
+function lateAgent(agent: () => Agent | undefined): Pick<Agent, 'ready' | 'consoleOf' | 'logOf'> {
+  const started = () => {
+    const one = agent()
+    if (one) return one
+    throw new ApiError('ServiceUnavailable', 'the server is still starting', { retryAfterSeconds: 1 })
+  }
+  return {
+    ready: () => agent()?.ready() ?? [{ name: 'agent', ok: false, message: 'still starting' }],
+    consoleOf: async (ref) => started().consoleOf(ref),
+    logOf: async (ref, bytes) => started().logOf(ref, bytes),
+  }
 }
 
-async function makeFolder(path: string, flag: string): Promise<void> {
-  try {
-    await mkdir(path, { recursive: true, mode: 0o700 })
-  } catch (error) {
-    const hint = `choose another with ${flag}, or make it writable for this user`
-    throw new PlasmaError('FolderUnusable', `${path} can't be made: ${messageOf(error)}`, {
-      hint,
-      cause: error,
-    })
-  }
+function addressOf({ listen }: Config): string {
+  return `${listen.host.includes(':') ? `[${listen.host}]` : listen.host}:${listen.port}`
 }
 
 function openStore(config: Config, log: Log): Promise<Kv> {
@@ -95,7 +110,7 @@ async function ensureNamespace(objects: ObjectStore, name: string): Promise<void
   }
 }
 
-async function startApi(config: Config, objects: KvObjects, agent: Agent, log: Log) {
+async function startApi(config: Config, objects: KvObjects, agent: ReturnType<typeof lateAgent>, log: Log) {
   const { dataDir, listen, hostName } = config
   const pki = await ensurePki(join(dataDir, 'pki'), {
     names: [hostName, listen.host],
@@ -138,12 +153,19 @@ async function startApi(config: Config, objects: KvObjects, agent: Agent, log: L
 
 function listenError(config: Config, error: unknown): PlasmaError {
   const address = addressOf(config)
-  if (errnoOf(error) === 'EADDRINUSE') {
+  const code = errnoOf(error) ?? ''
+  if (code === 'EADDRINUSE') {
     const hint = 'another server may run already; choose another address with --listen'
-    return new PlasmaError('PortTaken', `${address} is in use`, { hint, cause: error })
+    return new PlasmaError('PortTaken', `--listen: ${address} is in use`, { hint, cause: error })
   }
-  return new PlasmaError('ListenFailed', `can't listen on ${address}: ${messageOf(error)}`, {
-    hint: 'see --listen',
+  const words: Readonly<Record<string, string>> = {
+    EACCES: 'ports below 1024 need root',
+    EADDRNOTAVAIL: 'this machine has no such address',
+    ENOTFOUND: 'the host name is not known',
+    EAI_AGAIN: 'the host name could not be looked up',
+  }
+  return new PlasmaError('ListenFailed', `--listen: ${address}: ${words[code] ?? messageOf(error)}`, {
+    hint: 'such as --listen 127.0.0.1:7443',
     cause: error,
   })
 }
