@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { isAbsolute, resolve } from 'node:path'
-import { parse } from 'yaml'
+import { parse, YAMLParseError } from 'yaml'
 import { z } from 'zod'
 import { defaultAddress, defaultDataDir, defaultRunDir } from './lib/dirs.ts'
-import { messageOf, PlasmaError } from './lib/errors.ts'
+import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
 
 export const roles = ['api', 'controller', 'agent'] as const
 export type Role = (typeof roles)[number]
@@ -34,10 +34,16 @@ const schema = z.strictObject({
     .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, 'must be lower-case letters, digits, dots and -')
     .max(253)
     .describe('Name of this Host.'),
-  store: z.enum(['lmdb', 'memory']).describe('Where objects are kept; memory forgets them at the end.'),
+  store: z
+    .enum(['lmdb', 'memory'], 'must be lmdb or memory')
+    .describe('Where objects are kept; memory forgets them at the end.'),
   roles: roleList.describe('Which parts run.'),
-  logLevel: z.enum(['debug', 'info', 'warn', 'error']).describe('Least level that is logged.'),
-  accelerator: z.enum(['auto', 'kvm', 'tcg']).describe('auto: KVM where guests really run under it.'),
+  logLevel: z
+    .enum(['debug', 'info', 'warn', 'error'], 'must be debug, info, warn or error')
+    .describe('Least level that is logged.'),
+  accelerator: z
+    .enum(['auto', 'kvm', 'tcg'], 'must be auto, kvm or tcg')
+    .describe('auto: KVM where guests really run under it.'),
   qemu: z.string().min(1).describe('QEMU binary.'),
 })
 
@@ -55,6 +61,14 @@ export const flagOf = (name: string): string => `--${words(name)}`
 export const variableOf = (name: string): string =>
   `PLASMAVMC_${words(name).replaceAll('-', '_').toUpperCase()}`
 
+function whyUnreadable(error: unknown): string {
+  if (errnoOf(error) === 'ENOENT') return 'does not exist'
+  if (!(error instanceof YAMLParseError)) return messageOf(error)
+  const [at] = error.linePos ?? []
+  const text = error.message.split(/ at line \d+/)[0] ?? ''
+  return at ? `line ${at.line}, column ${at.col}: ${text}` : text
+}
+
 function fromFile(path: string): Readonly<Record<string, unknown>> {
   const problem = (why: string, cause?: unknown) =>
     new PlasmaError('BadConfig', `configuration file ${path}: ${why}`, {
@@ -65,7 +79,7 @@ function fromFile(path: string): Readonly<Record<string, unknown>> {
   try {
     value = parse(readFileSync(path, 'utf8')) ?? {}
   } catch (error) {
-    throw problem(messageOf(error).split('\n')[0] ?? '', error)
+    throw problem(whyUnreadable(error), error)
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw problem('is no YAML mapping')
   const stranger = Object.keys(value).find((key) => !settings.includes(key as Setting))

@@ -93,8 +93,10 @@ export async function startAgent(
     if (!vm || (orphans > 0 && vm.status === undefined)) hostQueue.add(hostName)
   })
   const facts = async () => {
-    const { cpus, memoryBytes, qemuVersion = 'missing' } = await hostFacts(qemu)
-    return { cpus, memory: formatQuantity(memoryBytes), accelerator, qemuVersion, agentVersion: version }
+    const { cpus, memoryBytes, qemuVersion = 'none', qemuProblem } = await hostFacts(qemu)
+    const memory = formatQuantity(memoryBytes)
+    const known = { cpus, memory, accelerator, qemuVersion, agentVersion: version }
+    return qemuProblem === undefined ? known : { ...known, qemuProblem }
   }
   const hostLoop = runController(
     {

@@ -1,7 +1,7 @@
 import { access, constants, stat } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { delimiter, isAbsolute, join } from 'node:path'
-import { PlasmaError } from '../lib/errors.ts'
+import { messageOf, PlasmaError } from '../lib/errors.ts'
 import { run } from './exec.ts'
 import { Procfs } from './procfs.ts'
 
@@ -97,6 +97,7 @@ export async function hostFacts(qemu: QemuBinary, proc = new Procfs()): Promise<
   try {
     return { ...facts, qemuVersion: (await qemu.find()).version }
   } catch (error) {
-    return { ...facts, qemuProblem: (error as Error).message }
+    const hint = error instanceof PlasmaError && error.hint ? `; ${error.hint}` : ''
+    return { ...facts, qemuProblem: `${messageOf(error)}${hint}` }
   }
 }

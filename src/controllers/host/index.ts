@@ -3,7 +3,7 @@ import type { LaunchRecord, Processes, QemuProcess } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { rfc3339 } from '../../lib/clock.ts'
 import type { Log } from '../../lib/log.ts'
-import { setConditions } from '../../resources/conditions.ts'
+import { type ConditionFact, setConditions } from '../../resources/conditions.ts'
 import { apiVersionOf } from '../../resources/define.ts'
 import { Host } from '../../resources/kinds.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
@@ -17,6 +17,8 @@ export interface HostFacts {
   readonly accelerator: string
   readonly qemuVersion: string
   readonly agentVersion: string
+  /** Why no machine can be started here: QEMU is missing or too old. */
+  readonly qemuProblem?: string
 }
 
 export interface HostControllerDeps {
@@ -48,11 +50,14 @@ export function orphansOf(
  */
 export async function reconcileHost(deps: HostControllerDeps): Promise<number> {
   const host = await ensureHost(deps)
-  const [scan, facts] = await Promise.all([deps.processes.scan(), deps.facts()])
+  const [scan, { qemuProblem, ...facts }] = await Promise.all([deps.processes.scan(), deps.facts()])
   const claimed = new Set(deps.vms.list().map((vm) => vm.metadata.uid ?? ''))
   const found = deps.vms.synced ? orphansOf(scan.processes, deps.runDir, claimed) : []
   const orphans = await Promise.all(found.map((process) => describe(process, deps)))
   const before = host.status
+  const wasReady = before?.conditions.find(({ type }) => type === 'Ready')
+  if (qemuProblem !== undefined && wasReady?.message !== qemuProblem)
+    deps.log.error('no machine can be started here', { why: qemuProblem })
   for (const orphan of orphans) {
     if (before?.orphans.some((o) => o.uid === orphan.uid)) continue
     deps.log.warn('a QEMU with our mark has no resource', {
@@ -68,7 +73,7 @@ export async function reconcileHost(deps: HostControllerDeps): Promise<number> {
     orphans,
     conditions: setConditions(
       before?.conditions,
-      readiness(scan.incomplete),
+      readiness(scan.incomplete, qemuProblem),
       rfc3339(deps.clock.now()),
       host.metadata.generation ?? 0,
     ),
@@ -78,10 +83,13 @@ export async function reconcileHost(deps: HostControllerDeps): Promise<number> {
   return orphans.length
 }
 
-function readiness(incomplete: string | undefined) {
-  return incomplete === undefined
-    ? [{ type: 'Ready', status: 'True', reason: 'Ready', message: '' } as const]
-    : [{ type: 'Ready', status: 'False', reason: 'ProcessesUnreadable', message: incomplete } as const]
+function readiness(incomplete: string | undefined, qemuProblem: string | undefined): ConditionFact[] {
+  const no = (reason: string, message: string) => [
+    { type: 'Ready', status: 'False', reason, message } as const,
+  ]
+  if (incomplete !== undefined) return no('ProcessesUnreadable', incomplete)
+  if (qemuProblem !== undefined) return no('QemuUnusable', qemuProblem)
+  return [{ type: 'Ready', status: 'True', reason: 'Ready', message: '' }]
 }
 
 async function ensureHost(deps: HostControllerDeps): Promise<Host> {
