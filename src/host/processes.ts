@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, realpathSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { type Clock, rfc3339, sleep } from '../lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
@@ -8,13 +8,14 @@ import { type Detached, spawnDetached } from './exec.ts'
 import { firmwareCodeFor } from './firmware.ts'
 import { checkForwardedPorts } from './forwarded-ports.ts'
 import { QemuBinary } from './host-facts.ts'
+import { holdLaunch, refuseListeners } from './launch-lock.ts'
 import { manifestOf, readLaunchRecord, writeLaunchRecord } from './launch-record.ts'
 import { vmPaths } from './paths.ts'
 import type { LaunchRecord, LaunchRequest, ProcessExit, Processes, ProcessIdentity, Scan } from './ports.ts'
 import { hasEnded, Procfs } from './procfs.ts'
 import { checkUid, qemuArgs, specHash, uidOf } from './qemu-args.ts'
 import { prepareRunFolder, tailOfFile } from './run-folder.ts'
-import { identityOf, type KnownProcesses, scanProcesses } from './scan.ts'
+import { isOurQemu, type KnownProcesses, scanProcesses } from './scan.ts'
 import { ensureTaps, removeTaps } from './taps.ts'
 
 export interface HostProcessesOptions {
@@ -58,7 +59,7 @@ export class HostProcesses implements Processes {
   }
 
   /**
-   * An ending QEMU that nobody has seen before is waited for, and so is the news of how an ended child ended, so that
+   * A QEMU that is starting or ending and that nobody has seen before is waited for, and so is the news of how an ended child ended, so that
    * whoever finds a child absent knows why: half a second each at most.
    */
   async scan(): Promise<Scan> {
@@ -70,7 +71,7 @@ export class HostProcesses implements Processes {
       if (passing === true && clock.elapsed() - start < longestWaitMs) await sleep(clock, 10)
       else {
         await this.#endsTold(new Set(this.#known.keys()))
-        return scan
+        return this.#withOurRunDir(scan)
       }
     }
   }
@@ -85,6 +86,29 @@ export class HostProcesses implements Processes {
     ])
   }
 
+  /** QEMUs that were started under another name of our run directory (a link to it) are ours too. */
+  #withOurRunDir(scan: Scan): Scan {
+    const { runDir } = this.#options
+    const named = (process: Scan['processes'][number]) =>
+      process.runDir !== undefined && this.#isOurRunDir(process.runDir) ? { ...process, runDir } : process
+    return { ...scan, processes: scan.processes.map(named) }
+  }
+
+  /** Command lines name the run directory without links; a path of somebody else's is only compared, never opened. */
+  #isOurRunDir(other: string): boolean {
+    const { runDir } = this.#options
+    return other === runDir || other === this.#realRunDir()
+  }
+
+  #realRunDir(): string {
+    const { runDir } = this.#options
+    try {
+      return realpathSync(runDir)
+    } catch {
+      return runDir
+    }
+  }
+
   inspect(identity: ProcessIdentity): 'alive' | 'stopped' | 'gone' | 'unknown' {
     if (identity.bootId !== this.bootId) return 'gone'
     const stat = this.#proc.stat(identity.pid)
@@ -94,6 +118,13 @@ export class HostProcesses implements Processes {
     return stat.value.state === 'T' || stat.value.state === 't' ? 'stopped' : 'alive'
   }
 
+  /**
+   * Node has no pidfd: a process that ends, is reaped by its parent and whose pid is given out again between the last
+   * read below and kill(2) would get the signal. Both are system calls in a row, with no turn of the event loop
+   * between them, and a pid comes again only after all others. A child of this process can't be hit at all: it stays
+   * a zombie, its pid taken, until the event loop reaps it. (A descriptor of /proc/PID would not help: it keeps the
+   * old entry readable, not the number.)
+   */
   signal(
     identity: ProcessIdentity,
     uid: string,
@@ -101,11 +132,12 @@ export class HostProcesses implements Processes {
   ): 'sent' | 'gone' | 'not-it' {
     // kill(2) takes 0 and negative numbers for whole groups.
     if (!Number.isSafeInteger(identity.pid) || identity.pid <= 1) return 'not-it'
+    const argv = this.#proc.cmdline(identity.pid)
+    // The start time last: it is what tells a pid that is used again.
     const state = this.inspect(identity)
     if (state === 'gone') return 'gone'
-    const argv = this.#proc.cmdline(identity.pid)
     if (state === 'unknown' || argv.state !== 'present') return 'not-it'
-    if (uid === '' || identityOf(argv.value).uid !== uid.toLowerCase()) return 'not-it'
+    if (!isOurQemu(argv.value, uid, (dir) => this.#isOurRunDir(dir))) return 'not-it'
     try {
       process.kill(identity.pid, signal)
       return 'sent'
@@ -121,9 +153,12 @@ export class HostProcesses implements Processes {
     const uid = uidOf(request.vm)
     if (this.#launching.has(uid)) throw new PlasmaError('AlreadyRunning', `a launch of ${uid} is under way`)
     this.#launching.add(uid)
+    let letGo = () => {}
     try {
+      letGo = await holdLaunch(uid)
       return await this.#launch(uid, request)
     } finally {
+      letGo()
       this.#launching.delete(uid)
     }
   }
@@ -162,7 +197,7 @@ export class HostProcesses implements Processes {
     const { processes, incomplete } = await this.scan()
     const found = processes.find((candidate) => candidate.uid === uid)
     if (found) throw new PlasmaError(code, `process ${found.pid} is a QEMU of ${uid}`)
-    if (incomplete === undefined) return
+    if (incomplete === undefined) return refuseListeners(this.#paths(uid), code)
     throw new PlasmaError(code, `a QEMU of ${uid} may live: ${incomplete}`, {
       hint: 'run PlasmaVMC so that it can read every process in /proc',
     })
@@ -174,9 +209,11 @@ export class HostProcesses implements Processes {
     await this.#refuseIfAlive(uid, 'AlreadyRunning')
     const { path: binary } = await this.#qemu.find()
     const accelerator = spec.accelerator === 'auto' ? this.#options.accelerator : spec.accelerator
-    const args = qemuArgs({ ...request, paths, accelerator, disks: await withFirmware(request) })
     await checkForwardedPorts(spec)
     await prepareRunFolder(this.#options.runDir, paths)
+    const { pidfile } = vmPaths(this.#realRunDir(), uid)
+    const disks = await withFirmware(request)
+    const args = qemuArgs({ ...request, paths: { ...paths, pidfile }, accelerator, disks })
     await ensureTaps(request.vm)
     const record = this.#record(request, accelerator, [binary, ...args])
     // Again, because the checks above took time in which another PlasmaVMC may have started it.

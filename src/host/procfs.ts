@@ -43,13 +43,17 @@ export type Read<T> =
   | { readonly state: 'gone' }
   | { readonly state: 'unreadable'; readonly why: string }
 
-/** Linux' limit of an argument list is 2 MiB by default; more than this is read as unreadable. */
-const longestCmdline = 4 << 20
+/**
+ * Linux takes argument lists of up to 6 MiB (fs/exec.c); a process can pretend to have a longer one (prctl(2),
+ * PR_SET_MM_MAP). It is cut here: a QEMU of ours names itself in its first arguments.
+ */
+const longestCmdline = 8 << 20
+const usualBuffer = 64 << 10
 
 /** A /proc; `root` differs in tests. Synchronous, so that nothing happens between a check and a signal. */
 export class Procfs {
   readonly #root: string
-  #buffer = Buffer.allocUnsafe(64 << 10)
+  #buffer = Buffer.allocUnsafe(usualBuffer)
 
   constructor(root = '/proc') {
     this.#root = root
@@ -95,15 +99,15 @@ export class Procfs {
 
   #readAll(fd: number): string {
     let length = 0
-    for (;;) {
-      if (length === this.#buffer.length) {
-        if (length >= longestCmdline) throw new RangeError(`more than ${longestCmdline} bytes`)
-        this.#buffer = Buffer.concat([this.#buffer], length * 2)
-      }
+    while (length < longestCmdline) {
+      if (length === this.#buffer.length) this.#buffer = Buffer.concat([this.#buffer], length * 2)
       const bytes = readSync(fd, this.#buffer, length, this.#buffer.length - length, null)
-      if (bytes === 0) return this.#buffer.toString('utf8', 0, length)
+      if (bytes === 0) break
       length += bytes
     }
+    const text = this.#buffer.toString('utf8', 0, length)
+    if (this.#buffer.length > 1 << 20) this.#buffer = Buffer.allocUnsafe(usualBuffer)
+    return text
   }
 }
 

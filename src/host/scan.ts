@@ -46,7 +46,21 @@ export function identityOf(argv: readonly string[]): CommandLineIdentity {
   }
 }
 
-type Entry = QemuProcess | { readonly unreadable: string; readonly ending?: true } | undefined
+/**
+ * Whether a command line is that of our QEMU of a machine: it bears our mark, the uid, and this run directory.
+ * `sameDir` compares run directories.
+ */
+export function isOurQemu(
+  argv: readonly string[],
+  uid: string,
+  sameDir: (runDir: string) => boolean,
+): boolean {
+  const found = identityOf(argv)
+  if (uid === '' || found.uid !== uid.toLowerCase() || !looksLikeQemu(argv)) return false
+  return found.launchId !== undefined && found.runDir !== undefined && sameDir(found.runDir)
+}
+
+type Entry = QemuProcess | { readonly unreadable: string; readonly passing?: true } | undefined
 
 /** QEMUs by pid as the scan before saw them. */
 export type KnownProcesses = ReadonlyMap<number, QemuProcess>
@@ -55,7 +69,7 @@ function look(proc: Procfs, pid: number, bootId: string, known: KnownProcesses):
   const argv = proc.cmdline(pid)
   if (argv.state === 'gone') return undefined
   if (argv.state === 'unreadable') return { unreadable: `process ${pid}: ${argv.why}` }
-  if (argv.value.length === 0) return endingQemu(proc, pid, known)
+  if (argv.value.length === 0) return namelessQemu(proc, pid, known)
   if (!looksLikeQemu(argv.value)) return undefined
   const stat = proc.stat(pid)
   if (stat.state === 'gone') return undefined
@@ -66,16 +80,19 @@ function look(proc: Procfs, pid: number, bootId: string, known: KnownProcesses):
 }
 
 /**
- * A QEMU whose main thread has ended while others live shows an empty command line: it still lives, and only a scan
- * before can tell which it is. (Kernel threads have an empty one too.)
+ * A QEMU shows an empty command line while it lives, but only for a moment: at its start, between getting its new
+ * memory and its arguments; at its end, once its memory is gone and its files are still being closed (which a slow
+ * file system can make long), or its main thread has ended while others live. Only a scan before can tell which it
+ * is. (Kernel threads have an empty one too.)
  */
-function endingQemu(proc: Procfs, pid: number, known: KnownProcesses): Entry {
+function namelessQemu(proc: Procfs, pid: number, known: KnownProcesses): Entry {
   const stat = proc.stat(pid)
-  if (stat.state !== 'present' || stat.value.state !== 'Z' || hasEnded(stat.value)) return undefined
+  if (stat.state === 'unreadable') return { unreadable: `process ${pid}: ${stat.why}` }
+  if (stat.state === 'gone' || hasEnded(stat.value)) return undefined
   const before = known.get(pid)
-  if (before?.startTime === stat.value.startTime) return { ...before, state: 'Z' }
+  if (before?.startTime === stat.value.startTime) return { ...before, state: stat.value.state }
   if (!stat.value.comm.startsWith('qemu')) return undefined
-  return { unreadable: `process ${pid} (QEMU) is ending`, ending: true }
+  return { unreadable: `process ${pid} (QEMU) is starting or ending`, passing: true }
 }
 
 /** A scan; `passing` where what made it incomplete ends by itself in a moment. */
@@ -90,7 +107,7 @@ export function scanProcesses(proc: Procfs, bootId: string, known: KnownProcesse
     return { processes: [], incomplete: `processes can't be listed: ${messageOf(error)}` }
   }
   const processes: QemuProcess[] = []
-  const unseen: { readonly unreadable: string; readonly ending?: true }[] = []
+  const unseen: { readonly unreadable: string; readonly passing?: true }[] = []
   // Process 1 always exists: where it is hidden, so are others (hidepid, proc(5)).
   if (!pids.includes(1)) unseen.push({ unreadable: 'processes of other users are hidden (hidepid)' })
   for (const pid of pids) {
@@ -100,5 +117,5 @@ export function scanProcesses(proc: Procfs, bootId: string, known: KnownProcesse
     else processes.push(entry)
   }
   if (unseen[0] === undefined) return { processes }
-  return { processes, incomplete: unseen[0].unreadable, passing: unseen.every((u) => u.ending === true) }
+  return { processes, incomplete: unseen[0].unreadable, passing: unseen.every((u) => u.passing === true) }
 }
