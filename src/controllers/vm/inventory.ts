@@ -1,4 +1,4 @@
-import type { Processes, Scan } from '../../host/ports.ts'
+import type { Processes, QemuProcess, Scan } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 
 /**
@@ -8,6 +8,8 @@ import type { Clock } from '../../lib/clock.ts'
 export class Inventory {
   readonly #processes: Processes
   readonly #clock: Clock
+  /** Of the last scans, so that looking one machine up does not mean going through all. */
+  readonly #byUid = new WeakMap<Scan, ReadonlyMap<string, readonly QemuProcess[]>>()
   #last: { readonly scan: Scan; readonly beganAt: number } | undefined
   #running: { readonly promise: Promise<Scan>; readonly beganAt: number } | undefined
 
@@ -32,5 +34,16 @@ export class Inventory {
     } finally {
       if (this.#running === running) this.#running = undefined
     }
+  }
+
+  /** The QEMUs with a uid, by a scan that began at most `maxAgeMs` ago. */
+  async of(uid: string, maxAgeMs: number): Promise<readonly QemuProcess[]> {
+    const scan = await this.scan(maxAgeMs)
+    let index = this.#byUid.get(scan)
+    if (!index) {
+      index = Map.groupBy(scan.processes, (process) => process.uid)
+      this.#byUid.set(scan, index)
+    }
+    return index.get(uid) ?? []
   }
 }

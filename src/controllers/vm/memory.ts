@@ -1,5 +1,12 @@
 import type { LaunchRecord, ProcessExit, ProcessIdentity } from '../../host/ports.ts'
 
+/** A recorded moment and when this agent first saw it, monotonic; `before` is what the record says had passed. */
+export interface Since {
+  readonly at: string
+  readonly since: number
+  readonly before: number
+}
+
 /** What the agent remembers of one machine between passes. All of it may be lost: it only sharpens what is seen. */
 export interface VmMemory {
   /** The last process proven to be this machine's. */
@@ -14,8 +21,10 @@ export interface VmMemory {
   launching?: boolean
   exit?: ProcessExit
   launchError?: { readonly launchId: string; readonly code: string; readonly message: string }
-  /** The stop under way and when this agent first saw it, monotonic; `before` is what the record says had passed. */
-  stop?: { readonly at: string; readonly since: number; readonly before: number }
+  /** The stop under way. */
+  stop?: Since
+  /** The end of the guest of the launch that still has a process. */
+  ended?: Since
   powerdownAt?: number
   disposed?: boolean
   /** Failed disk preparations in a row under one generation, and when the next may be, monotonic. */

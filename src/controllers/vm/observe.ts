@@ -30,6 +30,8 @@ export interface ObserveDeps {
 
 /** A scan this fresh is good enough to say a machine that was not known to run does not. */
 const scanMaxAgeMs = 250
+/** How late a second QEMU of a machine that is known to run may be noticed. */
+const twinScanMaxAgeMs = 10_000
 const diskRetryBaseMs = 5_000
 const diskRetryCapMs = 60_000
 
@@ -50,27 +52,35 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
     disks,
     ...(diskClaim && { diskClaim }),
     diskRetryInMs: diskRetryIn(vm, disks, memory, deps.clock),
-    stopElapsedMs: stopElapsed(vm, memory, deps.clock),
+    stopElapsedMs: elapsedSince('stop', vm.status?.stop?.at, memory, deps.clock),
+    endedElapsedMs: elapsedSince('ended', endOf(vm), memory, deps.clock),
     specHash: deps.specHash(vm.spec),
     disposed: memory.disposed ?? false,
   }
 }
 
+/** When the guest of the launch that the status tells of ended, where it has. */
+function endOf(vm: VirtualMachine): string | undefined {
+  const { lastExit, process } = vm.status ?? {}
+  return lastExit && lastExit.launchId === process?.launchId ? lastExit.at : undefined
+}
+
 /** Monotonic since first seen; what had passed before this agent's life is taken from the record, never below 0. */
-function stopElapsed(vm: VirtualMachine, memory: VmMemory, clock: Clock): number {
-  const stop = vm.status?.stop
-  if (!stop) {
-    delete memory.stop
+function elapsedSince(
+  what: 'stop' | 'ended',
+  at: string | undefined,
+  memory: VmMemory,
+  clock: Clock,
+): number {
+  if (at === undefined) {
+    delete memory[what]
     return 0
   }
-  if (memory.stop?.at !== stop.at) {
-    memory.stop = {
-      at: stop.at,
-      since: clock.elapsed(),
-      before: Math.max(0, clock.now() - Date.parse(stop.at)),
-    }
-  }
-  return memory.stop.before + clock.elapsed() - memory.stop.since
+  const known = memory[what]
+  if (known?.at === at) return known.before + clock.elapsed() - known.since
+  const before = Math.max(0, clock.now() - Date.parse(at))
+  memory[what] = { at, since: clock.elapsed(), before }
+  return before
 }
 
 /** A failed preparation is tried again with back-off, at once when the spec has changed since. */
@@ -101,7 +111,11 @@ async function observeProcess(
   if (known && memory.process) {
     const state = deps.processes.inspect(known)
     if (state === 'unknown') return { state: 'unknown', why: `/proc of pid ${known.pid} can't be read` }
-    if (state !== 'gone') return alive(uid, memory, state === 'stopped', deps)
+    if (state !== 'gone') {
+      const twins = await twinsOf(uid, known, deps)
+      if (twins.length > 0) return { state: 'duplicate', pids: [known.pid, ...twins] }
+      return alive(uid, memory, state === 'stopped', deps)
+    }
   }
   // Unknown to this life, or gone: only a scan that missed nothing proves that no other process carries the uid.
   const lostOne = memory.process !== undefined
@@ -115,6 +129,14 @@ async function observeProcess(
   if (memory.process) deps.machines.forget(uid)
   delete memory.process
   return { state: 'absent' }
+}
+
+/** Pids of other live QEMUs with the uid of a machine whose process is known: somebody started one by hand. */
+async function twinsOf(uid: string, known: ProcessIdentity, deps: ObserveDeps): Promise<readonly number[]> {
+  const found = await deps.inventory.of(uid, twinScanMaxAgeMs)
+  const others = found.filter(({ pid, startTime }) => pid !== known.pid || startTime !== known.startTime)
+  // The scan may be old; whether each lives is asked now.
+  return others.filter((other) => deps.processes.inspect(other) !== 'gone').map(({ pid }) => pid)
 }
 
 function recordedIdentity(vm: VirtualMachine, bootId: string): ProcessIdentity | undefined {

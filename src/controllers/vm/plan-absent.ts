@@ -75,6 +75,8 @@ function dispose(draft: Draft): void {
 
 function rest(draft: Draft): void {
   const { lastExit } = draft.status
+  // What is meant to be down has no next try; its next start is asked for, and does not wait.
+  delete draft.status.backoff
   const failed =
     lastExit !== undefined && !cleanExits.has(lastExit.reason) && draft.vm.spec.runStrategy !== 'Halted'
   if (failed) draft.phase('Failed', lastExit.reason, lastExit.message)

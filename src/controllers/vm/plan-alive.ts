@@ -18,16 +18,30 @@ const silentRecheckMs = 1_000
 const ioRetryBaseMs = 5_000
 const ioRetryCapMs = 60_000
 
+/** States in which QEMU holds a guest that could go on, which nothing but a request or a back-off ends. */
+const heldByItself: ReadonlySet<RunState> = new Set(['watchdog', 'io-error'])
+
+/** States in which the guest's run is over, though QEMU still holds it. */
+const overStates: ReadonlySet<RunState> = new Set(['shutdown', 'guest-panicked', 'internal-error'])
+
 /** The process lives: make the status tell of it, then stop it, keep it, or bring it to what is wanted. */
 export function planAlive(draft: Draft, alive: Alive): void {
   adopt(draft, alive)
   restartRequired(draft)
   takeRequest(draft, alive)
   const wantDown = draft.deleting || draft.status.power?.desired === 'Down'
-  if (wantDown && !draft.status.stop) startStop(draft, draft.deleting ? 'Deleted' : 'Stop')
+  if (wantDown && !draft.status.stop && !isOver(draft, alive))
+    startStop(draft, draft.deleting ? 'Deleted' : 'Stop')
   if (!wantDown && draft.status.stop && draft.status.stop.why !== 'Restart') delete draft.status.stop
   if (alive.machine.state === 'answered') return answered(draft, alive, alive.machine.status)
   silent(draft, alive, alive.machine.message)
+}
+
+/** The end of this launch is recorded already and nothing contradicts it: what is left is a QEMU without a guest. */
+function isOver(draft: Draft, { machine }: Alive): boolean {
+  const { lastExit, process } = draft.status
+  if (lastExit === undefined || lastExit.launchId !== process?.launchId) return false
+  return machine.state !== 'answered' || overStates.has(machine.status)
 }
 
 function adopt(draft: Draft, alive: Alive): void {
@@ -98,7 +112,7 @@ function takeRequest(draft: Draft, alive: Alive): void {
     case 'Unpause':
       delete status.pausedByUser
       delete status.ioError
-      if (alive.machine.state === 'answered' && alive.machine.status === 'watchdog')
+      if (alive.machine.state === 'answered' && heldByItself.has(alive.machine.status))
         draft.act({ do: 'resume' })
       break
     case 'Reset':
@@ -118,12 +132,18 @@ function silent(draft: Draft, alive: Alive, why: string): void {
     draft.act({ do: 'kill', identity: alive.identity, why: 'it did not answer within the grace period' })
     return draft.phase('Stopping', 'Killing', why)
   }
+  if (isOver(draft, alive) && draft.seen.endedElapsedMs >= killAfterQuitMs) {
+    draft.act({ do: 'kill', identity: alive.identity, why: 'QEMU did not quit after the guest ended' })
+    return draft.phase('Stopping', 'Killing', why)
+  }
   if (alive.stopped) {
     const message = `QEMU (pid ${alive.identity.pid}) is stopped by a signal; continue it with: kill -CONT ${alive.identity.pid}`
     return unresponsive(draft, 'ProcessStopped', message)
   }
-  const started = draft.vm.status?.phase === 'Running' || draft.vm.status?.phase === 'Paused'
-  if (!started && alive.silentForMs < startGraceMs) return draft.phase('Starting', 'WaitingForQmp', why)
+  const before = draft.vm.status
+  const starting =
+    before?.phase === 'Starting' || before?.process?.launchId !== draft.status.process?.launchId
+  if (starting && alive.silentForMs < startGraceMs) return draft.phase('Starting', 'WaitingForQmp', why)
   const way = `its guest may live, so it is left alone; to replace it: plasmavmc restart ${draft.vm.metadata.name}`
   unresponsive(draft, 'NoAnswer', `QEMU (pid ${alive.identity.pid}) does not answer QMP: ${why}; ${way}`)
 }
@@ -158,8 +178,7 @@ function ended(draft: Draft, alive: Alive, reason: EndReason, message: string): 
   }
   draft.phase('Stopping', reason, message)
   draft.recheckIn(silentRecheckMs)
-  const endedForMs = draft.env.now - Date.parse(draft.status.lastExit?.at ?? draft.at)
-  if (endedForMs < killAfterQuitMs) return draft.act({ do: 'quit', why: message })
+  if (draft.seen.endedElapsedMs < killAfterQuitMs) return draft.act({ do: 'quit', why: message })
   draft.act({ do: 'kill', identity: alive.identity, why: 'QEMU did not quit after the guest ended' })
 }
 
@@ -179,9 +198,10 @@ function stopping(draft: Draft, alive: Alive, state: RunState): void {
   if (stopOverdue(draft, killAfterQuitMs)) {
     return draft.act({ do: 'kill', identity: alive.identity, why: 'QEMU did not quit' })
   }
+  if (stopOverdue(draft, 0)) return draft.act({ do: 'quit', why: 'the grace period is over' })
   // A guest that does not run can't power down; waiting for it would only be waiting.
-  if (stopOverdue(draft, 0) || state !== 'running')
-    return draft.act({ do: 'quit', why: 'the grace period is over' })
+  if (state !== 'running')
+    return draft.act({ do: 'quit', why: `a guest in the state ${state} can't power down` })
   if (draft.seen.stopElapsedMs % powerdownAgainMs < silentRecheckMs) draft.act({ do: 'powerdown' })
 }
 
@@ -221,7 +241,7 @@ function paused(draft: Draft, reason: string, message: string): void {
 }
 
 function running(draft: Draft, alive: Alive): void {
-  delete draft.status.ioError
+  settleIoError(draft)
   if (draft.status.pausedByUser) {
     draft.phase('Running', 'Pausing')
     return draft.act({ do: 'pause' })
@@ -234,10 +254,21 @@ function running(draft: Draft, alive: Alive): void {
   else draft.recheckIn(healthyRunMs - alive.seenForMs)
 }
 
+/** Resuming alone is no success: only a while without an error clears the count of tries. */
+function settleIoError(draft: Draft): void {
+  const { status, env } = draft
+  if (!status.ioError) return
+  const leftMs = Date.parse(status.ioError.retryAt) + healthyRunMs - env.now
+  if (leftMs <= 0) delete status.ioError
+  else draft.recheckIn(Math.min(leftMs, ioRetryCapMs + healthyRunMs))
+}
+
 function ioError(draft: Draft): void {
   const { status, env } = draft
   const before = status.ioError
-  paused(draft, 'IOError', 'a disk failed; resumed with back-off, look at the storage and at the log of QEMU')
+  const held = status.pausedByUser ? 'held until it is unpaused' : 'resumed with back-off'
+  paused(draft, 'IOError', `a disk failed; ${held}, look at the storage and at the log of QEMU`)
+  if (status.pausedByUser) return
   const left = before ? Math.min(Date.parse(before.retryAt) - env.now, ioRetryCapMs) : 0
   if (before && left > 0) return draft.recheckIn(left)
   const retries = (before?.retries ?? 0) + 1

@@ -23,6 +23,8 @@ export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
   describeDisks(draft)
 
   const { process } = seen
+  if (process.state === 'unknown' || process.state === 'duplicate')
+    for (const type of ['Paused', 'RestartRequired']) draft.condition(type, 'Unknown', 'ProcessUnknown')
   switch (process.state) {
     case 'unknown':
       draft.phase('Unknown', 'ProcessUnknown', `whether QEMU runs can't be told: ${process.why}`)

@@ -22,9 +22,13 @@ function initial(strategy: RunStrategy, alive: boolean): Power['desired'] {
   }
 }
 
-/** Whether the machine should be up, before requests and exits of this pass: kept while the strategy stays. */
+/**
+ * Whether the machine should be up, before requests and exits of this pass: kept while the strategy stays. Always and
+ * Halted say it themselves, whatever a status says.
+ */
 export function currentPower(vm: VirtualMachine, alive: boolean): Power {
   const strategy = vm.spec.runStrategy
+  if (strategy === 'Always' || strategy === 'Halted') return { strategy, desired: initial(strategy, alive) }
   const kept = vm.status?.power
   if (kept?.strategy === strategy) return kept
   return { strategy, desired: initial(strategy, alive) }

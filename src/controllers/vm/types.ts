@@ -46,6 +46,8 @@ export interface Observed {
   readonly diskClaim?: { readonly by: string; readonly field: string; readonly path: string }
   /** Monotonic ms since the stop under way was first seen by this agent. */
   readonly stopElapsedMs: number
+  /** Monotonic ms since the end of this launch's guest was first seen recorded by this agent; 0 where it is not. */
+  readonly endedElapsedMs: number
   /** Hash of the spec members that need a restart, as the spec is now. */
   readonly specHash: string
   /** Whether what `dispose` removes is gone already. */

@@ -51,6 +51,7 @@ export class World {
   #nextId = 1
   #disposed = false
   #stopSeen: { at: string; since: number } | undefined
+  #endSeen: { at: string; since: number } | undefined
   #seenAt = 0
   #known: Qemu | undefined
   readonly #plan: Planner
@@ -147,6 +148,7 @@ export class World {
     this.#crash = undefined
     this.#disposed = false
     this.#stopSeen = undefined
+    this.#endSeen = undefined
     this.#known = undefined
   }
 
@@ -160,6 +162,9 @@ export class World {
     const stop = vm.status?.stop
     if (!stop) this.#stopSeen = undefined
     else if (this.#stopSeen?.at !== stop.at) this.#stopSeen = { at: stop.at, since: this.now }
+    const { lastExit, process } = vm.status ?? {}
+    if (!lastExit || lastExit.launchId !== process?.launchId) this.#endSeen = undefined
+    else if (this.#endSeen?.at !== lastExit.at) this.#endSeen = { at: lastExit.at, since: this.now }
     const state = this.disks === 'ready' ? 'ready' : 'absent'
     return {
       bootId: this.bootId,
@@ -170,6 +175,7 @@ export class World {
       disks: [{ name: 'root', state, ...(state === 'ready' && { path: '/disks/root.qcow2' }) }],
       diskRetryInMs: 0,
       stopElapsedMs: this.#stopSeen ? this.now - this.#stopSeen.since : 0,
+      endedElapsedMs: this.#endSeen ? this.now - this.#endSeen.since : 0,
       specHash: 'same',
       disposed: this.#disposed,
     }
