@@ -52,27 +52,35 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
     disks,
     ...(diskClaim && { diskClaim }),
     diskRetryInMs: diskRetryIn(vm, disks, memory, deps.clock),
-    stopElapsedMs: stopElapsed(vm, memory, deps.clock),
+    stopElapsedMs: elapsedSince('stop', vm.status?.stop?.at, memory, deps.clock),
+    endedElapsedMs: elapsedSince('ended', endOf(vm), memory, deps.clock),
     specHash: deps.specHash(vm.spec),
     disposed: memory.disposed ?? false,
   }
 }
 
+/** When the guest of the launch that the status tells of ended, where it has. */
+function endOf(vm: VirtualMachine): string | undefined {
+  const { lastExit, process } = vm.status ?? {}
+  return lastExit && lastExit.launchId === process?.launchId ? lastExit.at : undefined
+}
+
 /** Monotonic since first seen; what had passed before this agent's life is taken from the record, never below 0. */
-function stopElapsed(vm: VirtualMachine, memory: VmMemory, clock: Clock): number {
-  const stop = vm.status?.stop
-  if (!stop) {
-    delete memory.stop
+function elapsedSince(
+  what: 'stop' | 'ended',
+  at: string | undefined,
+  memory: VmMemory,
+  clock: Clock,
+): number {
+  if (at === undefined) {
+    delete memory[what]
     return 0
   }
-  if (memory.stop?.at !== stop.at) {
-    memory.stop = {
-      at: stop.at,
-      since: clock.elapsed(),
-      before: Math.max(0, clock.now() - Date.parse(stop.at)),
-    }
-  }
-  return memory.stop.before + clock.elapsed() - memory.stop.since
+  const known = memory[what]
+  if (known?.at === at) return known.before + clock.elapsed() - known.since
+  const before = Math.max(0, clock.now() - Date.parse(at))
+  memory[what] = { at, since: clock.elapsed(), before }
+  return before
 }
 
 /** A failed preparation is tried again with back-off, at once when the spec has changed since. */
