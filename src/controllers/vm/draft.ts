@@ -48,6 +48,12 @@ export class Draft {
     this.#conditions.set(type, { type, status, reason, message })
   }
 
+  /** Leaves phase and conditions as they were recorded: what was seen does not say anything yet. */
+  hold(): void {
+    for (const fact of this.vm.status?.conditions ?? [])
+      if (!this.#conditions.has(fact.type)) this.#conditions.set(fact.type, fact)
+  }
+
   tell(type: Happening['type'], reason: string, message: string): void {
     this.happenings.push({ type, reason, message })
   }

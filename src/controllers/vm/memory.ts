@@ -16,8 +16,8 @@ export interface VmMemory {
     readonly record?: LaunchRecord
     readonly seenAt: number
   }
-  /** Monotonic time of the last QMP answer. */
-  answeredAt?: number
+  /** Monotonic time of the first query in a row that got no answer. */
+  silentSince?: number
   launching?: boolean
   exit?: ProcessExit
   launchError?: { readonly launchId: string; readonly code: string; readonly message: string }

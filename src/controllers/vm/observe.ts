@@ -128,6 +128,7 @@ async function observeProcess(
   // A launch under way may fork after this scan began: it will say so itself.
   if (memory.process) deps.machines.forget(uid)
   delete memory.process
+  delete memory.silentSince
   return { state: 'absent' }
 }
 
@@ -163,7 +164,7 @@ async function adopt(
     ...(launchId !== undefined && { launchId }),
     ...(record && { record }),
   }
-  delete memory.answeredAt
+  delete memory.silentSince
   return alive(uid, memory, state === 'T' || state === 't', deps)
 }
 
@@ -181,7 +182,8 @@ async function alive(
         return { state: 'unreachable', why: 'error', message: messageOf(error) } as const
       })
   const now = deps.clock.elapsed()
-  if (machine.state === 'answered') memory.answeredAt = now
+  if (machine.state === 'answered') delete memory.silentSince
+  else memory.silentSince ??= now
   return {
     state: 'alive',
     identity: process.identity,
@@ -190,6 +192,6 @@ async function alive(
     stopped,
     machine,
     seenForMs: now - process.seenAt,
-    silentForMs: now - (memory.answeredAt ?? process.seenAt),
+    silentForMs: now - (memory.silentSince ?? now),
   }
 }

@@ -15,6 +15,9 @@ const startGraceMs = 30_000
 const killAfterQuitMs = 5_000
 const powerdownAgainMs = 5_000
 const silentRecheckMs = 1_000
+const closedRecheckMs = 10
+/** A QEMU that ends closes its socket a moment before its process is gone. */
+const endingGraceMs = 250
 const ioRetryBaseMs = 5_000
 const ioRetryCapMs = 60_000
 
@@ -123,12 +126,28 @@ function takeRequest(draft: Draft, alive: Alive): void {
   delete status.request
 }
 
+/**
+ * How soon to look again at a QEMU that does not answer: one whose socket closed is most likely ending, and where it is
+ * not our child nobody tells us when it has. Each wait is as long as the silence before it.
+ */
+function silentRecheck({ machine, silentForMs, stopped }: Alive): number {
+  const slow = stopped || (machine.state === 'unreachable' && machine.why === 'timeout')
+  return slow ? silentRecheckMs : Math.min(silentRecheckMs, Math.max(closedRecheckMs, silentForMs))
+}
+
+/** The socket closed only just now: until it is known what that means, the status stays as it is. */
+function mayBeEnding({ machine, silentForMs, stopped }: Alive): boolean {
+  return (
+    !stopped && machine.state === 'unreachable' && machine.why !== 'timeout' && silentForMs < endingGraceMs
+  )
+}
+
 function silent(draft: Draft, alive: Alive, why: string): void {
-  draft.recheckIn(silentRecheckMs)
-  draft.condition('Paused', 'Unknown', 'NoAnswer')
+  draft.recheckIn(silentRecheck(alive))
   // A process stopped by a signal can't take a powerdown, and one that does not answer may never: after the grace
   // period only the kill is left, and the process is identified by /proc, not by QMP.
   if (draft.status.stop && stopOverdue(draft, killAfterQuitMs)) {
+    draft.condition('Paused', 'Unknown', 'NoAnswer')
     draft.act({ do: 'kill', identity: alive.identity, why: 'it did not answer within the grace period' })
     return draft.phase('Stopping', 'Killing', why)
   }
@@ -136,6 +155,8 @@ function silent(draft: Draft, alive: Alive, why: string): void {
     draft.act({ do: 'kill', identity: alive.identity, why: 'QEMU did not quit after the guest ended' })
     return draft.phase('Stopping', 'Killing', why)
   }
+  if (mayBeEnding(alive) && draft.vm.status?.phase !== undefined) return draft.hold()
+  draft.condition('Paused', 'Unknown', 'NoAnswer')
   if (alive.stopped) {
     const message = `QEMU (pid ${alive.identity.pid}) is stopped by a signal; continue it with: kill -CONT ${alive.identity.pid}`
     return unresponsive(draft, 'ProcessStopped', message)

@@ -23,7 +23,7 @@ export type ProcessFact =
       readonly machine: MachineAnswer
       /** Monotonic ms since this agent first saw the process; after a restart of the agent it starts anew. */
       readonly seenForMs: number
-      /** Monotonic ms since the machine last answered or the process was first seen. */
+      /** Monotonic ms since the first query in a row that got no answer; 0 where it answers. */
       readonly silentForMs: number
     }
 

@@ -209,6 +209,27 @@ describe('what can’t be told', () => {
     expect(planOf(vm, alive(noAnswer, { silentForMs })).status.phase).toBe(phase)
   })
 
+  const closed = { state: 'unreachable', why: 'closed', message: 'the connection was closed' } as const
+
+  test.each([
+    [0, 10],
+    [10, 10],
+    [20, 20],
+    [40, 40],
+    [400, 400],
+    [5_000, 1_000],
+  ])('a QEMU whose socket closed %i ms ago is looked at again after %i ms', (silentForMs, ms) => {
+    expect(planOf(runningMachine({}, up), alive(closed, { silentForMs })).recheckMs).toBe(ms)
+    expect(planOf(runningMachine({}, up), alive(noAnswer, { silentForMs })).recheckMs).toBe(1_000)
+  })
+
+  test('a socket that only just closed changes nothing in the status', () => {
+    const vm = recorded(runningMachine(), planOf(runningMachine({}, up), alive()))
+    const next = planOf(vm, alive(closed, { silentForMs: 200 }))
+    expect(next).toMatchObject({ status: vm.status, actions: [], happenings: [] })
+    expect(planOf(vm, alive(closed, { silentForMs: 250 })).status.phase).toBe('Unresponsive')
+  })
+
   test('a process stopped by a signal is Unresponsive and says how to continue it', () => {
     const next = planOf(runningMachine({}, up), alive(noAnswer, { stopped: true }))
     expect(next.status).toMatchObject({ phase: 'Unresponsive', reason: 'ProcessStopped' })
