@@ -44,7 +44,12 @@ function diskItem(disk: VmDisk, index: number, uid: string, places: Places): Dis
   const pool = poolNamed(places.pools, disk.pool, places.dataDir)
   if (pool)
     return { kind: 'disk', name, field, pool, disk, path: join(pool.path, uid, `${name}.${disk.format}`) }
-  return { kind: 'impossible', name, field, message: `${field}.pool: there is no StoragePool ${disk.pool}` }
+  return {
+    kind: 'impossible',
+    name,
+    field,
+    message: `${field}.pool: there is no StoragePool ${disk.pool}; see 'plasmavmc get storagepools'`,
+  }
 }
 
 function hostFile(name: string, source: string, field: string, imageDir: string): DiskItem {

@@ -1,6 +1,7 @@
-import { access, copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { access, copyFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { PlasmaError } from '../lib/errors.ts'
+import { errnoOf, inField, PlasmaError } from '../lib/errors.ts'
+import { makeFolders, whyFolder } from '../lib/folders.ts'
 import { formatQuantity } from '../resources/quantity.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import { seedImage } from './cloud-init.ts'
@@ -90,13 +91,37 @@ async function makeDisk(item: Made, exists: boolean, context: MakeContext): Prom
  */
 export async function make(item: DiskItem, exists: boolean, context: MakeContext): Promise<void> {
   if (item.kind === 'given' || item.kind === 'impossible') return
-  await mkdir(dirname(item.path), { recursive: true, mode: 0o700 })
-  switch (item.kind) {
-    case 'disk':
-      return makeDisk(item, exists, context)
-    case 'seed':
-      return makeWhole(item.path, (part) => writeFile(part, seedImage(context.vm), { mode: 0o600 }))
-    case 'variables':
-      return makeWhole(item.path, copyVariables)
+  await makeParent(item)
+  try {
+    switch (item.kind) {
+      case 'disk':
+        return await makeDisk(item, exists, context)
+      case 'seed':
+        return await makeWhole(item.path, (part) => writeFile(part, seedImage(context.vm), { mode: 0o600 }))
+      case 'variables':
+        return await makeWhole(item.path, copyVariables)
+    }
+  } catch (error) {
+    if (context.signal.aborted) throw error
+    if (errnoOf(error) !== 'ENOSPC') throw inField(item.field, error)
+    throw new PlasmaError('NoSpace', `${item.field}: no space is left for ${item.path}`, {
+      hint: 'free space; it is tried again',
+      cause: error,
+    })
+  }
+}
+
+async function makeParent(item: Exclude<DiskItem, { kind: 'given' | 'impossible' }>): Promise<void> {
+  try {
+    await makeFolders(dirname(item.path))
+  } catch (error) {
+    const [field, what] =
+      item.kind === 'disk'
+        ? [`${item.field}.pool`, `pool ${item.pool.name} (${item.pool.path})`]
+        : [item.field, dirname(item.path)]
+    throw new PlasmaError('PoolUnusable', `${field}: ${what} can't be used: ${whyFolder(error)}`, {
+      hint: 'make it a folder that the server may write to, or name another pool',
+      cause: error,
+    })
   }
 }

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../lib/clock.ts'
-import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
+import { adviceOf, errnoOf, PlasmaError } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import { layout, ownDirs, type Places, uidOf } from './disk-layout.ts'
@@ -112,7 +112,7 @@ export class HostDisks implements Disks {
     try {
       await this.#slots.use(signal, () => this.#prepareAll(uid, vm, job, failures))
     } catch (error) {
-      for (const disk of vm.spec.disks) failures.set(disk.name, messageOf(error))
+      for (const disk of vm.spec.disks) failures.set(disk.name, adviceOf(error))
     } finally {
       if (failures.size > 0 && !signal.aborted) this.#failures.set(uid, failures)
       this.#jobs.delete(uid)
@@ -136,8 +136,7 @@ export class HostDisks implements Disks {
         await make(item, before.path !== undefined, { vm, images: this.#images, signal, onPercent })
       } catch (error) {
         signal.throwIfAborted()
-        const hint = error instanceof PlasmaError && error.hint !== undefined ? `; ${error.hint}` : ''
-        failures.set(item.name, messageOf(error) + hint)
+        failures.set(item.name, adviceOf(error))
         this.#options.log.warn('disk could not be prepared', { uid, disk: item.name, err: error })
       }
       this.#changed(uid)

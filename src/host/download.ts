@@ -3,7 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import type { Clock } from '../lib/clock.ts'
 import { withDeadline } from '../lib/deadline.ts'
 import { PlasmaError } from '../lib/errors.ts'
-import { formatQuantity } from '../resources/quantity.ts'
+import { approximateQuantity } from '../resources/quantity.ts'
 
 const mostRedirects = 5
 const mostMs = 6 * 3_600_000
@@ -50,8 +50,11 @@ async function get(first: string, signal: AbortSignal): Promise<Response> {
 }
 
 function tooLong(url: string, bytes: number, limit: number): PlasmaError {
-  const size = formatQuantity(bytes)
-  return new PlasmaError('NoSpace', `${url} has ${size} or more, and only ${formatQuantity(limit)} are free`)
+  const size = approximateQuantity(bytes)
+  return new PlasmaError(
+    'NoSpace',
+    `${url} has ${size} or more, and only ${approximateQuantity(limit)} are free`,
+  )
 }
 
 async function copy(body: ReadableStream, file: FileHandle, total: number, job: Download, alive: () => void) {

@@ -1,6 +1,6 @@
 import { createSocket } from 'node:dgram'
 import { createServer } from 'node:net'
-import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 import type { VmSpec } from '../resources/vm.ts'
 
 function bindTcp(port: number, host: string): Promise<void> {
@@ -19,6 +19,14 @@ function bindUdp(port: number, address: string): Promise<void> {
   })
 }
 
+function why(error: unknown): string {
+  const code = errnoOf(error)
+  if (code === 'EADDRINUSE') return 'is in use'
+  if (code === 'EACCES') return "can't be used: ports below 1024 need root"
+  if (code === 'EADDRNOTAVAIL') return "can't be used: this host has no such address"
+  return `can't be used: ${code ?? messageOf(error)}`
+}
+
 /**
  * Checks that every forwarded port of this host can be bound now. QEMU would say so too, but after the fork and
  * without naming the field.
@@ -31,7 +39,7 @@ export async function checkForwardedPorts(spec: VmSpec): Promise<void> {
       await bind(hostPort, hostAddress).catch((error: unknown) => {
         const field = `spec.networks[${i}].user.forwards[${j}].hostPort`
         const where = `${protocol} port ${hostPort} of ${hostAddress}`
-        throw new PlasmaError('PortTaken', `${field}: ${where} can't be used: ${errnoOf(error) ?? error}`, {
+        throw new PlasmaError('PortTaken', `${field}: ${where} ${why(error)}`, {
           hint: 'choose another hostPort, or stop what listens there',
           cause: error,
         })

@@ -1,7 +1,7 @@
 import { access, constants, stat } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
-import { delimiter, isAbsolute, join } from 'node:path'
-import { messageOf, PlasmaError } from '../lib/errors.ts'
+import { delimiter, isAbsolute, join, resolve } from 'node:path'
+import { adviceOf, PlasmaError } from '../lib/errors.ts'
 import { run } from './exec.ts'
 import { Procfs } from './procfs.ts'
 
@@ -33,18 +33,21 @@ export function isAtLeast(version: string, oldest: string): boolean {
 }
 
 async function isProgram(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(
-    () => true,
-    () => false,
-  )
+  try {
+    await access(path, constants.X_OK)
+    return (await stat(path)).isFile()
+  } catch {
+    return false
+  }
 }
 
-/** The file a command name stands for on PATH; undefined where there is none. */
+/** The file a command name stands for on PATH; a name with a slash is a file of its own. Undefined where there is none. */
 export async function findProgram(
   name: string,
   path = process.env['PATH'] ?? '',
 ): Promise<string | undefined> {
-  const candidates = isAbsolute(name) ? [name] : path.split(delimiter).map((folder) => join(folder, name))
+  const folders = path.split(delimiter).filter(isAbsolute)
+  const candidates = name.includes('/') ? [resolve(name)] : folders.map((folder) => join(folder, name))
   for (const candidate of candidates) if (await isProgram(candidate)) return candidate
   return undefined
 }
@@ -67,7 +70,8 @@ export class QemuBinary {
   async find(): Promise<{ readonly path: string; readonly version: string }> {
     const path = await findProgram(this.#name)
     if (path === undefined) {
-      throw new PlasmaError('QemuMissing', `${this.#name} is not installed`, { hint: missingHint })
+      const what = this.#name.includes('/') ? 'is no file that can be executed' : 'is not installed'
+      throw new PlasmaError('QemuMissing', `${this.#name} ${what}`, { hint: missingHint })
     }
     const { mtimeMs } = await stat(path)
     if (this.#known?.path !== path || this.#known.mtimeMs !== mtimeMs) {
@@ -97,7 +101,6 @@ export async function hostFacts(qemu: QemuBinary, proc = new Procfs()): Promise<
   try {
     return { ...facts, qemuVersion: (await qemu.find()).version }
   } catch (error) {
-    const hint = error instanceof PlasmaError && error.hint ? `; ${error.hint}` : ''
-    return { ...facts, qemuProblem: `${messageOf(error)}${hint}` }
+    return { ...facts, qemuProblem: adviceOf(error) }
   }
 }

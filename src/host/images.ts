@@ -3,7 +3,8 @@ import { createReadStream } from 'node:fs'
 import { access, chmod, constants, mkdir, stat } from 'node:fs/promises'
 import { isAbsolute, join, relative, resolve } from 'node:path'
 import type { Clock } from '../lib/clock.ts'
-import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
+import { errnoOf, inField, PlasmaError } from '../lib/errors.ts'
+import { whyFile } from '../lib/folders.ts'
 import { download } from './download.ts'
 import { makeWhole, removeParts } from './durable-files.ts'
 import { freeBytes } from './pools.ts'
@@ -35,7 +36,7 @@ export async function requireReadable(path: string, field: string): Promise<void
     if (error instanceof PlasmaError) throw error
     if (errnoOf(error) === 'ENOENT')
       throw new PlasmaError('FileMissing', `${field}: ${path} does not exist on this host`)
-    throw new PlasmaError('FileUnreadable', `${field}: ${path} cannot be read: ${messageOf(error)}`)
+    throw new PlasmaError('FileUnreadable', `${field}: ${path} cannot be read: ${whyFile(error)}`)
   }
 }
 
@@ -147,12 +148,15 @@ export class Images {
     await this.#cleaned
     const found = await stat(path).catch(() => undefined)
     if (found?.isFile()) return
-    await makeWhole(path, async (to) => {
+    const whole = makeWhole(path, async (to) => {
       const limit = await freeBytes(cacheDir)
       const sum = await download({ url, to, limit, clock, signal, stallMs, onPercent })
       if (sum !== wanted) throw mismatch(field, wanted, sum)
       // Overlays stand on it: nobody may write to it.
       await chmod(to, 0o444)
+    })
+    await whole.catch((error: unknown) => {
+      throw signal.aborted ? error : inField(`${field}.source`, error, 'ImageUnusable')
     })
   }
 }

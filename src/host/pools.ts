@@ -1,7 +1,7 @@
 import { readdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { errnoOf, PlasmaError } from '../lib/errors.ts'
-import { formatQuantity } from '../resources/quantity.ts'
+import { approximateQuantity } from '../resources/quantity.ts'
 import { virtualSize } from './qemu-img.ts'
 
 /** A directory for disks on this host; `capacity` is what its disks may claim in all, in bytes. */
@@ -54,16 +54,16 @@ async function claimedBytes(pool: Pool): Promise<number> {
  */
 export async function requireSpace(pool: Pool, bytes: number, field: string): Promise<void> {
   const refuse = (limit: string) => {
-    throw new PlasmaError('PoolFull', `${field}: ${formatQuantity(bytes)} is more than ${limit}`, {
+    throw new PlasmaError('PoolFull', `${field}: ${approximateQuantity(bytes)} is more than ${limit}`, {
       hint: 'ask for less, free space, or use another pool',
     })
   }
   const free = await freeBytes(pool.path)
-  if (bytes > free) refuse(`the ${formatQuantity(free)} free in pool ${pool.name} (${pool.path})`)
+  if (bytes > free) refuse(`the ${approximateQuantity(free)} free in pool ${pool.name} (${pool.path})`)
   if (pool.capacity === undefined) return
   const left = Math.max(0, pool.capacity - (await claimedBytes(pool)))
   if (bytes > left)
     refuse(
-      `the ${formatQuantity(left)} left of pool ${pool.name}'s capacity ${formatQuantity(pool.capacity)}`,
+      `the ${approximateQuantity(left)} left of pool ${pool.name}'s capacity ${approximateQuantity(pool.capacity)}`,
     )
 }

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises'
-import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import { errnoOf, inField, PlasmaError } from '../lib/errors.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import { run } from './exec.ts'
 import { tapName, uidOf } from './qemu-args.ts'
@@ -60,11 +60,29 @@ export async function removeTap(name: string, runIp: RunIp = ip): Promise<void> 
   if (link?.linkinfo?.info_kind === 'tun') await runIp(['link', 'delete', 'dev', name])
 }
 
-/** Makes the tap of every bridged network of a machine. @throws PlasmaError `BridgeMissing` */
+/** QEMU run by root would make a missing one, on no bridge and gone with the machine. @throws PlasmaError `TapMissing` */
+export async function requireTap(name: string, runIp: RunIp = ip): Promise<void> {
+  if ((await linkOf(name, runIp))?.linkinfo?.info_kind === 'tun') return
+  throw new PlasmaError('TapMissing', `this host has no tap ${name}`, {
+    hint: `ip tuntap add dev ${name} mode tap && ip link set ${name} up`,
+  })
+}
+
+/**
+ * Makes the tap of every bridged network of a machine, and checks those that must exist.
+ * @throws PlasmaError `BridgeMissing`, `TapMissing`, `NameTaken` naming the spec's field
+ */
 export async function ensureTaps(vm: VirtualMachine, runIp: RunIp = ip): Promise<void> {
   const uid = uidOf(vm)
-  for (const { name, bridge } of vm.spec.networks)
-    if (bridge) await ensureTap(tapName(uid, name), bridge.name, runIp)
+  for (const [index, { name, bridge, tap }] of vm.spec.networks.entries()) {
+    try {
+      if (bridge) await ensureTap(tapName(uid, name), bridge.name, runIp)
+      if (tap) await requireTap(tap.name, runIp)
+    } catch (error) {
+      const field = `spec.networks[${index}].${bridge ? 'bridge' : 'tap'}.name`
+      throw inField(field, error, 'NetworkUnusable')
+    }
+  }
 }
 
 /** Removes what `ensureTaps` made; safe to repeat. */

@@ -9,28 +9,33 @@ const words: Readonly<Record<string, string>> = {
   EROFS: 'the file system is read-only',
   ENOSPC: 'no space is left there',
   EDQUOT: 'the disk quota is used up',
-  ENOENT: 'no folder can be made there',
   ENOTDIR: 'a part of the path is no folder',
   ENAMETOOLONG: 'the path is too long',
   ELOOP: 'its symbolic links lead in circles',
 }
 
-/** Makes a folder and those above it. Node's own `recursive` tries for ever where a parent takes no folders (/proc). */
-async function makeAll(path: string): Promise<void> {
+/** Makes a folder (mode 0700) and those above it, where missing. Node's own `recursive` tries for ever where a parent takes no folders (/proc). */
+export async function makeFolders(path: string): Promise<void> {
   try {
     await mkdir(path, { mode: 0o700 })
   } catch (error) {
     if (errnoOf(error) === 'EEXIST' && (await stat(path)).isDirectory()) return
     if (errnoOf(error) !== 'ENOENT' || dirname(path) === path) throw error
-    await makeAll(dirname(path))
+    await makeFolders(dirname(path))
     await mkdir(path, { mode: 0o700 })
   }
 }
 
-function reason(error: unknown): string {
-  const code = errnoOf(error) ?? ''
+/** Why a file or folder can't be used, in words. */
+export function whyFile(error: unknown): string {
+  return words[errnoOf(error) ?? ''] ?? messageOf(error)
+}
+
+/** The same where a folder was to be made. */
+export function whyFolder(error: unknown): string {
+  const code = errnoOf(error)
   if (code === 'EEXIST') return 'it is a file, not a folder'
-  return words[code] ?? messageOf(error)
+  return code === 'ENOENT' ? 'no folder can be made there' : whyFile(error)
 }
 
 /**
@@ -41,10 +46,10 @@ function reason(error: unknown): string {
 export async function ensureFolder(path: string, setting: string): Promise<void> {
   const probe = join(path, `.probe-${randomUUID()}`)
   try {
-    await makeAll(path)
+    await makeFolders(path)
     await writeFile(probe, '')
   } catch (error) {
-    throw new PlasmaError('FolderUnusable', `${setting}: ${path} can't be used: ${reason(error)}`, {
+    throw new PlasmaError('FolderUnusable', `${setting}: ${path} can't be used: ${whyFolder(error)}`, {
       hint: `choose another folder with ${setting}, or make this one writable for this user`,
       cause: error,
     })

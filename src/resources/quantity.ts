@@ -55,6 +55,18 @@ export function formatQuantity(bytes: number | bigint): string {
   return `${value}${unit}`
 }
 
+/** Bytes for people, rounded down to a tenth: 84599750656 is `78.7Gi`. */
+export function approximateQuantity(bytes: number | bigint): string {
+  const units = ['', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei']
+  let value = Number(bytes)
+  let step = 0
+  while (value >= 1024 && step < units.length - 1) {
+    value /= 1024
+    step += 1
+  }
+  return `${Math.floor(value * 10) / 10}${units[step]}`
+}
+
 /** A quantity of bytes in a schema; in CRDs it becomes `x-kubernetes-int-or-string`. */
 export function quantity(description: string) {
   return z

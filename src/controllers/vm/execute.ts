@@ -1,6 +1,6 @@
 import type { Disks, Machines, Processes } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
-import { messageOf, PlasmaError } from '../../lib/errors.ts'
+import { adviceOf, PlasmaError } from '../../lib/errors.ts'
 import type { Log } from '../../lib/log.ts'
 import { VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import type { ObjectStore } from '../../store/objects.ts'
@@ -97,7 +97,7 @@ async function launch(launchId: string, vm: VirtualMachine, uid: string, deps: E
     deps.log.info('started QEMU', { uid, pid: identity.pid, launchId, accelerator, specHash })
   } catch (error) {
     const code = error instanceof PlasmaError ? error.code : 'LaunchFailed'
-    memory.launchError = { launchId, code, message: messageOf(error) }
+    memory.launchError = { launchId, code, message: adviceOf(error) }
     deps.log.warn('QEMU could not be started', { uid, launchId, err: error })
   } finally {
     memory.launching = false
