@@ -83,7 +83,10 @@ export function groupsOf(mounts: string, uid: string, limits: CgroupLimits, pid:
   return groups
 }
 
-/** Arguments of busctl that put a process into its own scope, which outlives our service's cgroup. */
+/**
+ * Arguments of busctl that put a process into its own scope, which outlives our service's cgroup. The pid makes the
+ * name new: the scope of the QEMU before may not be collected yet, and a name that exists is refused.
+ */
 export function scopeArgs(uid: string, pid: number, limits: CgroupLimits, user: boolean): string[] {
   const manager = [
     'org.freedesktop.systemd1',
@@ -99,7 +102,7 @@ export function scopeArgs(uid: string, pid: number, limits: CgroupLimits, user: 
   ]
   return [
     ...[user ? '--user' : '--system', 'call', ...manager, 'StartTransientUnit', 'ssa(sv)a(sa(sv))'],
-    ...[`plasmavmc-${uid}.scope`, 'fail', String(properties.length), ...properties.flat(), '0'],
+    ...[`plasmavmc-${uid}-${pid}.scope`, 'fail', String(properties.length), ...properties.flat(), '0'],
   ]
 }
 
@@ -113,8 +116,13 @@ export interface CgroupOptions {
 }
 
 /**
- * Gives every QEMU its own cgroup: limits for it, and no end with the service that started it. Best effort: what a
- * host does not permit is logged once, and the machine runs without.
+ * Gives every QEMU its own cgroup: limits for it, and no end with the service that started it. `systemctl stop` kills
+ * what is in the service's cgroup (KillMode=control-group, its default); a session of its own does not save a QEMU
+ * from that, its scope does. Between fork and scope a QEMU is still in the service's group: one whose server died
+ * there is moved by the next server (see `HostProcesses`). A unit should say KillMode=process as well, for hosts that
+ * give us no scope. A user's scopes end with the user's manager: lingering (loginctl enable-linger) keeps it.
+ *
+ * Best effort: what a host does not permit is logged once, and the machine runs without.
  */
 export class Cgroups {
   readonly #clock: Clock

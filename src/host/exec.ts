@@ -187,6 +187,8 @@ export function run(file: string, args: readonly string[], options: RunOptions =
 
 export interface Detached {
   readonly pid: number
+  /** SIGKILL; nothing where it has ended. */
+  readonly kill: () => void
   /** Resolves when it has ended and was reaped; never rejects. */
   readonly exited: Promise<{ readonly exitCode?: number; readonly signal?: string }>
 }
@@ -221,7 +223,7 @@ export function spawnDetached(
     child.once('error', (error) => reject(missing(file, error)))
     child.once('spawn', () => {
       child.unref()
-      resolve({ pid: child.pid!, exited })
+      resolve({ pid: child.pid!, kill: () => void child.kill('SIGKILL'), exited })
     })
   })
 }

@@ -1,9 +1,9 @@
-import { closeSync, fstatSync, openSync, realpathSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, realpathSync, statSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { type Clock, rfc3339, sleep } from '../lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
-import { Cgroups, limitsOf } from './cgroup.ts'
+import { type CgroupLimits, Cgroups, limitsOf } from './cgroup.ts'
 import { type Detached, spawnDetached } from './exec.ts'
 import { firmwareCodeFor } from './firmware.ts'
 import { checkForwardedPorts } from './forwarded-ports.ts'
@@ -46,6 +46,8 @@ export class HostProcesses implements Processes {
   readonly #listeners = new Set<(exit: ProcessExit) => void>()
   readonly #launching = new Set<string>()
   readonly #entering = new Map<string, Promise<unknown>>()
+  /** Processes that need no look at their cgroup any more, by pid and start time. */
+  readonly #grouped = new Set<string>()
   /** Children whose end has not been told yet. */
   readonly #children = new Map<number, { readonly identity: ProcessIdentity; readonly told: Promise<void> }>()
   #known: KnownProcesses = new Map()
@@ -71,7 +73,9 @@ export class HostProcesses implements Processes {
       if (passing === true && clock.elapsed() - start < longestWaitMs) await sleep(clock, 10)
       else {
         await this.#endsTold(new Set(this.#known.keys()))
-        return this.#withOurRunDir(scan)
+        const found = this.#withOurRunDir(scan)
+        void this.#regroup(found.processes)
+        return found
       }
     }
   }
@@ -214,18 +218,39 @@ export class HostProcesses implements Processes {
     const { pidfile } = vmPaths(this.#realRunDir(), uid)
     const disks = await withFirmware(request)
     const args = qemuArgs({ ...request, paths: { ...paths, pidfile }, accelerator, disks })
-    await ensureTaps(request.vm)
     const record = this.#record(request, accelerator, [binary, ...args])
     // Again, because the checks above took time in which another PlasmaVMC may have started it.
     await this.#refuseIfAlive(uid, 'AlreadyRunning')
     await writeLaunchRecord(paths.launch, record).catch((error: unknown) => {
       throw new PlasmaError('RunDirUnusable', `${paths.launch}: ${messageOf(error)}`, { cause: error })
     })
+    // After the record, which is what tells the clean-up of them.
+    await ensureTaps(request.vm)
     const identity = await this.#start(uid, binary, args, paths.log)
-    const entering = this.#cgroups.enter(uid, identity.pid, limitsOf(spec, accelerator))
+    this.#grouped.add(`${identity.pid}/${identity.startTime}`)
+    this.#enterGroup(uid, identity.pid, limitsOf(spec, accelerator))
+    return { ...identity, accelerator, specHash: record.specHash }
+  }
+
+  #enterGroup(uid: string, pid: number, limits: CgroupLimits): void {
+    const entering = this.#cgroups.enter(uid, pid, limits)
     this.#entering.set(uid, entering)
     void entering.finally(() => this.#entering.delete(uid))
-    return { ...identity, accelerator, specHash: record.specHash }
+  }
+
+  /** Looks once at each of our QEMUs that another life of this server started: it may have died before it could group it. */
+  async #regroup(processes: Scan['processes']): Promise<void> {
+    for (const { pid, startTime, uid, runDir, launchId } of processes) {
+      const key = `${pid}/${startTime}`
+      if (runDir !== this.#options.runDir || launchId === undefined || this.#grouped.has(key)) continue
+      this.#grouped.add(key)
+      const group = this.#proc.cgroup(pid)
+      if (group.state !== 'present' || group.value.includes(uid)) continue
+      const record = await this.launchRecord(uid).catch(() => undefined)
+      if (record?.launchId !== launchId) continue
+      const accelerator = record.accelerator === 'kvm' ? 'kvm' : 'tcg'
+      this.#enterGroup(uid, pid, limitsOf(record.manifest.spec, accelerator))
+    }
   }
 
   #record(request: LaunchRequest, accelerator: string, argv: readonly string[]): LaunchRecord {
@@ -238,21 +263,32 @@ export class HostProcesses implements Processes {
   }
 
   async #start(uid: string, binary: string, args: readonly string[], log: string): Promise<ProcessIdentity> {
-    const output = openSync(log, 'a', 0o600)
     // What earlier launches wrote stays in the log but is not this one's last words.
-    const written = fstatSync(output).size
+    const written = statSync(log).size
     const lastWords = () => tailOfFile(log, outputBytes, written).catch((error: unknown) => messageOf(error))
+    let output: number | undefined
     let child: Detached
     try {
+      output = openSync(log, 'a', 0o600)
       child = await spawnDetached(binary, args, { output })
     } catch (error) {
       throw new PlasmaError('LaunchFailed', messageOf(error), { cause: error })
     } finally {
-      closeSync(output)
+      if (output !== undefined) closeSync(output)
     }
     // Read before the event loop can reap it: even a child that died at once is a zombie with its own start time.
     const stat = this.#proc.stat(child.pid)
-    if (stat.state !== 'present' || hasEnded(stat.value)) throw await deadAtOnce(child, lastWords)
+    if (stat.state === 'unreadable') {
+      // A QEMU that can't be identified can't be kept; it is our child, so that its pid is still its own.
+      child.kill()
+      await child.exited
+      throw new PlasmaError(
+        'LaunchFailed',
+        `QEMU was stopped at once, as it can't be identified: ${stat.why}`,
+      )
+    }
+    if (stat.state === 'gone' || hasEnded(stat.value)) throw await deadAtOnce(child, lastWords)
+    ownOomScore(child.pid)
     const identity = { pid: child.pid, startTime: stat.value.startTime, bootId: this.bootId }
     const told = child.exited.then((how) => this.#reportExit({ uid, identity, ...how }, lastWords))
     this.#children.set(child.pid, { identity, told })
@@ -269,6 +305,19 @@ export class HostProcesses implements Processes {
         this.#options.log.error('listener of exits failed', { uid: exit.uid, err: error })
       }
     }
+  }
+}
+
+/**
+ * A server that is spared by the kernel when memory runs out (OOMScoreAdjust= of its unit) must not pass that on to
+ * its guests. Best effort: lowering a score takes a capability.
+ */
+function ownOomScore(pid: number): void {
+  try {
+    if (readFileSync('/proc/self/oom_score_adj', 'utf8').trim() !== '0')
+      writeFileSync(`/proc/${pid}/oom_score_adj`, '0')
+  } catch {
+    // It keeps ours.
   }
 }
 

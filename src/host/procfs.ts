@@ -78,6 +78,11 @@ export class Procfs {
     return read.state === 'present' ? { state: 'present', value: parseCmdline(read.value) } : read
   }
 
+  /** Text of /proc/PID/cgroup (cgroups(7)). */
+  cgroup(pid: number): Read<string> {
+    return this.#read(join(this.#root, String(pid), 'cgroup'))
+  }
+
   /** The kernel's random id of this boot. @throws the system error */
   bootId(): string {
     return readFileSync(join(this.#root, 'sys/kernel/random/boot_id'), 'utf8').trim()

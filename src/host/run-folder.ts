@@ -1,4 +1,5 @@
-import { chmod, mkdir, open, rm } from 'node:fs/promises'
+import { chmod, lstat, mkdir, open, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 import { checkRunDir, type VmPaths } from './paths.ts'
 
@@ -37,6 +38,13 @@ async function bound(path: string): Promise<void> {
   }
 }
 
+/** Whoever can put a link or a folder of theirs here could make us change files elsewhere, or read our sockets. */
+async function requireOwn(path: string): Promise<void> {
+  const found = await lstat(path)
+  if (!found.isDirectory()) throw new Error(`${path} is no directory, or a link to one`)
+  if (found.uid !== process.geteuid?.()) throw new Error(`${path} belongs to another user (${found.uid})`)
+}
+
 /**
  * Makes the run directory of a machine ready for a launch: private, without the sockets of an earlier QEMU, its logs
  * bounded. The console's log is QEMU's to write, so both are emptied here where they have grown past 1 MiB.
@@ -46,7 +54,10 @@ export async function prepareRunFolder(runDir: string, paths: VmPaths): Promise<
   checkRunDir(runDir)
   try {
     await mkdir(paths.dir, { recursive: true, mode: 0o700 })
-    await chmod(paths.dir, 0o700)
+    for (const path of [dirname(paths.dir), paths.dir]) {
+      await requireOwn(path)
+      await chmod(path, 0o700)
+    }
     for (const socket of [paths.qmp, paths.console, paths.guestAgent, paths.vnc])
       await rm(socket, { force: true })
     await bound(paths.log)

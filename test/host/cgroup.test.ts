@@ -76,7 +76,7 @@ describe('groups', () => {
     expect(args.slice(0, 9)).toEqual([
       ...['--system', 'call', 'org.freedesktop.systemd1', '/org/freedesktop/systemd1'],
       ...['org.freedesktop.systemd1.Manager', 'StartTransientUnit', 'ssa(sv)a(sa(sv))'],
-      ...[`plasmavmc-${uid}.scope`, 'fail'],
+      ...[`plasmavmc-${uid}-42.scope`, 'fail'],
     ])
     expect(args.slice(9)).toEqual([
       ...['5', 'PIDs', 'au', '1', '42', 'MemoryMax', 't', '536870912', 'CPUQuotaPerSecUSec', 't', '2000000'],
@@ -119,6 +119,32 @@ test('on this host: a real process enters its group, or is told it may not, and 
   await ended
   await cgroups.remove(id)
   if (root !== undefined) expect(existsSync(join(root, 'plasmavmc', id))).toBe(false)
+})
+
+test('a QEMU whose server died before it could group it is grouped by the next server, once', async () => {
+  const runDir = mkdtempSync(join(tmpdir(), 'pv-'))
+  onTestFinished(() => rmSync(runDir, { recursive: true, force: true }))
+  const id = randomUUID()
+  const entered: unknown[] = []
+  const server = () => {
+    const cgroups = {
+      enter: async (...args: unknown[]) => {
+        entered.push(args)
+        return 'entered' as const
+      },
+      remove: async () => {},
+    }
+    const common = { runDir, hostName: 'h1', accelerator: 'tcg', clock: systemClock, log: silentLog } as const
+    return new HostProcesses({ ...common, cgroups })
+  }
+  const vm = machine({ memory: '64Mi' }, id)
+  const first = server()
+  const { pid, ...identity } = await first.launch({ vm, launchId: 'l-1', epoch: 1, disks: new Map() })
+  onTestFinished(() => void first.signal({ pid, ...identity }, id, 'SIGKILL'))
+  const second = server()
+  for (let i = 0; i < 3; i++) await second.scan()
+  const expected = [id, pid, limitsOf(vm.spec, 'tcg')]
+  await expect.poll(() => entered).toEqual([expected, expected])
 })
 
 test('on this host: a launched QEMU lands in its group, and cleanup removes it', async () => {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -90,6 +90,17 @@ describe('host', () => {
   test('programs are found on PATH only', async () => {
     expect(await findProgram('sh', '/nowhere:/bin')).toBe('/bin/sh')
     expect(await findProgram('sh', '/nowhere')).toBeUndefined()
+    const dir = folder()
+    mkdirSync(join(dir, 'sh'), { mode: 0o755 })
+    writeFileSync(join(dir, 'text'), '', { mode: 0o644 })
+    expect(await findProgram('sh', `${dir}:/bin`)).toBe('/bin/sh')
+    expect(await findProgram(join(dir, 'text'))).toBeUndefined()
+    // What lies in the folder we happen to be in is nobody's choice; a path with a slash is.
+    expect(await findProgram('package.json', '.:')).toBeUndefined()
+    expect(await findProgram('./bin/plasmavmc')).toBe(join(process.cwd(), 'bin/plasmavmc'))
+    await expect(new QemuBinary(join(dir, 'text')).find()).rejects.toMatchObject({
+      message: expect.stringContaining('is no file that can be executed'),
+    })
   })
 
   test('firmware code fits the variables, or is told to be missing', async () => {

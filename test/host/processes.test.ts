@@ -1,9 +1,19 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { vmPaths } from '../../src/host/paths.ts'
 import type { LaunchRequest, ProcessExit, ProcessIdentity } from '../../src/host/ports.ts'
@@ -257,6 +267,43 @@ describe('before the fork', () => {
   test('a run directory that is no directory is told', async () => {
     writeFileSync(join(root, 'vms'), '')
     await expect(host.launch(request())).rejects.toEqual(ofCode('RunDirUnusable', root))
+  })
+
+  test('a folder in the run directory that is a link, or of another user, is refused and left alone', async () => {
+    const paths = vmPaths(root, uid)
+    const elsewhere = mkdtempSync(join(tmpdir(), 'pv-'))
+    writeFileSync(join(elsewhere, 'qmp.sock'), '')
+    mkdirSync(dirname(paths.dir))
+    symlinkSync(elsewhere, paths.dir)
+    const before = statSync(elsewhere).mode
+    await expect(host.launch(request())).rejects.toEqual(ofCode('RunDirUnusable', 'link'))
+    expect(existsSync(join(elsewhere, 'qmp.sock'))).toBe(true)
+    expect(statSync(elsewhere).mode).toBe(before)
+    await host.cleanup(uid)
+    expect(existsSync(join(elsewhere, 'qmp.sock'))).toBe(true)
+    if (process.getuid?.() === 0) {
+      mkdirSync(paths.dir)
+      chownSync(paths.dir, 12_345, 12_345)
+      await expect(host.launch(request())).rejects.toEqual(ofCode('RunDirUnusable', 'another user'))
+    }
+    rmSync(elsewhere, { recursive: true })
+  })
+
+  test('a QEMU that can’t be identified after its start is stopped, not left behind', async () => {
+    const proc = new Procfs()
+    const hidden = Object.assign(Object.create(proc) as Procfs, {
+      pids: () => proc.pids(),
+      cmdline: (pid: number) => proc.cmdline(pid),
+      stat: (pid: number) => (launchedBy(pid) ? { state: 'unreadable', why: 'EMFILE' } : proc.stat(pid)),
+      bootId: () => proc.bootId(),
+    })
+    const launchedBy = (pid: number) => {
+      const argv = proc.cmdline(pid)
+      return argv.state === 'present' && argv.value.includes(uid)
+    }
+    const blind = hostWith({ proc: hidden })
+    await expect(blind.launch(request())).rejects.toEqual(ofCode('LaunchFailed', 'EMFILE'))
+    expect((await host.scan()).processes.filter((p) => p.uid === uid)).toEqual([])
   })
 
   test('stale sockets go, and a log above 1 MiB is emptied', async () => {
