@@ -169,14 +169,18 @@ function silent(draft: Draft, alive: Alive, why: string): void {
   unresponsive(draft, 'NoAnswer', `QEMU (pid ${alive.identity.pid}) does not answer QMP: ${why}; ${way}`)
 }
 
+/** By the reason, as the phase of a machine that is being deleted is Terminating. */
+const wasUnresponsive = ({ vm }: Draft) =>
+  vm.status?.reason === 'ProcessStopped' || vm.status?.reason === 'NoAnswer'
+
 function unresponsive(draft: Draft, reason: string, message: string): void {
-  if (draft.vm.status?.phase !== 'Unresponsive') draft.tell('Warning', 'Unresponsive', message)
+  if (!wasUnresponsive(draft)) draft.tell('Warning', 'Unresponsive', message)
   draft.phase('Unresponsive', reason, message)
 }
 
 function answered(draft: Draft, alive: Alive, state: RunState): void {
   draft.condition('Paused', 'False', 'NotPaused')
-  if (draft.vm.status?.phase === 'Unresponsive') draft.tell('Normal', 'Responsive', 'QEMU answers again')
+  if (wasUnresponsive(draft)) draft.tell('Normal', 'Responsive', 'QEMU answers again')
   switch (state) {
     case 'shutdown':
       return ended(draft, alive, draft.status.stop ? 'Stopped' : 'GuestShutdown', 'the guest powered down')
