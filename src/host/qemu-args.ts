@@ -2,7 +2,7 @@ import { PlasmaError } from '../lib/errors.ts'
 import { bytesOf } from '../resources/quantity.ts'
 import type { VirtualMachine, VmSpec } from '../resources/vm.ts'
 import type { VmPaths } from './paths.ts'
-import { type Buses, busesOf, needsPci, pciSlots } from './qemu-buses.ts'
+import { type Buses, busesOf, hotplugArgs, needsPci, pciSlots } from './qemu-buses.ts'
 import { diskArgs, firmwareArgs } from './qemu-disks.ts'
 import { networkArgs } from './qemu-networks.ts'
 import { escapeValue, optionList } from './qemu-options.ts'
@@ -52,9 +52,18 @@ function identityArgs(input: QemuArgsInput, uid: string): string[] {
   ]
 }
 
+/**
+ * What QEMU itself does when the watchdog fires. For `poweroff` it would exit at once, and whether that was the watchdog
+ * could not be asked later: it holds the guest instead, and the controller ends it.
+ */
+export function watchdogAction(action: NonNullable<VmSpec['devices']['watchdog']>['action']): string {
+  return action === 'poweroff' ? 'pause' : action
+}
+
 /** Started stopped: the guest runs only after we have verified who it is, and nothing that ends it ends QEMU. */
 function lifecycleArgs(spec: VmSpec): string[] {
-  const watchdog = spec.devices.watchdog?.action
+  const asked = spec.devices.watchdog?.action
+  const watchdog = asked && watchdogAction(asked)
   return [
     '-S',
     '-nodefaults',
@@ -156,6 +165,7 @@ export function qemuArgs(input: QemuArgsInput): string[] {
     ...boardArgs(spec, input.accelerator),
     ...channelArgs(paths),
     ...displayArgs(spec, paths),
+    ...hotplugArgs(spec.machine),
     ...diskArgs(spec, disks, buses),
     ...networkArgs(spec, uid, buses, input.taps),
     ...helperDeviceArgs(spec, paths, buses),

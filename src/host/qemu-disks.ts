@@ -1,9 +1,12 @@
+import { createHash } from 'node:crypto'
 import { PlasmaError } from '../lib/errors.ts'
 import type { VmDisk, VmSpec } from '../resources/vm.ts'
 import { type Buses, pciAddress, pciSlots } from './qemu-buses.ts'
 import { optionList } from './qemu-options.ts'
 
-type Drive = Pick<VmDisk, 'name' | 'format' | 'bus' | 'cache' | 'readOnly' | 'bootOrder' | 'serial'>
+type BlockNode = Readonly<Record<string, unknown>> & { readonly 'node-name': string }
+
+export type Drive = Pick<VmDisk, 'name' | 'format' | 'bus' | 'cache' | 'readOnly' | 'bootOrder' | 'serial'>
 
 const seed: Drive = { name: 'cloud-init', format: 'raw', bus: 'virtio', cache: 'writeback', readOnly: true }
 
@@ -34,9 +37,22 @@ function protocolOf(path: string): string {
   return path.startsWith('/dev/') && !path.startsWith('/dev/shm/') ? 'host_device' : 'file'
 }
 
-/** The two nodes of a disk, as JSON: no quoting rules, whatever the path. Node names have at most 31 characters. */
-function blockdevs(drive: Drive, node: string, path: string): string[] {
+const longestNodeName = 31
+
+/**
+ * Names of a disk's two block nodes, by its name alone: a disk that is added or removed renames no other. QEMU takes
+ * at most 31 characters, so longer ones become a digest, under a prefix of its own.
+ */
+export function nodeNames(disk: string): { readonly format: string; readonly file: string } {
+  if (`disk-${disk}`.length <= longestNodeName) return { format: `disk-${disk}`, file: `file-${disk}` }
+  const digest = createHash('sha256').update(disk).digest('hex').slice(0, 16)
+  return { format: `diskh-${digest}`, file: `fileh-${digest}` }
+}
+
+/** The two nodes of a disk as `blockdev-add` takes them, the file's first. */
+export function blockNodes(drive: Drive, path: string): readonly [BlockNode, BlockNode] {
   const { direct, noFlush } = cacheModes[drive.cache]
+  const node = nodeNames(drive.name)
   const common = {
     'read-only': drive.readOnly,
     cache: { direct, 'no-flush': noFlush },
@@ -44,14 +60,13 @@ function blockdevs(drive: Drive, node: string, path: string): string[] {
   }
   const file = {
     driver: protocolOf(path),
-    'node-name': `${node}-file`,
+    'node-name': node.file,
     filename: path,
     // Two QEMUs writing one image destroy it: no lock, no start. A reader locks where the file system can.
     locking: drive.readOnly ? 'auto' : 'on',
     ...common,
   }
-  const format = { driver: drive.format, 'node-name': node, file: `${node}-file`, ...common }
-  return ['-blockdev', JSON.stringify(file), '-blockdev', JSON.stringify(format)]
+  return [file, { driver: drive.format, 'node-name': node.format, file: node.file, ...common }]
 }
 
 /** Boot places without duplicates: by bootOrder, then by place in the list; the first disk where none is given. */
@@ -86,21 +101,30 @@ function controllers(drives: readonly Drive[], buses: Buses): string[] {
   ]
 }
 
-function device(
-  drive: Drive,
-  node: string,
-  place: { onBus: number; ofBus: number; boot?: number | undefined },
-  buses: Buses,
-): string {
-  const members = {
-    id: `disk-${drive.name}`,
-    drive: node,
+/** Members of a disk's device that do not depend on where it is plugged in. */
+function deviceMembers(drive: Drive, boot?: number) {
+  return {
+    id: diskDeviceId(drive.name),
+    drive: nodeNames(drive.name).format,
     serial: drive.serial ?? drive.name.slice(0, 20),
-    bootindex: place.boot,
+    bootindex: boot,
     'write-cache': cacheModes[drive.cache].writeCache,
     werror: 'stop',
     rerror: 'stop',
   }
+}
+
+/** The id of a disk's device. */
+export function diskDeviceId(disk: string): string {
+  return `disk-${disk}`
+}
+
+function device(
+  drive: Drive,
+  place: { onBus: number; ofBus: number; boot?: number | undefined },
+  buses: Buses,
+): string {
+  const members = deviceMembers(drive, place.boot)
   const n = place.onBus
   switch (drive.bus) {
     case 'virtio':
@@ -119,24 +143,33 @@ function device(
 }
 
 /**
- * `-blockdev` and `-device` of every disk, and of the cloud-init seed. Device ids are `disk-<name>`, node names
- * `disk<index>`.
+ * `-blockdev` and `-device` of every disk, and of the cloud-init seed.
  * @throws PlasmaError `DiskMissing`
  */
 export function diskArgs(spec: VmSpec, disks: ReadonlyMap<string, string>, buses: Buses): string[] {
   const drives: readonly Drive[] = spec.cloudInit ? [...spec.disks, seed] : spec.disks
   const boot = bootIndexes(drives)
-  const args = drives.flatMap((drive, index) => {
+  const args = drives.flatMap((drive) => {
     const sameBus = drives.filter((other) => other.bus === drive.bus)
     const place = { onBus: sameBus.indexOf(drive), ofBus: sameBus.length, boot: boot.get(drive.name) }
-    const node = `disk${index}`
+    const nodes = blockNodes(drive, pathOf(disks, drive.name))
     return [
-      ...blockdevs(drive, node, pathOf(disks, drive.name)),
-      '-device',
-      device(drive, node, place, buses),
+      // JSON has no quoting rules of its own, whatever the path.
+      ...nodes.flatMap((node) => ['-blockdev', JSON.stringify(node)]),
+      ...['-device', device(drive, place, buses)],
     ]
   })
   return [...controllers(drives, buses), ...args]
+}
+
+/**
+ * The device of a disk that is added to a running machine, as `device_add` takes it: on a free port (`bus`) where it
+ * is virtio, on the SCSI controller otherwise.
+ */
+export function addedDiskDevice(drive: Drive, bus: string): Readonly<Record<string, unknown>> {
+  const driver = drive.bus === 'scsi' ? 'scsi-hd' : 'virtio-blk-pci'
+  const { bootindex: _none, 'write-cache': writeCache, ...members } = deviceMembers(drive)
+  return { driver, bus, ...members, 'write-cache': writeCache ? 'on' : 'off' }
 }
 
 /** UEFI: code that can't be written and the machine's own variables, as the board's two flash chips. */

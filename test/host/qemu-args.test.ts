@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { identityFile, macOf, qemuArgs, specHash, tapName } from '../../src/host/qemu-args.ts'
+import { nodeNames } from '../../src/host/qemu-disks.ts'
 import { escapeValue, optionList, parseOptionList } from '../../src/host/qemu-options.ts'
 import { identityOf } from '../../src/host/scan.ts'
 import { goldenInput, goldenPlaces, goldenSpecs, machine, uid } from './machines.ts'
@@ -34,8 +35,40 @@ describe('arguments of QEMU', () => {
     const input = goldenInput('pc', goldenPlaces('pc'))
     const args = qemuArgs({ ...input, disks: new Map([['root', '/dev/vg0/root']]) })
     expect(args.join(' ')).toContain(
-      '"driver":"host_device","node-name":"disk0-file","filename":"/dev/vg0/root"',
+      '"driver":"host_device","node-name":"file-root","filename":"/dev/vg0/root"',
     )
+  })
+
+  test('a watchdog that is to power off only holds the guest, so that it can be asked why', () => {
+    const withWatchdog = (action: string) =>
+      qemuArgs({
+        ...goldenInput('pc', goldenPlaces('pc')),
+        vm: machine({ devices: { watchdog: { action } } }),
+      })
+    for (const [asked, told] of [
+      ['poweroff', 'pause'],
+      ['pause', 'pause'],
+      ['reset', 'reset'],
+      ['none', 'none'],
+      ['inject-nmi', 'inject-nmi'],
+    ])
+      expect(withWatchdog(asked!)).toContain(`shutdown=pause,panic=pause,reboot=reset,watchdog=${told}`)
+  })
+
+  test('names of nodes and devices never collide, whatever the disks are called', () => {
+    const names = [
+      'x',
+      'x-file',
+      'file-x',
+      'h-1',
+      'a'.repeat(26),
+      'a'.repeat(27),
+      'a'.repeat(28),
+      'a'.repeat(63),
+    ]
+    const nodes = names.flatMap((name) => Object.values(nodeNames(name)))
+    expect(new Set(nodes).size).toBe(nodes.length)
+    for (const node of nodes) expect(node.length).toBeLessThanOrEqual(31)
   })
 
   test('node names stay within QEMU’s 31 characters whatever the disk is called', () => {
