@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Client, openClient } from '../cli/client.ts'
 import type { Io } from '../cli/io.ts'
-import { spawnDetached } from '../host/exec.ts'
+import { run, spawnDetached } from '../host/exec.ts'
 import { vmPaths } from '../host/paths.ts'
 import { sleep } from '../lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
@@ -63,6 +63,30 @@ export class Lab {
   get client(): Client {
     const connection = { host: '127.0.0.1', port: this.#port, dataDir: this.#dataDir, flags: '' }
     return openClient(connection, this.#io.clock)
+  }
+
+  /** Ends a QEMU by SIGKILL; resolves when its process is gone. */
+  async kill(pid: number): Promise<void> {
+    process.kill(pid, 'SIGKILL')
+    await this.until('the QEMU has ended', startDeadlineMs, async () => !isThere(pid))
+  }
+
+  /** Resolves once a server answers, ready or not. */
+  answering(): Promise<void> {
+    return this.until('the server answers', startDeadlineMs, async () => {
+      await this.#with((client) => client.json('GET', '/version', { timeoutMs: 2_000 }))
+      return true
+    })
+  }
+
+  /** Runs a command of the program against the lab's server. @returns its standard output @throws PlasmaError */
+  async cli(...words: string[]): Promise<string> {
+    const flags = ['--server', `127.0.0.1:${this.#port}`, '--data-dir', this.#dataDir]
+    return (await run(this.#io.program, [...flags, ...words])).stdout
+  }
+
+  async wipeStore(): Promise<void> {
+    await rm(join(this.#dataDir, 'store'), { recursive: true, force: true })
   }
 
   /** Starts the server. @returns ms from spawn until it says it is ready */

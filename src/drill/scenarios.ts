@@ -36,6 +36,9 @@ const running = (vm: VirtualMachine) => vm.status?.phase === 'Running'
 const replaced = (before: Process) => (vm: VirtualMachine) =>
   running(vm) && vm.status?.process !== undefined && vm.status.process.launchId !== before.launchId
 
+const recordedEnd = (before: Process) => (vm: VirtualMachine) =>
+  vm.status?.lastExit?.launchId === before.launchId
+
 /** Start time of a pid as the kernel has it: the same one means the same process. */
 function startTimeOf(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
@@ -76,7 +79,7 @@ function serverEnds(signal: 'SIGKILL' | 'SIGTERM'): Scenario['play'] {
 
 async function qemuKilled(lab: Lab): Promise<Outcome> {
   const { before } = await booted(lab)
-  const gone = lab.waitFor('the status shows it', (vm) => vm.status?.lastExit?.launchId === before.launchId)
+  const gone = lab.waitFor('the status shows it', recordedEnd(before))
   const back = lab.waitFor('another QEMU runs', replaced(before))
   await lab.get()
   const began = lab.now()
@@ -125,19 +128,45 @@ function guestEnds(line: string, reason: string, recovery: string): Scenario['pl
   }
 }
 
-async function hostReboot(lab: Lab): Promise<Outcome> {
-  const { before } = await booted(lab)
+/** What both a killed host and a killed pair of server and QEMU leave behind: a record without a process. */
+function everythingKilled(
+  options: { readonly runDirGone: boolean },
+  texts: Pick<Outcome, 'recovery' | 'manual'>,
+) {
+  return async (lab: Lab): Promise<Outcome> => {
+    const { before } = await booted(lab)
+    await lab.stopServer('SIGKILL')
+    await lab.kill(before.pid)
+    if (options.runDirGone) await lab.wipeRunDir()
+    const began = lab.now()
+    const ready = lab.startServer()
+    await lab.answering()
+    const [detected, recovered] = await Promise.all([
+      lab.waitFor('the status shows it', recordedEnd(before)),
+      lab.waitFor('another QEMU runs', replaced(before)),
+    ])
+    await ready
+    return { detectedMs: detected.at - began, recoveredMs: recovered.at - began, ...texts }
+  }
+}
+
+async function storeLost(lab: Lab): Promise<Outcome> {
+  const { uid, before } = await booted(lab)
   await lab.stopServer('SIGKILL')
-  process.kill(before.pid, 'SIGKILL')
-  await lab.wipeRunDir()
+  await lab.wipeStore()
   const began = lab.now()
   await lab.startServer()
-  const recovered = await lab.waitFor('another QEMU runs', replaced(before))
+  await lab.until('the orphan is listed', 60_000, async () =>
+    (await lab.cli('orphans', '-o', 'json')).includes(uid),
+  )
+  const detectedMs = lab.now() - began
+  await lab.cli('adopt', uid)
+  await untouched(lab, before)
   return {
-    recoveredMs: recovered.at - began,
-    recovery:
-      'the server finds its record without a process and starts the machine by its run strategy (counted from the start of the server)',
-    manual: 'none where the server starts at boot',
+    detectedMs,
+    recovery: 'none, on purpose: its QEMU runs on and is listed; nobody can know whether it is still wanted',
+    manual:
+      '`plasmavmc orphans`, then `plasmavmc adopt UID`: declared again from its launch record, same process',
   }
 }
 
@@ -163,5 +192,26 @@ export const scenarios: readonly Scenario[] = [
       'started again under Always; stays down under RerunOnFailure, Once and Manual',
     ),
   },
-  { name: 'host reboot', play: hostReboot },
+  {
+    name: 'server and QEMU killed',
+    play: everythingKilled(
+      { runDirGone: false },
+      {
+        recovery:
+          'the next server finds a record without a process and goes by the run strategy (from its start)',
+        manual: 'none under a supervisor that restarts the server',
+      },
+    ),
+  },
+  {
+    name: 'host reboot',
+    play: everythingKilled(
+      { runDirGone: true },
+      {
+        recovery: 'the server finds a record without a process and goes by the run strategy (from its start)',
+        manual: 'none where the server starts at boot',
+      },
+    ),
+  },
+  { name: 'store lost', play: storeLost },
 ]
