@@ -1,23 +1,18 @@
-import { ApiError } from './errors.ts'
+import { weightOf } from './history.ts'
 import type { KvEvent } from './kv.ts'
 
-/** Events a reader may be behind before it is cut. */
-const maxPending = 10_000
+/** Events, and bytes of them, that wait for a reader. One that is further behind goes back to the history. */
+const maxPending = 1_000
+const maxPendingBytes = 16 * 1024 * 1024
 
 interface Reader {
   readonly prefix: string
-  readonly pending: KvEvent[]
-  wake: (() => void) | undefined
-  overflowed: boolean
-}
-
-export function tooOld(from: bigint): ApiError {
-  return new ApiError(
-    'Gone',
-    `too old resource version: ${from}`,
-    {},
-    { hint: 'list anew and watch from there' },
-  )
+  pending: KvEvent[]
+  bytes: number
+  /** Everything up to here is in `pending`, was taken from it or is not of this reader. */
+  upTo: bigint
+  behind: boolean
+  wake: () => void
 }
 
 /** Fans committed events out to watchers, each with a bounded buffer. */
@@ -27,51 +22,77 @@ export class Feed {
   /** Events must come in revision order. */
   publish(events: readonly KvEvent[]): void {
     for (const reader of this.#readers) {
-      for (const event of events) {
-        if (!event.key.startsWith(reader.prefix)) continue
-        if (reader.pending.length < maxPending) reader.pending.push(event)
-        else reader.overflowed = true
-      }
-      reader.wake?.()
+      for (const event of events) offer(reader, event)
+      if (reader.pending.length > 0) reader.wake()
     }
   }
 
   /**
-   * History after `from`, then whatever is published. `history` is read after the reader is registered, so nothing
-   * falls between; what comes twice is dropped by its revision.
+   * Everything after `from`, then whatever is published. `history` gives the next committed events after a revision,
+   * oldest first, none where there are none, and throws where it no longer has them: that ends a reader that is too slow.
    */
   async *watch(
     prefix: string,
     from: bigint,
     signal: AbortSignal,
-    history: (from: bigint) => readonly KvEvent[],
+    history: (after: bigint) => readonly KvEvent[],
   ): AsyncGenerator<KvEvent> {
-    const reader: Reader = { prefix, pending: [], wake: undefined, overflowed: false }
-    this.#readers.add(reader)
-    const onAbort = () => reader.wake?.()
-    signal.addEventListener('abort', onAbort, { once: true })
-    try {
-      let seen = from
-      for (const event of history(from)) {
-        if (signal.aborted) return
-        seen = event.revision
-        if (event.key.startsWith(prefix)) yield event
-      }
-      while (!signal.aborted) {
-        for (const event of reader.pending.splice(0)) {
+    let seen = from
+    while (!signal.aborted) {
+      for (let events = history(seen); events.length > 0; events = history(seen)) {
+        for (const event of events) {
+          seen = event.revision
+          if (event.key.startsWith(prefix)) yield event
           if (signal.aborted) return
-          if (event.revision > seen) yield event
         }
-        if (reader.overflowed) throw tooOld(seen)
-        if (reader.pending.length === 0 && !signal.aborted)
-          await new Promise<void>((resolve) => {
-            reader.wake = resolve
-          })
-        reader.wake = undefined
       }
-    } finally {
-      signal.removeEventListener('abort', onAbort)
-      this.#readers.delete(reader)
+      // No await lies between the empty history and this: nothing falls between.
+      const reader: Reader = { prefix, pending: [], bytes: 0, upTo: seen, behind: false, wake() {} }
+      this.#readers.add(reader)
+      try {
+        for (
+          let events = await taken(reader, signal);
+          events.length > 0;
+          events = await taken(reader, signal)
+        ) {
+          for (const event of events) {
+            // Its commit may have been read from the history before it was published.
+            if (event.revision > seen) yield event
+            if (signal.aborted) return
+          }
+        }
+      } finally {
+        this.#readers.delete(reader)
+      }
+      if (reader.upTo > seen) seen = reader.upTo
     }
   }
+}
+
+function offer(reader: Reader, event: KvEvent): void {
+  if (reader.behind) return
+  if (event.key.startsWith(reader.prefix)) {
+    reader.bytes += weightOf(event)
+    if (reader.pending.length >= maxPending || reader.bytes > maxPendingBytes) {
+      reader.behind = true
+      return
+    }
+    reader.pending.push(event)
+  }
+  reader.upTo = event.revision
+}
+
+/** What waits for a reader, as soon as something does; nothing once it is behind and has all, or is to stop. */
+async function taken(reader: Reader, signal: AbortSignal): Promise<readonly KvEvent[]> {
+  if (reader.pending.length === 0 && !reader.behind && !signal.aborted) {
+    const woken = Promise.withResolvers<void>()
+    reader.wake = woken.resolve
+    signal.addEventListener('abort', reader.wake, { once: true })
+    await woken.promise
+    signal.removeEventListener('abort', reader.wake)
+  }
+  const events = reader.pending
+  reader.pending = []
+  reader.bytes = 0
+  return events
 }

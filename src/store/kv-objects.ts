@@ -147,7 +147,7 @@ export class KvObjects implements ObjectStore {
     for await (const event of this.#kv.watch(prefixFor(kind, options.namespace), from, options.signal)) {
       const parseText = (text: string) => JSON.parse(text) as T
       const matches = (object: T | undefined) => object !== undefined && selector(object.metadata.labels)
-      const before = event.previous === undefined ? undefined : parseText(event.previous)
+      const before = event.previous === undefined ? undefined : parseText(event.previous.value)
       const after = event.type === 'put' ? parseText(event.value) : undefined
       const was = matches(before)
       const is = matches(after)

@@ -1,13 +1,21 @@
 /**
  * A small revisioned key-value store: what LMDB, etcd and memory have in common, and no more.
- * Every write gets the next revision of one store-wide counter; keys are UTF-8 strings ordered bytewise;
- * values are opaque strings.
+ * Every write gets the next revision of one store-wide counter; keys are ASCII strings of at most 1024 characters,
+ * ordered bytewise; values are opaque strings.
  */
 export interface KvEntry {
   readonly key: string
   readonly value: string
   /** The revision of the last write to this key. */
   readonly revision: bigint
+}
+
+export interface KvListOptions {
+  /** Only keys greater than this one; it may lie outside of the prefix. */
+  readonly after?: string
+  readonly limit?: number
+  /** The store as it was at this revision; now where absent. */
+  readonly at?: bigint
 }
 
 export interface KvList {
@@ -24,19 +32,34 @@ export type KvEvent =
       readonly key: string
       readonly value: string
       readonly revision: bigint
-      readonly previous?: string
+      /** What the key held before, and since which revision; absent where it is new. */
+      readonly previous?: KvPrevious
     }
-  | { readonly type: 'delete'; readonly key: string; readonly revision: bigint; readonly previous: string }
+  | {
+      readonly type: 'delete'
+      readonly key: string
+      readonly revision: bigint
+      readonly previous: KvPrevious
+    }
+
+export interface KvPrevious {
+  readonly value: string
+  readonly revision: bigint
+}
 
 export interface Kv {
   /** The entry, or undefined where there is none. */
   get(key: string): Promise<KvEntry | undefined>
-  /** All entries whose key starts with `prefix`, in key order, from one consistent snapshot. */
-  list(prefix: string, options?: { readonly after?: string; readonly limit?: number }): Promise<KvList>
+  /**
+   * All entries whose key starts with `prefix`, in key order, from one consistent snapshot.
+   * @throws ApiError `Gone` when `at` is older than the kept history.
+   */
+  list(prefix: string, options?: KvListOptions): Promise<KvList>
   /**
    * Writes if the key's current revision equals `expected` (0n: the key must not exist).
    * Resolves only when the write is durable.
    * @returns the new revision, or `undefined` when the condition failed and nothing was written.
+   * @throws ApiError `ServiceUnavailable` when it can't be written.
    */
   put(key: string, value: string, expected: bigint): Promise<bigint | undefined>
   /** Deletes if the revision matches. @returns the deletion's revision, or `undefined` when it did not match. */

@@ -1,15 +1,18 @@
 import { type Database, open, type RootDatabase } from 'lmdb'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
-import { type Log, silentLog } from '../lib/log.ts'
+import type { Log } from '../lib/log.ts'
 import { ApiError } from './errors.ts'
-import { Feed, tooOld } from './feed.ts'
+import { Feed } from './feed.ts'
 import { lockFolder } from './folder-lock.ts'
+import { defaultHistory, historyChunk, pageOf, setBack, tooOld, undo, weightOf } from './history.ts'
 import { endOfPrefix } from './key-range.ts'
-import type { Kv, KvEntry, KvEvent, KvList } from './kv.ts'
+import type { Kv, KvEntry, KvEvent, KvList, KvListOptions, KvPrevious } from './kv.ts'
 
 export interface LmdbOptions {
   /** How many events are kept for watchers that come back; older ones get Gone. */
   readonly historyLimit?: number
+  /** And how many bytes of them. */
+  readonly historyBytes?: number
   readonly log?: Log
 }
 
@@ -18,21 +21,40 @@ interface Stored {
   readonly v: string
 }
 
+/** An event as it is stored under its revision: key, value unless it was deleted, and what was there before. */
+interface Row {
+  readonly k: string
+  readonly v?: string
+  readonly p?: Stored
+}
+
+type Transaction = ReturnType<RootDatabase['useReadTransaction']>
+
+/** Writes between two trims of the history. */
 const trimEvery = 256
+
+/** LMDB refuses longer keys; no object has one. */
+const maxKeyLength = 1_024
 
 /**
  * Opens the store in a folder; one process at a time.
  * @throws PlasmaError `FolderInUse`, `StoreUnusable`
  */
 export async function openLmdb(path: string, options: LmdbOptions = {}): Promise<Kv> {
-  const unlock = lockFolder(path)
+  const unlock = await lockFolder(path)
   try {
     // Without overlappingSync a commit resolves only after its flush: acknowledged is durable, and all writers that
     // came meanwhile share the next flush. Nobody sees a write before it is durable, either.
-    const root = open({ path, name: 'plasmavmc', overlappingSync: false, maxDbs: 4, encoding: 'json' })
+    // With noSubdir, the default for a name with a dot in it, the folder would be taken for a file.
+    // Without eventTurnBatching there is no promise of a batch, which would be nobody's: when a commit fails its
+    // rejection would end the process.
+    const root = open({
+      ...{ path, noSubdir: false, name: 'plasmavmc', maxDbs: 4, encoding: 'json' as const },
+      ...{ overlappingSync: false, eventTurnBatching: false },
+    })
     return new LmdbKv(root, unlock, options)
   } catch (error) {
-    unlock()
+    await unlock()
     throw new PlasmaError('StoreUnusable', `the store in ${path} can't be opened: ${messageOf(error)}`, {
       cause: error,
     })
@@ -42,92 +64,82 @@ export async function openLmdb(path: string, options: LmdbOptions = {}): Promise
 class LmdbKv implements Kv {
   readonly #root: RootDatabase
   readonly #objects: Database<Stored, string>
-  readonly #events: Database<Record<string, unknown>, number>
+  readonly #events: Database<Row, number>
   readonly #meta: Database<number, string>
   readonly #feed = new Feed()
   readonly #uncommitted: KvEvent[] = []
-  readonly #unlock: () => void
+  readonly #unlock: () => Promise<void>
   readonly #historyLimit: number
-  readonly #log: Log
+  readonly #historyBytes: number
+  readonly #log: Log | undefined
 
-  constructor(root: RootDatabase, unlock: () => void, options: LmdbOptions) {
+  constructor(root: RootDatabase, unlock: () => Promise<void>, options: LmdbOptions) {
     this.#root = root
     this.#unlock = unlock
-    this.#historyLimit = options.historyLimit ?? 10_000
-    this.#log = options.log ?? silentLog
+    this.#historyLimit = options.historyLimit ?? defaultHistory.limit
+    this.#historyBytes = options.historyBytes ?? defaultHistory.bytes
+    this.#log = options.log
     this.#objects = root.openDB({ name: 'objects', encoding: 'json' })
-    this.#events = root.openDB({ name: 'events', encoding: 'json' })
+    this.#events = root.openDB({ name: 'history', encoding: 'json' })
     this.#meta = root.openDB({ name: 'meta', encoding: 'json' })
+    const revision = this.#meta.get('revision') ?? 0
+    // Events that are not there, of an older format say, must not look as if nothing had happened.
+    if (revision > 0 && this.#events.get(revision) === undefined) this.#meta.putSync('oldest', revision)
   }
 
   async get(key: string): Promise<KvEntry | undefined> {
+    if (key.length > maxKeyLength) return undefined
     const stored = this.#objects.get(key)
-    return stored && { key, value: stored.v, revision: BigInt(stored.r) }
+    return stored && entryOf(key, stored)
   }
 
-  async list(
-    prefix: string,
-    options: { readonly after?: string; readonly limit?: number } = {},
-  ): Promise<KvList> {
-    const { after, limit } = options
-    const transaction = this.#root.useReadTransaction()
-    try {
+  async list(prefix: string, options: KvListOptions = {}): Promise<KvList> {
+    const { limit, at } = options
+    const after = (options.after ?? '').slice(0, maxKeyLength)
+    return this.#read((transaction, revision) => {
+      const wanted = at ?? revision
+      const were = undo(this.#since(wanted, transaction), prefix, after)
+      if (prefix.length > maxKeyLength) return { entries: [], revision: wanted }
       const range = {
-        start: after ?? prefix,
+        ...(after > prefix ? { start: after, exclusiveStart: true } : { start: prefix }),
         end: endOfPrefix(prefix),
-        exclusiveStart: after !== undefined,
-        ...(limit !== undefined && { limit: limit + 1 }),
         transaction,
       }
-      const entries = [...this.#objects.getRange(range)].map(({ key, value }) => ({
-        key,
-        value: value.v,
-        revision: BigInt(value.r),
-      }))
-      const revision = BigInt(this.#meta.get('revision', { transaction }) ?? 0)
-      if (limit === undefined || entries.length <= limit) return { entries, revision }
-      const page = entries.slice(0, limit)
-      const last = page.at(-1)?.key
-      return { entries: page, revision, ...(last !== undefined && { more: last }) }
-    } finally {
-      transaction.done()
-    }
+      const now = this.#objects.getRange(range).map(({ key, value }) => entryOf(key, value))
+      return pageOf(setBack(now, were), limit, wanted)
+    })
   }
 
   put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {
     return this.#write(key, expected, (revision, previous) => {
-      this.#objects.put(key, { r: revision, v: value })
-      return {
-        type: 'put',
-        key,
-        value,
-        revision: BigInt(revision),
-        ...(previous !== undefined && { previous }),
-      }
+      this.#objects.put(key, { r: Number(revision), v: value })
+      return { type: 'put', key, value, revision, ...(previous && { previous }) }
     })
   }
 
   delete(key: string, expected: bigint): Promise<bigint | undefined> {
     if (expected === 0n) return Promise.resolve(undefined)
-    return this.#write(key, expected, (revision, previous = '') => {
+    return this.#write(key, expected, (revision, previous = { value: '', revision: 0n }) => {
       this.#objects.remove(key)
-      return { type: 'delete', key, revision: BigInt(revision), previous }
+      return { type: 'delete', key, revision, previous }
     })
   }
 
   watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent> {
-    return this.#feed.watch(prefix, from, signal, (revision) => this.#history(revision))
+    return this.#feed.watch(prefix, from, signal, (after) =>
+      this.#read((transaction) => [...this.#since(after, transaction, historyChunk)]),
+    )
   }
 
   async close(): Promise<void> {
     await this.#root.close()
-    this.#unlock()
+    await this.#unlock()
   }
 
   async #write(
     key: string,
     expected: bigint,
-    change: (revision: number, previous: string | undefined) => KvEvent,
+    change: (revision: bigint, previous: KvPrevious | undefined) => KvEvent,
   ): Promise<bigint | undefined> {
     let event: KvEvent | undefined
     try {
@@ -135,27 +147,32 @@ class LmdbKv implements Kv {
         const before = this.#objects.get(key)
         if (BigInt(before?.r ?? 0) !== expected) return
         const revision = (this.#meta.get('revision') ?? 0) + 1
-        event = change(revision, before?.v)
-        const { revision: _, ...row } = event
-        this.#events.put(revision, row)
+        event = change(BigInt(revision), before && { value: before.v, revision: BigInt(before.r) })
+        this.#events.put(revision, rowOf(event))
         this.#meta.put('revision', revision)
-        if (revision % trimEvery === 0) this.#trim(revision)
+        this.#trim(revision, weightOf(event))
         this.#uncommitted.push(event)
       })
     } catch (error) {
       if (event) this.#forget(event)
-      this.#log.error('a write to the store failed', { key, err: error })
-      const hint = 'is the disk of the data directory full or read-only?'
-      throw new ApiError(
-        'ServiceUnavailable',
-        `the store can't be written: ${messageOf(error)}`,
-        {},
-        { hint, cause: error },
-      )
+      throw await this.#writeError(key, error)
     }
     if (!event) return undefined
     this.#publish(event.revision)
     return event.revision
+  }
+
+  async #writeError(key: string, error: unknown): Promise<ApiError> {
+    // What was wrong comes later, in a promise of its own.
+    const commitError = (error as { commitError?: Promise<unknown> } | null)?.commitError
+    const cause = await Promise.resolve(commitError).then(
+      () => error,
+      (reason: unknown) => reason,
+    )
+    this.#log?.error('a write to the store failed', { key, err: cause })
+    const hint = 'is the disk of the data directory full or read-only?'
+    const message = `the store can't be written: ${messageOf(cause)}`
+    return new ApiError('ServiceUnavailable', message, {}, { hint, cause })
   }
 
   /** A commit holds everything up to its revision, so all of that may be shown, in order. */
@@ -170,24 +187,61 @@ class LmdbKv implements Kv {
     if (index >= 0) this.#uncommitted.splice(index, 1)
   }
 
-  #trim(revision: number): void {
-    const oldest = this.#meta.get('oldest') ?? 0
-    const keepFrom = revision - this.#historyLimit
-    if (keepFrom <= oldest) return
-    for (const key of [...this.#events.getKeys({ start: 0, end: keepFrom + 1 })]) this.#events.remove(key)
-    this.#meta.put('oldest', keepFrom)
+  /** Within a transaction that adds `added` bytes: removes the oldest events that are too many. */
+  #trim(revision: number, added: number): void {
+    let bytes = (this.#meta.get('historyBytes') ?? 0) + added
+    const keepFrom = revision % trimEvery === 0 ? revision - this.#historyLimit : 0
+    let oldest = this.#meta.get('oldest') ?? 0
+    if (keepFrom > oldest || bytes > this.#historyBytes) {
+      const gone: number[] = []
+      for (const { key, value } of this.#events.getRange({ start: oldest + 1 })) {
+        if (key > keepFrom && bytes <= this.#historyBytes) break
+        bytes -= weightOf(eventOf(key, value))
+        gone.push(key)
+      }
+      for (const key of gone) this.#events.remove(key)
+      oldest = gone.at(-1) ?? oldest
+      this.#meta.put('oldest', oldest)
+    }
+    this.#meta.put('historyBytes', bytes)
   }
 
-  /** Committed events only: what is in a transaction under way is published when it is durable. */
-  #history(from: bigint): readonly KvEvent[] {
+  /** Committed events after a revision: those of a transaction under way are published when it is durable. */
+  #since(from: bigint, transaction: Transaction, limit?: number): Iterable<KvEvent> {
+    const revision = BigInt(this.#meta.get('revision', { transaction }) ?? 0)
+    if (from < BigInt(this.#meta.get('oldest', { transaction }) ?? 0) || from > revision) throw tooOld(from)
+    if (from === revision) return []
+    const range = { start: Number(from) + 1, transaction, ...(limit !== undefined && { limit }) }
+    return this.#events.getRange(range).map(({ key, value }) => eventOf(key, value))
+  }
+
+  /** Reads from one snapshot. */
+  #read<T>(work: (transaction: Transaction, revision: bigint) => T): T {
     const transaction = this.#root.useReadTransaction()
     try {
-      const revision = BigInt(this.#meta.get('revision', { transaction }) ?? 0)
-      if (from < BigInt(this.#meta.get('oldest', { transaction }) ?? 0) || from > revision) throw tooOld(from)
-      const rows = this.#events.getRange({ start: Number(from) + 1, transaction })
-      return [...rows].map(({ key, value }) => ({ ...value, revision: BigInt(key) }) as KvEvent)
+      return work(transaction, BigInt(this.#meta.get('revision', { transaction }) ?? 0))
     } finally {
       transaction.done()
     }
   }
+}
+
+function entryOf(key: string, { r, v }: Stored): KvEntry {
+  return { key, value: v, revision: BigInt(r) }
+}
+
+function rowOf(event: KvEvent): Row {
+  const { key, previous } = event
+  return {
+    k: key,
+    ...(event.type === 'put' && { v: event.value }),
+    ...(previous && { p: { r: Number(previous.revision), v: previous.value } }),
+  }
+}
+
+function eventOf(revision: number, { k, v, p }: Row): KvEvent {
+  const previous = p && { value: p.v, revision: BigInt(p.r) }
+  const common = { key: k, revision: BigInt(revision) }
+  if (v !== undefined) return { type: 'put', ...common, value: v, ...(previous && { previous }) }
+  return { type: 'delete', ...common, previous: previous ?? { value: '', revision: 0n } }
 }

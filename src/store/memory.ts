@@ -1,36 +1,34 @@
-import { Feed, tooOld } from './feed.ts'
-import type { Kv, KvEntry, KvEvent, KvList } from './kv.ts'
+import { Feed } from './feed.ts'
+import { defaultHistory, historyChunk, pageOf, setBack, tooOld, undo, weightOf } from './history.ts'
+import type { Kv, KvEntry, KvEvent, KvList, KvListOptions } from './kv.ts'
 
 /** A Kv in memory: the same semantics as the durable ones, gone with the process. Also the store of the tests. */
 export class MemoryKv implements Kv {
   readonly #entries = new Map<string, KvEntry>()
   readonly #feed = new Feed()
   readonly #historyLimit: number
+  readonly #historyBytes: number
+  /** Every event after revision `#oldest`, without gaps. */
   #log: KvEvent[] = []
+  #bytes = 0
   #revision = 0n
   #oldest = 0n
 
-  constructor(options: { readonly historyLimit?: number } = {}) {
-    this.#historyLimit = options.historyLimit ?? 10_000
+  constructor(options: { readonly historyLimit?: number; readonly historyBytes?: number } = {}) {
+    this.#historyLimit = options.historyLimit ?? defaultHistory.limit
+    this.#historyBytes = options.historyBytes ?? defaultHistory.bytes
   }
 
   async get(key: string): Promise<KvEntry | undefined> {
     return this.#entries.get(key)
   }
 
-  async list(
-    prefix: string,
-    options: { readonly after?: string; readonly limit?: number } = {},
-  ): Promise<KvList> {
-    const { after = '', limit = Number.POSITIVE_INFINITY } = options
+  async list(prefix: string, options: KvListOptions = {}): Promise<KvList> {
+    const { after = '', limit, at = this.#revision } = options
+    const were = undo(this.#since(at), prefix, after)
     const keys = [...this.#entries.keys()].filter((key) => key.startsWith(prefix) && key > after).sort()
-    const entries = keys.slice(0, limit).map((key) => this.#entries.get(key) as KvEntry)
-    const last = entries.at(-1)?.key
-    return {
-      entries,
-      revision: this.#revision,
-      ...(keys.length > limit && last !== undefined && { more: last }),
-    }
+    const now = keys.map((key) => this.#entries.get(key) as KvEntry)
+    return pageOf(setBack(now, were), limit, at)
   }
 
   async put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {
@@ -38,7 +36,7 @@ export class MemoryKv implements Kv {
     if ((before?.revision ?? 0n) !== expected) return undefined
     const revision = ++this.#revision
     this.#entries.set(key, { key, value, revision })
-    this.#append({ type: 'put', key, value, revision, ...(before && { previous: before.value }) })
+    this.#append({ type: 'put', key, value, revision, ...(before && { previous: previousOf(before) }) })
     return revision
   }
 
@@ -47,25 +45,40 @@ export class MemoryKv implements Kv {
     if (!before || before.revision !== expected) return undefined
     const revision = ++this.#revision
     this.#entries.delete(key)
-    this.#append({ type: 'delete', key, revision, previous: before.value })
+    this.#append({ type: 'delete', key, revision, previous: previousOf(before) })
     return revision
   }
 
   watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent> {
-    return this.#feed.watch(prefix, from, signal, (revision) => {
-      if (revision < this.#oldest || revision > this.#revision) throw tooOld(revision)
-      return this.#log.filter((event) => event.revision > revision)
-    })
+    return this.#feed.watch(prefix, from, signal, (after) => this.#since(after, historyChunk))
   }
 
   async close(): Promise<void> {}
 
+  /** @throws ApiError `Gone` */
+  #since(revision: bigint, count = Number.POSITIVE_INFINITY): readonly KvEvent[] {
+    if (revision < this.#oldest || revision > this.#revision) throw tooOld(revision)
+    const start = Number(revision - this.#oldest)
+    return this.#log.slice(start, start + count)
+  }
+
   #append(event: KvEvent): void {
     this.#log.push(event)
-    if (this.#log.length > this.#historyLimit * 2) {
-      this.#log = this.#log.slice(-this.#historyLimit)
-      this.#oldest = (this.#log[0]?.revision ?? 1n) - 1n
-    }
+    this.#bytes += weightOf(event)
+    // Half is cut off at a time, so that the cost of a write does not depend on the limit.
+    if (this.#log.length > this.#historyLimit * 2) this.#trim(this.#log.length - this.#historyLimit)
+    while (this.#bytes > this.#historyBytes && this.#log.length > 0) this.#trim(this.#log.length / 2 + 1)
     this.#feed.publish([event])
   }
+
+  #trim(count: number): void {
+    for (const event of this.#log.splice(0, count)) {
+      this.#bytes -= weightOf(event)
+      this.#oldest = event.revision
+    }
+  }
+}
+
+function previousOf({ value, revision }: KvEntry) {
+  return { value, revision }
 }
