@@ -3,10 +3,11 @@ import type { Command } from 'commander'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import { type Client, connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
-import { isServerError, renderError, UsageError } from './failure.ts'
+import { isServerError, UsageError } from './failure.ts'
 import type { Invocation, Io } from './io.ts'
 import { kindOfManifest, nameOf, pathOf } from './kinds.ts'
-import { type Manifest, readManifests, type Source } from './manifests.ts'
+import { renderManifestError } from './manifest-error.ts'
+import { kindOfSource, type Manifest, readManifests, type Source } from './manifests.ts'
 import { type JsonObject, threeWayMergePatch } from './merge.ts'
 import { formatOf, oneOf } from './options.ts'
 import { renderObject } from './output.ts'
@@ -136,12 +137,13 @@ async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
   const sources = await readManifests(options.filename, options.recursive === true, io)
   for (const source of sources) {
     checkNamespace(source, options.namespace)
-    kindOfManifest(source.manifest.apiVersion, source.manifest.kind)
+    kindOfSource(source)
   }
   const client = connect(options, io)
   const applied: Applied[] = []
   let failures = 0
-  for (const { manifest, at } of sources) {
+  for (const source of sources) {
+    const { manifest } = source
     try {
       const result = await applyOne(client, manifest, settings)
       applied.push(result)
@@ -151,10 +153,10 @@ async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
     } catch (error) {
       if (!(error instanceof PlasmaError) || error.code === 'NoServer') throw error
       failures++
-      io.stderr.write(renderError(error).trimEnd().concat(`\n(${at})\n`))
+      io.stderr.write(await renderManifestError(error, source, format === 'json'))
     }
   }
-  if (format === 'json' || format === 'yaml') {
+  if (applied.length > 0 && (format === 'json' || format === 'yaml')) {
     const objects = applied.map((a) => a.object)
     const list = { apiVersion: 'v1', kind: 'List', metadata: {}, items: objects }
     io.stdout.write(await renderObject(objects.length === 1 ? objects[0] : list, format))

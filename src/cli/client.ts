@@ -89,18 +89,21 @@ async function* frames<T>(answer: IncomingMessage): AsyncGenerator<WatchFrame<T>
 }
 
 /** Connects to the server that options and environment name; nothing is sent yet. @throws PlasmaError, UsageError */
-export function connect(options: GlobalOptions, io: Pick<Io, 'env' | 'uid' | 'clock' | 'stderr'>): Client {
-  return openClient(connectionOf(options, io), io.clock, io.env, (text) =>
-    io.stderr.write(`Warning: ${text}\n`),
-  )
+export function connect(
+  options: GlobalOptions,
+  io: Pick<Io, 'env' | 'uid' | 'clock' | 'stderr' | 'signal'>,
+): Client {
+  const warn = (text: string) => io.stderr.write(`Warning: ${text}\n`)
+  return openClient(connectionOf(options, io), io.clock, io.env, warn, io.signal)
 }
 
-/** A client for one connection. @throws PlasmaError where the CA or the credentials can't be read */
+/** A client for one connection; `signal` ends what it waits for. @throws PlasmaError where the CA or the credentials can't be read */
 export function openClient(
   connection: Connection,
   clock: Clock,
   env: Io['env'] = {},
   warn: (text: string) => void = () => {},
+  signal?: AbortSignal,
 ): Client {
   const ca = readCa(connection.dataDir)
   const credentials = readCredentials(connection.dataDir, env)
@@ -130,7 +133,7 @@ export function openClient(
     if (body !== '') plain['content-length'] = String(Buffer.byteLength(body))
     const headers = { ...plain, ...sign(method, url, { host: url.host }, body) }
     const timeoutMs = options.timeoutMs ?? defaultTimeoutMs
-    const answer = await http.send({ method, url, headers, body }, timeoutMs, options.signal)
+    const answer = await http.send({ method, url, headers, body }, timeoutMs, options.signal ?? signal)
     const code = answer.statusCode ?? 0
     for (const text of warningsOf(answer.headers['warning'])) warn(text)
     if (code < 400) return answer

@@ -3,8 +3,8 @@ import { type Client, connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
 import { isServerError, UsageError } from './failure.ts'
 import type { Invocation, Io } from './io.ts'
-import { type ClientKind, kindOfManifest, nameOf, pathOf } from './kinds.ts'
-import { readManifests } from './manifests.ts'
+import { type ClientKind, nameOf, pathOf } from './kinds.ts'
+import { kindOfSource, readManifests } from './manifests.ts'
 import { durationMs, flagOf, formatOf } from './options.ts'
 import { progressLine } from './progress.ts'
 import { type ListView, type ObjectView, progressOf, targetsOf } from './targets.ts'
@@ -44,10 +44,10 @@ async function targets(
   const fallback = namespaceOf(options, io)
   if (options.filename?.length) {
     const sources = await readManifests(options.filename, options.recursive === true, io)
-    return sources.map(({ manifest: { apiVersion, kind, metadata } }) => ({
-      kind: kindOfManifest(apiVersion, kind),
-      namespace: metadata.namespace ?? fallback,
-      name: metadata.name,
+    return sources.map((source) => ({
+      kind: kindOfSource(source),
+      namespace: source.manifest.metadata.namespace ?? fallback,
+      name: source.manifest.metadata.name,
     }))
   }
   const { kind, names } = targetsOf(args)

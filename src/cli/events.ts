@@ -1,6 +1,6 @@
 import { connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
-import { follow, type Selection } from './get.ts'
+import { follow, type Selection } from './follow.ts'
 import type { Io } from './io.ts'
 import { kindOf, pathOf } from './kinds.ts'
 import { formatOf } from './options.ts'
@@ -57,7 +57,10 @@ async function run({ options }: { options: Options & { namespace?: string } }, i
   let widths: readonly number[] = []
   const print = async (some: readonly EventView[], headers: boolean) => {
     const rows = some.map((e) => eventCells(e, io.clock.now()))
-    const rendered = renderTable({ columns, rows }, { out: io.stdout, env: io.env, headers, widths })
+    const rendered = renderTable(
+      { columns, rows },
+      { out: io.stdout, env: io.env, headers, widths, wrap: true },
+    )
     widths = rendered.widths
     io.stdout.write(rendered.text)
   }

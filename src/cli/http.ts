@@ -26,7 +26,7 @@ const untrusted = /^(CERT_|DEPTH_ZERO|UNABLE_TO_|SELF_SIGNED|ERR_TLS_CERT)/
 export function connectionError(error: unknown, address: string, flags: string): PlasmaError {
   if (error instanceof PlasmaError) return error
   const code = errnoOf(error) ?? ''
-  const start = `plasmavmc serve${flags && ` ${flags}`}`
+  const start = `plasmavmc serve${flags && ` ${flags.replace('--server', '--listen')}`}`
   if (['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN', 'ETIMEDOUT'].includes(code)) {
     return new PlasmaError('NoServer', `no PlasmaVMC server answers on ${address} (${code})`, {
       hint: `start one with '${start}', or name another with --server or PLASMAVMC_SERVER`,

@@ -5,7 +5,7 @@ import type { Clock } from '../lib/clock.ts'
 export interface Output {
   write(text: string | Uint8Array): unknown
   readonly isTTY?: boolean
-  readonly columns?: number
+  readonly columns?: number | undefined
 }
 
 /** All a command touches of the outside besides the server and files: given by main, or by a test. */

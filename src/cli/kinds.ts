@@ -1,4 +1,6 @@
+import { PlasmaError } from '../lib/errors.ts'
 import { UsageError } from './failure.ts'
+import { similarTo } from './similar.ts'
 
 /** What a client needs of a kind. A test holds this list to src/resources, whose schemas take long to load. */
 export interface ClientKind {
@@ -23,28 +25,36 @@ export const clientKinds: readonly ClientKind[] = [
   { ...core, kind: 'Namespace', plural: 'namespaces', shortNames: ['ns'], namespaced: false },
 ]
 
+const namesOf = (k: ClientKind) => [k.plural, k.kind.toLowerCase(), ...k.shortNames]
+
 /** The kind of `vm`, `vms`, `VirtualMachine` or `virtualmachines.plasmavmc.io`. @throws UsageError */
 export function kindOf(word: string): ClientKind {
   const [name = '', ...rest] = word.toLowerCase().split('.')
   const group = rest.join('.')
-  const names = (k: ClientKind) => [k.plural, k.kind.toLowerCase(), ...k.shortNames]
-  const found = clientKinds.find((k) => names(k).includes(name) && (group === '' || group === k.group))
+  const found = clientKinds.find((k) => namesOf(k).includes(name) && (group === '' || group === k.group))
   if (found) return found
   const known = clientKinds.map((k) => k.shortNames[0] ?? k.plural).join(', ')
-  throw new UsageError(`the server doesn't have a resource type "${word}"`, `types are: ${known}`)
+  const similar = similarTo(name, clientKinds.flatMap(namesOf))
+  throw new UsageError(
+    `the server doesn't have a resource type "${word}"`,
+    similar ? `did you mean ${similar}?` : `types are: ${known}`,
+  )
 }
 
-/** The kind a manifest names. @throws UsageError where this system has no such kind */
+/** The kind a manifest names. @throws PlasmaError `NoKind` where this system has no such kind */
 export function kindOfManifest(apiVersion: string, kind: string): ClientKind {
   const found = clientKinds.find((k) => k.kind === kind && apiVersionOf(k) === apiVersion)
   if (found) return found
-  const similar = clientKinds.find((k) => k.kind.toLowerCase() === kind.toLowerCase())
-  throw new UsageError(
-    `no matches for kind "${kind}" in version "${apiVersion}"`,
-    similar
-      ? `did you mean kind ${similar.kind} of ${apiVersionOf(similar)}?`
-      : `kinds are: ${clientKinds.map((k) => k.kind).join(', ')}`,
+  const name = similarTo(
+    kind,
+    clientKinds.map((k) => k.kind),
   )
+  const similar = clientKinds.find((k) => k.kind === name)
+  throw new PlasmaError('NoKind', `no matches for kind "${kind}" in version "${apiVersion}"`, {
+    hint: similar
+      ? `did you mean kind ${similar.kind} of apiVersion ${apiVersionOf(similar)}?`
+      : `kinds are: ${clientKinds.map((k) => `${k.kind} (${apiVersionOf(k)})`).join(', ')}`,
+  })
 }
 
 /** `apiVersion` of a kind's manifests. */

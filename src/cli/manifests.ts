@@ -3,10 +3,12 @@ import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import type { Document, LineCounter } from 'yaml'
-import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
+import { errnoOf, inField, messageOf, PlasmaError } from '../lib/errors.ts'
 import { UsageError } from './failure.ts'
 import type { Io } from './io.ts'
+import { type ClientKind, kindOfManifest } from './kinds.ts'
 import { isObject, type JsonObject } from './merge.ts'
+import { excerpt, lineOf } from './places.ts'
 
 /** Bytes a single manifest file may have. */
 export const maxManifestBytes = 10_000_000
@@ -25,6 +27,8 @@ export interface Source {
   /** `file:line` for people. */
   readonly at: string
   readonly manifest: Manifest
+  /** `file:line` of a field such as `spec.disks[0].name`, or of what is nearest above it. */
+  readonly placeOf: (field: string) => string
 }
 
 const tooLarge = (name: string) =>
@@ -45,7 +49,13 @@ async function readAll(stream: Readable, name: string): Promise<string> {
     if (size > maxManifestBytes) throw tooLarge(name)
     chunks.push(bytes)
   }
-  return Buffer.concat(chunks).toString('utf8')
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks))
+  } catch {
+    throw new PlasmaError('BadManifest', `${name} is no text in UTF-8`, {
+      hint: 'is it a manifest at all? manifests are YAML or JSON',
+    })
+  }
 }
 
 async function statOf(path: string) {
@@ -72,30 +82,46 @@ async function filesIn(folder: string, recursive: boolean): Promise<readonly str
   return found
 }
 
-function toManifest(value: unknown, at: string): Manifest {
-  const problem = (text: string) =>
-    new PlasmaError('BadManifest', `${at}: ${text}`, {
-      hint: "see 'plasmavmc explain vm' for what a manifest has",
-    })
-  if (!isObject(value)) throw problem('this document is no object')
+function toManifest(value: unknown, at: string, placeOf: Source['placeOf']): Manifest {
+  const problem = (
+    field: string,
+    text: string,
+    hint = "see 'plasmavmc explain vm' for what a manifest has",
+  ) => new PlasmaError('BadManifest', `${field === '' ? at : placeOf(field)}: ${text}`, { hint })
+  if (!isObject(value)) {
+    const example = 'apiVersion: plasmavmc.io/v1alpha1, kind: VirtualMachine, metadata: {name: web}'
+    throw problem('', 'this document is no object', `a manifest begins like this: ${example}`)
+  }
   const { apiVersion, kind, metadata } = value
-  if (typeof apiVersion !== 'string' || apiVersion === '') throw problem('apiVersion is not set')
-  if (typeof kind !== 'string' || kind === '') throw problem('kind is not set')
   const name = isObject(metadata) ? metadata['name'] : undefined
-  if (typeof name !== 'string' || name === '') throw problem('metadata.name is not set')
+  const texts = { apiVersion, kind, 'metadata.name': name }
+  for (const [field, text] of Object.entries(texts)) {
+    if (text === undefined || text === null || text === '') throw problem(field, `${field} is not set`)
+    if (typeof text !== 'string') {
+      const shown = JSON.stringify(text)
+      throw problem(field, `${field} must be a string, not ${shown}`, `put it in quotes: "${shown}"`)
+    }
+  }
   return value as Manifest
 }
 
-function readDocument(document: Document.Parsed, name: string, counter: LineCounter): readonly Source[] {
+interface Text {
+  readonly name: string
+  readonly text: string
+  readonly counter: LineCounter
+}
+
+function readDocument(document: Document.Parsed, { name, text, counter }: Text): readonly Source[] {
   const [error] = document.errors
   if (error) {
     const { line, col } = counter.linePos(error.pos[0])
-    const text = error.message.split(/ at line \d+/)[0]
-    throw new PlasmaError('BadYaml', `${name}:${line}:${col}: ${text}`, {
+    const why = error.message.split(/ at line \d+/)[0]
+    throw new PlasmaError('BadYaml', `${name}:${line}:${col}: ${why}\n${excerpt(text, line, col)}`, {
       hint: 'correct the YAML there; nothing of this file was used',
     })
   }
-  const at = `${name}:${counter.linePos(document.contents?.range[0] ?? document.range[0]).line}`
+  const first = counter.linePos(document.contents?.range[0] ?? document.range[0]).line
+  const at = `${name}:${first}`
   let value: unknown
   try {
     value = document.toJS({ maxAliasCount: 100 })
@@ -105,7 +131,11 @@ function readDocument(document: Document.Parsed, name: string, counter: LineCoun
   if (value === null || value === undefined) return []
   const items = isObject(value) && value['kind'] === 'List' ? value['items'] : undefined
   const all = Array.isArray(items) ? items : [value]
-  return all.map((item) => ({ at, manifest: toManifest(item, at) }))
+  return all.map((item, index) => {
+    const prefix = Array.isArray(items) ? ['items', index] : []
+    const placeOf = (field: string) => `${name}:${lineOf(document, counter, prefix, field) ?? first}`
+    return { at: placeOf(''), manifest: toManifest(item, at, placeOf), placeOf }
+  })
 }
 
 /**
@@ -117,7 +147,7 @@ export async function parseManifests(text: string, name: string): Promise<readon
   const counter = new LineCounter()
   const documents = parseAllDocuments(text, { lineCounter: counter, prettyErrors: false })
   if (!Array.isArray(documents)) return []
-  return documents.flatMap((document) => readDocument(document as Document.Parsed, name, counter))
+  return documents.flatMap((document) => readDocument(document as Document.Parsed, { name, text, counter }))
 }
 
 /** All manifests that `-f` names: files, folders and `-` for standard input. Everything is read before any is used. */
@@ -146,6 +176,15 @@ export async function readManifests(
   }
   if (sources.length > 0) return sources
   throw new PlasmaError('NoManifest', `no manifests in ${paths.join(', ')}`, {
-    hint: 'files must end in .yaml, .yml or .json; -R looks into folders below',
+    hint: 'a file must not be empty; in a folder, files end in .yaml, .yml or .json, and -R looks into folders below',
   })
+}
+
+/** The kind of a manifest. @throws PlasmaError `NoKind` with its place */
+export function kindOfSource({ manifest, placeOf }: Source): ClientKind {
+  try {
+    return kindOfManifest(manifest.apiVersion, manifest.kind)
+  } catch (error) {
+    throw inField(placeOf('kind'), error)
+  }
 }

@@ -41,54 +41,86 @@ export interface Table {
   readonly rows: readonly (readonly unknown[])[]
 }
 
-/** Widths that fit all cells; the last column gives way first where a terminal has only `room` columns. */
-export function widthsOf(rows: readonly (readonly string[])[], room = Number.POSITIVE_INFINITY): number[] {
-  const count = Math.max(0, ...rows.map((row) => row.length))
-  const widths = Array.from({ length: count }, (_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)))
-  const gaps = 3 * Math.max(0, count - 1)
-  let excess = widths.reduce((a, b) => a + b, gaps) - room
-  for (let i = count - 1; i > 0 && excess > 0; i--) {
-    const least = rows[0]?.[i]?.length ?? 0
-    const cut = Math.min(excess, Math.max(0, (widths[i] ?? 0) - least))
-    widths[i] = (widths[i] ?? 0) - cut
+/** The least width a last column is wrapped to; below it, text is cut like that of any other. */
+const leastWrap = 24
+
+/** Makes widths fit into `room` columns: the last column gives way first, the first never. */
+function fitted(widths: readonly number[], least: readonly number[], room: number): number[] {
+  const narrowed = [...widths]
+  let excess = widths.reduce((a, b) => a + b, 3 * Math.max(0, widths.length - 1)) - room
+  for (let i = widths.length - 1; i > 0 && excess > 0; i--) {
+    const cut = Math.min(excess, Math.max(0, (narrowed[i] ?? 0) - (least[i] ?? 0)))
+    narrowed[i] = (narrowed[i] ?? 0) - cut
     excess -= cut
   }
-  return widths
+  return narrowed
 }
 
 function shorten(text: string, width: number): string {
   return text.length <= width ? text : width > 1 ? `${text.slice(0, width - 1)}…` : text.slice(0, width)
 }
 
-/**
- * Lines of a table: aligned, three spaces between columns as kubectl has them, nothing padded at the end.
- * @param widths of an earlier call keeps the columns of a watch aligned
- */
+/** Splits text into lines of at most `width`, between words where there are any. */
+export function wrapText(text: string, width: number): readonly string[] {
+  const lines: string[] = []
+  let line = ''
+  for (const word of text.split(' ').flatMap((w) => w.match(new RegExp(`.{1,${width}}`, 'gu')) ?? [''])) {
+    if (line !== '' && line.length + 1 + word.length > width) {
+      lines.push(line)
+      line = word
+    } else line = line === '' ? word : `${line} ${word}`
+  }
+  return [...lines, line]
+}
+
+export interface TableOptions {
+  readonly out: Output
+  readonly env?: Readonly<Record<string, string | undefined>>
+  readonly headers?: boolean
+  /** Widths of an earlier call keep the columns of a watch aligned. */
+  readonly widths?: readonly number[]
+  /** On a terminal, text of the last column goes on in the next line instead of being cut. */
+  readonly wrap?: boolean
+  /** Spaces before each line. */
+  readonly indent?: number
+}
+
+/** Lines of a table: aligned, three spaces between columns as kubectl has them, nothing padded at the end. */
 export function renderTable(
   table: Table,
-  options: {
-    readonly out: Output
-    readonly env?: Readonly<Record<string, string | undefined>>
-    readonly headers?: boolean
-    readonly widths?: readonly number[]
-  },
+  options: TableOptions,
 ): { readonly text: string; readonly widths: readonly number[] } {
-  const paint = painter(options.out, options.env ?? {})
+  const { out, indent = 0 } = options
+  const paint = painter(out, options.env ?? {})
   const head = table.columns.map((name) => name.toUpperCase())
   const body = table.rows.map((row) => row.map(plain))
-  const own = widthsOf([head, ...body], options.out.isTTY ? options.out.columns : undefined)
-  const widths = own.map((w, i) => (options.out.isTTY ? w : Math.max(w, options.widths?.[i] ?? 0)))
+  const natural = head.map((_, i) =>
+    Math.max(options.widths?.[i] ?? 0, ...[head, ...body].map((row) => row[i]?.length ?? 0)),
+  )
+  const room = out.isTTY && out.columns ? out.columns - indent : Number.POSITIVE_INFINITY
+  const last = head.length - 1
+  const wraps = options.wrap === true
+  const least = head.map((name, i) => (wraps && i === last ? Math.max(leastWrap, name.length) : name.length))
+  const widths = fitted(natural, least, room)
   const line = (cells: readonly string[]) =>
     cells
       .map((cell, i) => {
         const text = shorten(cell, widths[i] ?? cell.length)
         const colour = colourOf(cell)
         const shown = colour === undefined ? text : paint(colour, text)
-        return i === cells.length - 1 ? shown : shown + ' '.repeat((widths[i] ?? 0) - text.length)
+        return i === last ? shown : shown + ' '.repeat((widths[i] ?? 0) - text.length)
       })
       .join('   ')
-  const all = options.headers === false ? body : [head, ...body]
-  return { text: all.map((cells) => `${line(cells).trimEnd()}\n`).join(''), widths }
+  const rowsOf = (cells: readonly string[]) => {
+    const texts = wraps ? wrapText(cells[last] ?? '', Math.max(1, widths[last] ?? 1)) : [cells[last] ?? '']
+    return texts.map((text, i) => [
+      ...(i === 0 ? cells.slice(0, last) : head.slice(0, last).map(() => '')),
+      text,
+    ])
+  }
+  const all = [...(options.headers === false ? [] : [head]), ...body].flatMap(rowsOf)
+  const pad = ' '.repeat(indent)
+  return { text: all.map((cells) => `${(pad + line(cells)).trimEnd()}\n`).join(''), widths }
 }
 
 /** A span of milliseconds as kubectl writes ages: 45s, 3m20s, 5h7m, 12d. */

@@ -1,4 +1,5 @@
 import { UsageError } from './failure.ts'
+import type { Selection } from './follow.ts'
 import { type ClientKind, kindOf } from './kinds.ts'
 
 /** Conditions of an object's status. */
@@ -53,6 +54,36 @@ export function targetsOf(args: readonly string[]): {
   if (first === undefined) throw new UsageError('no resource type given', 'such as: vm, host, events')
   const [type = '', name] = first.split('/')
   return { kind: kindOf(type), names: name ? [name, ...rest] : rest }
+}
+
+/**
+ * What `get` is asked for: `TYPE[,TYPE…] [NAME…]`, `TYPE/NAME…`, or `all`.
+ * @param namespace of namespaced kinds; undefined for all of them
+ * @throws UsageError
+ */
+export function selectionsOf(
+  args: readonly string[],
+  namespace: string | undefined,
+  query: Selection['query'],
+): readonly Selection[] {
+  const select = (type: string, names: readonly string[]): Selection => {
+    const kind = kindOf(type)
+    return { kind, names, query, ...(kind.namespaced && namespace !== undefined && { namespace }) }
+  }
+  const [first, ...rest] = args
+  if (first === undefined) throw new UsageError('no resource type given', 'such as: vm, host, events')
+  if (first.includes('/')) {
+    const byType = new Map<string, string[]>()
+    for (const word of args) {
+      const [type = '', name, ...more] = word.split('/')
+      if (!name || more.length > 0)
+        throw new UsageError(`"${word}" is no TYPE/NAME`, 'such as: vm/web host/a')
+      byType.set(type, [...(byType.get(type) ?? []), name])
+    }
+    return [...byType].map(([type, names]) => select(type, names))
+  }
+  const types = first === 'all' ? ['virtualmachines'] : first.split(',').filter((type) => type !== '')
+  return types.map((type) => select(type, rest))
 }
 
 /** The one NAME of a machine; `vm/NAME` is understood, too. @throws UsageError */

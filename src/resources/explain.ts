@@ -90,6 +90,16 @@ export function explainField(kind: ResourceDefinition, path: readonly string[], 
   ].join('')
 }
 
+/** Names of the fields below `path` of a kind; empty where there is no such place. */
+export function fieldNames(kind: ResourceDefinition, path: readonly string[]): readonly string[] {
+  let schema: StructuralSchema | undefined = wholeOf(kind)
+  for (const name of path) {
+    const fields: Readonly<Record<string, StructuralSchema>> = schema ? fieldsOf(schema) : {}
+    schema = Object.hasOwn(fields, name) ? fields[name] : undefined
+  }
+  return schema ? Object.keys(fieldsOf(schema)) : []
+}
+
 /**
  * The same for what people type: `vm`, `vm.spec.disks`.
  * @throws PlasmaError `KindNotFound` or `FieldNotFound`

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { condition } from './conditions.ts'
 import { defineResource, type ObjectOf, type ResourceDefinition } from './define.ts'
-import { quantity } from './quantity.ts'
+import { approximateQuantity, bytesOf, quantity } from './quantity.ts'
 import { VirtualMachine } from './vm.ts'
 
 const age = { name: 'Age', type: 'date', path: '.metadata.creationTimestamp' } as const
@@ -48,7 +48,13 @@ export const Host = defineResource({
     { name: 'Status', type: 'string', path: '.status.conditions[?(@.type=="Ready")].reason' },
     { name: 'VMs', type: 'integer', path: '.status.vms' },
     { name: 'CPUs', type: 'integer', path: '.status.cpus' },
-    { name: 'Memory', type: 'string', path: '.status.memory' },
+    {
+      name: 'Memory',
+      type: 'string',
+      path: '.status.memory',
+      value: ({ status }: { status?: { memory?: string } }) =>
+        status?.memory === undefined ? undefined : approximateQuantity(bytesOf(status.memory)),
+    },
     { name: 'Epoch', type: 'integer', path: '.status.epoch' },
     age,
     { name: 'Accelerator', type: 'string', path: '.status.accelerator', priority: 1 },

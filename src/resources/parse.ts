@@ -80,11 +80,26 @@ function causeOf(issue: z.core.$ZodIssue, root: unknown): Cause {
       message: `Unsupported value: ${shown(value)}: supported values: ${values}`,
     }
   }
-  return { reason: 'FieldValueInvalid', field, message: `Invalid value: ${shown(value)}: ${issue.message}` }
+  const [reason, why] = rangeOf(issue)
+  return { reason, field, message: `Invalid value: ${shown(value)}: ${why}` }
 }
 
+/** Kubernetes' words for what is too big or too small; the schema's own for the rest. */
+function rangeOf(issue: z.core.$ZodIssue): readonly [string, string] {
+  if (issue.code === 'too_big' || issue.code === 'too_small') {
+    const [bound, few] = issue.code === 'too_big' ? [issue.maximum, 'at most'] : [issue.minimum, 'at least']
+    if (issue.origin === 'string' && bound === 1) return ['FieldValueInvalid', 'must not be empty']
+    if (issue.origin === 'string') return ['FieldValueTooLong', `must have ${few} ${bound} characters`]
+    if (issue.origin === 'array') return ['FieldValueTooMany', `must have ${few} ${bound} items`]
+    return ['FieldValueInvalid', `must be ${few} ${bound}`]
+  }
+  const isAddress = issue.code === 'invalid_format' && issue.format === 'ipv4'
+  return ['FieldValueInvalid', isAddress ? 'must be an IPv4 address such as 127.0.0.1' : issue.message]
+}
+
+/** `a string`, `an object`. Every number of ours is an integer. */
 function anA(type: string): string {
-  const name = type === 'int' ? 'integer' : type === 'record' ? 'object' : type
+  const name = type === 'int' || type === 'number' ? 'integer' : type === 'record' ? 'object' : type
   return `${/^[aeiou]/.test(name) ? 'an' : 'a'} ${name}`
 }
 

@@ -169,15 +169,23 @@ test('wait watches from what it saw, and tells how it stands when time is up', a
 
 test('delete waits and says what holds the object', async () => {
   const metadata = { ...vm('a').metadata, deletionTimestamp: 'x', finalizers: ['plasmavmc.io/host-cleanup'] }
+  let goes = false
   const s = await serving((seen, r) => {
     if (!seen.url.includes('watch=true'))
       return reply(r, 200, vm('a', { metadata, status: { phase: 'Terminating' } }))
     r.writeHead(200)
-    r.end(`${JSON.stringify({ type: 'DELETED', object: vm('a') })}\n`)
+    if (goes) r.end(`${JSON.stringify({ type: 'DELETED', object: vm('a') })}\n`)
+    else r.flushHeaders()
   })
-  const { code, out, err } = await s.run(['delete', 'vm', 'a'])
-  expect({ code, out }).toEqual({ code: 0, out: 'virtualmachine.plasmavmc.io "a" deleted\n' })
-  expect(err).toContain('Terminating; held by finalizer plasmavmc.io/host-cleanup')
+  const late = await s.run(['delete', 'vm', 'a', '--timeout=100ms'])
+  expect(late.code).toBe(1)
+  expect(late.err).toContain('a is Terminating; held by finalizer plasmavmc.io/host-cleanup')
+  goes = true
+  expect(await s.run(['delete', 'vm', 'a'])).toEqual({
+    code: 0,
+    out: 'virtualmachine.plasmavmc.io "a" deleted\n',
+    err: '',
+  })
 })
 
 test('adopt posts the launch record’s manifest and keeps the uid', async () => {

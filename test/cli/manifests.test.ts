@@ -25,7 +25,7 @@ test('several documents, empty ones, comments and Lists', async () => {
   expect(found.map((s) => [s.manifest.metadata.name, s.at])).toEqual([
     ['a', 'f.yaml:3'],
     ['b', 'f.yaml:8'],
-    ['c', 'f.yaml:12'],
+    ['c', 'f.yaml:15'],
   ])
 })
 
@@ -37,6 +37,13 @@ test.each([
   ['no kind', 'apiVersion: v1\n', 'BadManifest', /f\.yaml:1: kind is not set/],
   ['no name', 'apiVersion: v1\nkind: X\nmetadata: {}\n', 'BadManifest', /metadata\.name is not set/],
   ['a scalar', 'hello\n', 'BadManifest', /no object/],
+  [
+    'a number for a name',
+    'apiVersion: v1\nkind: X\nmetadata:\n  name: 7\n',
+    'BadManifest',
+    /^f\.yaml:4: metadata\.name must be a string, not 7/,
+  ],
+  ['a place in the text', 'a: [1\nb: 2\n', 'BadYaml', /\n {2}2 \| b: 2\n {4}\| \^/],
 ])('%s is refused with its place', async (_what, text, code, message) => {
   const error = await parseManifests(text, 'f.yaml').catch((e: unknown) => e)
   expect(error).toMatchObject({ code, message: expect.stringMatching(message) })
@@ -74,5 +81,7 @@ test('sizes are bounded, of files and of standard input', async () => {
 test('missing files, empty folders and addresses say what to do', async () => {
   await expect(names([join(dir, 'none.yaml')])).rejects.toMatchObject({ code: 'Unreadable' })
   await expect(names([dir])).rejects.toMatchObject({ code: 'NoManifest' })
+  await writeFile(join(dir, 'picture.yaml'), Buffer.from([0xff, 0xd8, 0xff]))
+  await expect(names([join(dir, 'picture.yaml')])).rejects.toThrow(/picture\.yaml is no text in UTF-8/)
   await expect(names(['https://example.org/vm.yaml'])).rejects.toMatchObject({ code: 'Usage' })
 })

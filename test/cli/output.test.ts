@@ -2,8 +2,11 @@ import { expect, test } from 'vitest'
 import { expectation, jsonPath } from '../../src/cli/expectation.ts'
 import { clientKinds, kindOf, kindOfManifest, nameOf, pathOf } from '../../src/cli/kinds.ts'
 import { durationMs } from '../../src/cli/options.ts'
-import { age, plain, renderTable } from '../../src/cli/output.ts'
+import { age, plain, renderTable, wrapText } from '../../src/cli/output.ts'
 import { commandName, commands } from '../../src/cli/program.ts'
+import { progressLine } from '../../src/cli/progress.ts'
+import { similarTo } from '../../src/cli/similar.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { kinds } from '../../src/resources/kinds.ts'
 
 const out = { write: () => true }
@@ -52,6 +55,60 @@ test('a terminal’s width holds; its last column gives way', () => {
   const { text } = renderTable(table, { out: { ...out, isTTY: true, columns: 30 }, env: { NO_COLOR: '1' } })
   for (const line of text.trimEnd().split('\n')) expect(line.length).toBeLessThanOrEqual(30)
   expect(text).toContain('…')
+})
+
+test('a last column that wraps loses nothing', () => {
+  const words = 'one two three four five six seven eight nine ten'
+  const table = { columns: ['Type', 'Message'], rows: [['Ready', words]] }
+  const { text } = renderTable(table, {
+    out: { ...out, isTTY: true, columns: 40 },
+    env: { NO_COLOR: '1' },
+    wrap: true,
+    indent: 2,
+  })
+  const lines = text.trimEnd().split('\n')
+  for (const line of lines) expect(line.length).toBeLessThanOrEqual(40)
+  expect(lines[1]).toBe('  Ready   one two three four five six')
+  expect(
+    lines
+      .slice(1)
+      .map((l) => l.slice(10))
+      .join(' '),
+  ).toBe(words)
+  expect(wrapText('x'.repeat(7), 3)).toEqual(['xxx', 'xxx', 'x'])
+})
+
+test('what is mistyped is guessed, what is far off is not', () => {
+  expect(similarTo('vsm', ['vm', 'hosts'])).toBe('vm')
+  expect(similarTo('memroy', ['memory', 'machine'])).toBe('memory')
+  expect(similarTo('pods', ['vms', 'hosts', 'sp'])).toBeUndefined()
+  expect(() => kindOf('vrtualmachines')).toThrow(
+    expect.objectContaining({ hint: 'did you mean virtualmachines?' }),
+  )
+})
+
+test('progress stays silent at first, then says where it stands; on a terminal in one line that goes away', () => {
+  const due: (() => void)[] = []
+  const clock = {
+    ...systemClock,
+    after: (_ms: number, fn: () => void) => {
+      due.push(fn)
+      return () => void due.splice(0)
+    },
+  }
+  const wrote = (isTTY: boolean) => {
+    let text = ''
+    const progress = progressLine({ clock, stderr: { write: (more) => (text += more), isTTY, columns: 12 } })
+    progress.show('one')
+    progress.show('two')
+    expect(text).toBe('')
+    for (const fn of due.splice(0)) fn()
+    progress.show('three is long')
+    progress.end()
+    return text
+  }
+  expect(wrote(false)).toBe('two\nthree is long\n')
+  expect(wrote(true)).toBe('\r\u001b[Ktwo\r\u001b[Kthree is lo\r\u001b[K')
 })
 
 test('colour only on a terminal and without NO_COLOR', () => {

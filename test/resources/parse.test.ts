@@ -57,7 +57,7 @@ describe('parse', () => {
   it("says it in Kubernetes' words", () => {
     const parsed = parse(VirtualMachine, vm({ machine: 'vax', cpu: { cores: 'x' } }))
     expect(parsed.ok ? [] : parsed.causes.map((cause) => cause.message)).toEqual([
-      'Invalid value: "x": must be a number',
+      'Invalid value: "x": must be an integer',
       'Unsupported value: "vax": supported values: "q35", "pc", "microvm"',
     ])
   })
