@@ -1,5 +1,6 @@
 import { type Client, connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
+import { describeMachine, pairLines } from './describe-vm.ts'
 import { type EventView, eventCells, seenAt } from './events.ts'
 import { UsageError } from './failure.ts'
 import type { Io } from './io.ts'
@@ -24,8 +25,9 @@ function conditionsOf(object: ObjectView, io: Io): string {
     c.reason,
     c.message,
   ])
-  const columns = ['Type', 'Status', 'Since', 'Reason', 'Message']
-  return renderTable({ columns, rows }, { out: { write: () => true } }).text
+  const columns = ['Condition', 'Status', 'Since', 'Reason', 'Message']
+  const style = { out: io.stdout, env: io.env, wrap: true, indent: 2 }
+  return `Conditions:\n${renderTable({ columns, rows }, style).text}`
 }
 
 async function eventsOf(client: Client, object: ObjectView, io: Io): Promise<string> {
@@ -33,48 +35,53 @@ async function eventsOf(client: Client, object: ObjectView, io: Io): Promise<str
   const query = { fieldSelector: `involvedObject.name=${name}` }
   const list = await client.json<ListView<EventView>>('GET', pathOf(kindOf('events'), namespace), { query })
   const mine = list.items.filter((e) => uid === undefined || e.involvedObject?.uid === uid)
-  if (mine.length === 0) return '  <none>\n'
-  const rows = mine.toSorted((a, b) => seenAt(a) - seenAt(b)).map((e) => eventCells(e, io.clock.now()))
-  const columns = ['Last Seen', 'Type', 'Reason', 'Object', 'Message']
-  return indent(renderTable({ columns, rows }, { out: { write: () => true } }).text, '  ')
+  if (mine.length === 0) return 'Events:         <none>\n'
+  const rows = mine
+    .toSorted((a, b) => seenAt(a) - seenAt(b))
+    .map((e) => eventCells(e, io.clock.now()).filter((_, i) => i !== 3))
+  const columns = ['Last Seen', 'Type', 'Reason', 'Message']
+  const style = { out: io.stdout, env: io.env, wrap: true, indent: 2 }
+  return `Events:\n${renderTable({ columns, rows }, style).text}`
 }
 
-function headOf(object: ObjectView): string {
+function headOf(object: ObjectView, io: Io): string {
   const { name, namespace, uid, creationTimestamp, deletionTimestamp, finalizers, labels } = object.metadata
   const pairs = Object.entries(labels ?? {}).map(([k, v]) => `${k}=${v}`)
-  const head: readonly (readonly [string, string | undefined])[] = [
-    ['Name', name],
-    ['Namespace', namespace],
-    ['Kind', `${object.kind} (${object.apiVersion})`],
-    ['UID', uid],
-    ['Labels', pairs.join(', ') || '<none>'],
-    ['Created', creationTimestamp],
-    ['Deleted', deletionTimestamp],
-    ['Finalizers', finalizers?.join(', ')],
-  ]
-  return head.flatMap(([key, value]) => (value ? [`${`${key}:`.padEnd(13)}${value}\n`] : [])).join('')
+  const ago = (at: string | undefined) => at && `${at} (${age(io.clock.now() - Date.parse(at))} ago)`
+  return pairLines(
+    [
+      ['Name', name],
+      ['Namespace', namespace],
+      ['Kind', `${object.kind} (${object.apiVersion})`],
+      ['UID', uid],
+      ['Labels', pairs.join(', ') || '<none>'],
+      ['Created', ago(creationTimestamp)],
+      ['Deletion asked', ago(deletionTimestamp)],
+      [deletionTimestamp ? 'Held by' : 'Finalizers', finalizers?.join(', ')],
+    ],
+    io,
+  )
 }
 
-/** All of one object for people: head, spec, status, conditions as a table, events. */
-export async function describeObject(client: Client, object: ObjectView, io: Io): Promise<string> {
+/** Any other object: its spec and status as they are. */
+async function describeOther(object: ObjectView): Promise<string> {
   const { conditions: _shown, orphans: _manifests, ...status } = object.status ?? {}
   const { apiVersion: _a, kind: _k, metadata: _m, spec, status: _s, ...rest } = object
   const yaml = async (value: unknown) =>
     value === undefined || Object.keys(value as object).length === 0 ? '' : await renderObject(value, 'yaml')
-  return [
-    headOf(object),
-    section('Spec', await yaml(spec)),
-    await yaml(rest),
-    section('Status', await yaml(status)),
-    section('Conditions', conditionsOf(object, io)),
-    `Events:\n${await eventsOf(client, object, io)}`,
-  ].join('')
+  return [section('Spec', await yaml(spec)), await yaml(rest), section('Status', await yaml(status))].join('')
+}
+
+/** All of one object for people: what it is, how it stands, conditions, events. */
+export async function describeObject(client: Client, object: ObjectView, io: Io): Promise<string> {
+  const body = object.kind === 'VirtualMachine' ? describeMachine(object, io) : await describeOther(object)
+  return [headOf(object, io), body, conditionsOf(object, io), await eventsOf(client, object, io)].join('')
 }
 
 export const command: CommandModule<{ readonly output?: string; readonly selector?: string }> = {
   define: (c) =>
     void c
-      .argument('<type>')
+      .argument('[type]')
       .argument('[name...]')
       .option('-l, --selector <labels>', 'objects with these labels')
       .option('-o, --output <format>', 'json or yaml: the object itself'),

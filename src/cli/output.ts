@@ -41,6 +41,9 @@ export interface Table {
   readonly rows: readonly (readonly unknown[])[]
 }
 
+/** Columns whose words have colours. */
+const painted = new Set(['STATUS', 'STATE', 'TYPE'])
+
 /** The least width a last column is wrapped to; below it, text is cut like that of any other. */
 const leastWrap = 24
 
@@ -106,7 +109,7 @@ export function renderTable(
     cells
       .map((cell, i) => {
         const text = shorten(cell, widths[i] ?? cell.length)
-        const colour = colourOf(cell)
+        const colour = painted.has(head[i] ?? '') ? colourOf(cell) : undefined
         const shown = colour === undefined ? text : paint(colour, text)
         return i === last ? shown : shown + ' '.repeat((widths[i] ?? 0) - text.length)
       })

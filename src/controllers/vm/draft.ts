@@ -1,8 +1,17 @@
+import { macOf } from '../../host/qemu-networks.ts'
 import { rfc3339 } from '../../lib/clock.ts'
 import type { ConditionFact } from '../../resources/conditions.ts'
 import { setConditions } from '../../resources/conditions.ts'
 import type { Phase, VirtualMachine, VmStatus } from '../../resources/vm.ts'
 import type { Action, Happening, Observed, Plan, PlanEnv } from './types.ts'
+
+/** The network cards with their addresses: as launched while a process lives, as declared otherwise. */
+function networksOf(vm: VirtualMachine, { process }: Observed): VmStatus['networks'] {
+  const launched = process.state === 'alive' ? process.record?.manifest.spec : undefined
+  const uid = vm.metadata.uid ?? ''
+  const { networks } = launched ?? vm.spec
+  return networks.map(({ name, mac }) => ({ name, mac: mac ?? macOf(uid, name) }))
+}
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
@@ -69,6 +78,7 @@ export class Draft {
   done(): Plan {
     const generation = this.vm.metadata.generation ?? 0
     this.status.observedGeneration = generation
+    this.status.networks = networksOf(this.vm, this.seen)
     const order = ['Ready', 'Paused', 'DisksReady', 'RestartRequired']
     const facts = order.flatMap((type) => this.#conditions.get(type) ?? [])
     this.status.conditions = setConditions(this.vm.status?.conditions, facts, this.at, generation)

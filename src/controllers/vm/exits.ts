@@ -60,7 +60,9 @@ export function classifyGone(draft: Draft): Omit<LastExit, 'at'> {
   }
   const reason: ExitReason = exit.signal === 'SIGKILL' || exit.exitCode === 0 ? 'Killed' : 'Crashed'
   const how = exit.signal ? `was ended by ${exit.signal}` : `exited with code ${exit.exitCode}`
-  const output = exit.output.trim().split('\n').at(-1) ?? ''
+  // Without time and program, which make each event another one.
+  const last = exit.output.trim().split('\n').at(-1) ?? ''
+  const output = last.replace(/^\d{4}-\d{2}-\d{2}T\S+Z (qemu-\S+: )?/, '')
   return {
     ...base,
     reason,
