@@ -264,7 +264,7 @@ export const commands = {
 
   /** Answered even while QEMU's main loop is stuck: what of it could be freed by `yank`. */
   'query-yank': command(none, z.array(z.looseObject({ type: text })), { oob: true }),
-  /** Cuts connections to other hosts on which QEMU hangs. */
+  /** Cuts connections to other hosts on which QEMU hangs; not one that is only being made. */
   yank: command(z.strictObject({ instances: z.array(yankInstance) }), done, { oob: true }),
 } as const
 

@@ -136,8 +136,6 @@ export class QmpSession {
    */
   async execute<N extends CommandName>(name: N, ...call: CallOf<N, ExecuteOptions>): Promise<ResultOf<N>> {
     const [args, options = {}] = call
-    if (this.#state !== 'running')
-      throw new Interrupted('Closed', `${name}: the session is ${this.#state}, nothing was sent`)
     const { timeoutMs = commands[name].timeoutMs, signal, inBand = false } = options
     const verb = commands[name].oob && this.#oob && !inBand ? 'exec-oob' : 'execute'
     return parseAnswer(name, await this.#send(verb, name, args, { timeoutMs, signal }))
@@ -206,6 +204,9 @@ export class QmpSession {
     wait: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
   ): Promise<unknown> {
     return this.#pending.add(command, wait, (id) => {
+      // Nothing would ever end the wait for an answer: `fail` has come and gone.
+      if (this.#state === 'closed')
+        throw new Interrupted('Closed', `${command}: the session is closed, nothing was sent`)
       if (this.#stream.writableLength > maxUnsentBytes)
         throw new Busy('Busy', `${command}: QEMU has stopped reading, nothing was sent`)
       this.#stream.write(encode({ [verb]: command, ...(args && { arguments: args }), id }))
