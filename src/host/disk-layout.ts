@@ -2,13 +2,14 @@ import { join } from 'node:path'
 import { PlasmaError } from '../lib/errors.ts'
 import { bytesOf } from '../resources/quantity.ts'
 import type { VirtualMachine, VmDisk } from '../resources/vm.ts'
-import { imagePath } from './images.ts'
-import { type Pool, poolNamed } from './pools.ts'
+import { imagePath, type OffLimits } from './host-files.ts'
+import { defaultPool, type Pool, poolNamed } from './pools.ts'
 import { wholeSectors } from './qemu-img.ts'
 
 /** A file a machine needs, where it belongs, and the spec's field that asks for it. */
 export type DiskItem = { readonly name: string; readonly field: string } & (
-  | { readonly kind: 'given'; readonly path: string }
+  | { readonly kind: 'given'; readonly path: string; readonly disk: VmDisk }
+  | { readonly kind: 'boot'; readonly path: string; readonly source: string }
   | { readonly kind: 'disk'; readonly path: string; readonly pool: Pool; readonly disk: VmDisk }
   | { readonly kind: 'seed' | 'variables'; readonly path: string }
   | { readonly kind: 'impossible'; readonly message: string }
@@ -22,6 +23,12 @@ export interface Places {
 
 const uidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 const reserved = ['cloud-init', 'efi-vars', 'efi-code', 'kernel', 'initrd']
+
+/** What of this host no machine may be given. */
+export function offLimits({ dataDir, imageDir, pools }: Places): OffLimits {
+  const folders = [...pools.map((pool) => pool.path), defaultPool(dataDir).path]
+  return { dataDir, imageDir, pools: [...new Set(folders)] }
+}
 
 /** The uid of a machine, fit to be a directory name. @throws PlasmaError `BadUid` */
 export function uidOf(vm: VirtualMachine): string {
@@ -40,7 +47,7 @@ function diskItem(disk: VmDisk, index: number, uid: string, places: Places): Dis
   const { name } = disk
   if (reserved.includes(name))
     return { kind: 'impossible', name, field, message: `${field}.name: ${name} is reserved; choose another` }
-  if (disk.path !== undefined) return { kind: 'given', name, field: `${field}.path`, path: disk.path }
+  if (disk.path !== undefined) return { kind: 'given', name, field: `${field}.path`, path: disk.path, disk }
   const pool = poolNamed(places.pools, disk.pool, places.dataDir)
   if (pool)
     return { kind: 'disk', name, field, pool, disk, path: join(pool.path, uid, `${name}.${disk.format}`) }
@@ -54,7 +61,7 @@ function diskItem(disk: VmDisk, index: number, uid: string, places: Places): Dis
 
 function hostFile(name: string, source: string, field: string, imageDir: string): DiskItem {
   try {
-    return { kind: 'given', name, field, path: imagePath(imageDir, source, field) }
+    return { kind: 'boot', name, field, source, path: imagePath(imageDir, source, field) }
   } catch (error) {
     return { kind: 'impossible', name, field, message: (error as Error).message }
   }
@@ -63,8 +70,7 @@ function hostFile(name: string, source: string, field: string, imageDir: string)
 /** Directories that may hold what was made for a uid: one in every pool. */
 export function ownDirs(vm: VirtualMachine, places: Places): readonly string[] {
   const uid = uidOf(vm)
-  const fallback = { path: join(places.dataDir, 'disks') }
-  return [...new Set([...places.pools, fallback].map((pool) => join(pool.path, uid)))]
+  return offLimits(places).pools.map((pool) => join(pool, uid))
 }
 
 /**

@@ -1,13 +1,22 @@
 import { readFile, stat } from 'node:fs/promises'
-import { errnoOf, messageOf } from '../lib/errors.ts'
+import { adviceOf, errnoOf } from '../lib/errors.ts'
 import { formatQuantity } from '../resources/quantity.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import { seedImage } from './cloud-init.ts'
 import { type DiskItem, wantedBytes } from './disk-layout.ts'
-import { requireReadable } from './images.ts'
+import { type OffLimits, requireChain, requireFile, requireImage } from './host-files.ts'
 import type { DiskState } from './ports.ts'
 import { virtualSize } from './qemu-img.ts'
 
+/** What a look needs to know besides the disk. */
+export interface LookContext {
+  readonly vm: VirtualMachine
+  readonly limits: OffLimits
+  /** Paths of the disks that were made for the machine, by name; asked only where one is not there. */
+  readonly made: () => Promise<ReadonlyMap<string, string>>
+}
+
+type Given = Extract<DiskItem, { kind: 'given' }>
 type Made = Extract<DiskItem, { kind: 'disk' }>
 
 async function exists(path: string): Promise<boolean> {
@@ -19,8 +28,21 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
-async function lookAtDisk({ name, path, field, disk }: Made): Promise<DiskState> {
-  if (!(await exists(path))) return { name, state: 'absent' }
+/** One that was made once and is not there is lost: an empty one in its place would be worse than no start. */
+async function lookAtMissing({ name, path, field }: Made, { made }: LookContext): Promise<DiskState> {
+  const before = (await made()).get(name)
+  if (before === undefined) return { name, state: 'absent' }
+  const what =
+    before === path
+      ? `it was made as ${path} and is not there: mount its file system or bring the file back`
+      : `it was made as ${before}: pool and format of a disk stay as they were`
+  const message = `${field}: ${what}; for a new disk take another name`
+  return { name, state: 'failed', message }
+}
+
+async function lookAtDisk(item: Made, context: LookContext): Promise<DiskState> {
+  const { name, path, field, disk } = item
+  if (!(await exists(path))) return lookAtMissing(item, context)
   const [has, wants] = [await virtualSize(path, disk.format), wantedBytes(disk)]
   if (wants === undefined || has === wants) return { name, path, state: 'ready' }
   const sizes = `${formatQuantity(has)} to ${formatQuantity(wants)}`
@@ -38,28 +60,35 @@ async function lookAtSeed(name: string, path: string, vm: VirtualMachine): Promi
   return same ? { name, path, state: 'ready' } : { name, state: 'absent' }
 }
 
-async function lookAt(item: DiskItem, vm: VirtualMachine): Promise<DiskState> {
+async function lookAtGiven({ name, path, field, disk }: Given, { limits }: LookContext): Promise<DiskState> {
+  await requireFile(path, field, disk.readOnly ? 'read' : 'write', limits)
+  if (disk.format === 'qcow2') await requireChain(path, field, limits)
+  return { name, path, state: 'ready' }
+}
+
+async function lookAt(item: DiskItem, context: LookContext): Promise<DiskState> {
   const { name } = item
   switch (item.kind) {
     case 'impossible':
       return { name, state: 'failed', message: item.message }
     case 'given':
-      await requireReadable(item.path, item.field)
-      return { name, path: item.path, state: 'ready' }
+      return lookAtGiven(item, context)
+    case 'boot':
+      return { name, state: 'ready', path: await requireImage(item.source, item.field, context.limits) }
     case 'disk':
-      return lookAtDisk(item)
+      return lookAtDisk(item, context)
     case 'seed':
-      return lookAtSeed(name, item.path, vm)
+      return lookAtSeed(name, item.path, context.vm)
     case 'variables':
       return (await exists(item.path)) ? { name, path: item.path, state: 'ready' } : { name, state: 'absent' }
   }
 }
 
 /** How one file of a machine is right now. Starts no process, changes nothing, never rejects. */
-export async function look(item: DiskItem, vm: VirtualMachine): Promise<DiskState> {
+export async function look(item: DiskItem, context: LookContext): Promise<DiskState> {
   try {
-    return await lookAt(item, vm)
+    return await lookAt(item, context)
   } catch (error) {
-    return { name: item.name, state: 'failed', message: messageOf(error) }
+    return { name: item.name, state: 'failed', message: adviceOf(error) }
   }
 }

@@ -8,7 +8,7 @@ import { seedImage } from './cloud-init.ts'
 import { type DiskItem, wantedBytes } from './disk-layout.ts'
 import { makeWhole } from './durable-files.ts'
 import type { Images } from './images.ts'
-import { requireSpace } from './pools.ts'
+import type { PoolSpace } from './pools.ts'
 import {
   convertToRaw,
   createBlank,
@@ -18,12 +18,16 @@ import {
   virtualSize,
   wholeSectors,
 } from './qemu-img.ts'
+import type { Slots } from './slots.ts'
 
 type Made = Extract<DiskItem, { kind: 'disk' }>
 
 export interface MakeContext {
   readonly vm: VirtualMachine
   readonly images: Images
+  readonly space: PoolSpace
+  /** For work of a moment, and for copies, which may take hours and must not hold it up. */
+  readonly slots: { readonly quick: Slots; readonly copies: Slots }
   readonly signal: AbortSignal
   /** Whole percents of a download or a copy. */
   readonly onPercent: (percent: number) => void
@@ -51,38 +55,65 @@ async function copyVariables(to: string): Promise<void> {
   })
 }
 
-async function makeBlank(item: Made, part: string, { signal }: MakeContext): Promise<void> {
+async function makeBlank(item: Made, { slots, signal }: MakeContext): Promise<Plan> {
   const bytes = wantedBytes(item.disk)
   if (bytes === undefined)
     throw new PlasmaError('SizeMissing', `${item.field}.size: a blank disk needs a size`)
-  await requireSpace(item.pool, bytes, `${item.field}.size`)
-  await createBlank(part, item.disk.format, bytes, signal)
+  const { format } = item.disk
+  return {
+    bytes,
+    write: (part) => slots.quick.use(signal, () => createBlank(part, format, bytes, signal)),
+  }
 }
 
-async function makeFromImage(item: Made, part: string, context: MakeContext): Promise<void> {
-  const { disk, field, pool } = item
-  const { signal, onPercent } = context
+/** How big a disk will be, and what writes it into a file. */
+interface Plan {
+  readonly bytes: number
+  readonly write: (part: string) => Promise<void>
+}
+
+async function makeFromImage(item: Made, context: MakeContext): Promise<Plan> {
+  const { disk, field } = item
+  const { signal, onPercent, slots } = context
   const path = await context.images.obtain(disk.image!, `${field}.image`, signal, onPercent)
-  const base = { path, ...(await imageInfo(path, signal)) }
+  const base = { path, ...(await slots.quick.use(signal, () => imageInfo(path, signal))) }
   const bytes = wantedBytes(disk) ?? wholeSectors(base.virtualBytes)
   if (bytes < base.virtualBytes) {
     const [size, least] = [formatQuantity(bytes), formatQuantity(base.virtualBytes)]
     throw new PlasmaError('SizeTooSmall', `${field}.size: ${size} is less than the image's ${least}`)
   }
-  await requireSpace(pool, bytes, `${field}.size`)
-  if (disk.format === 'qcow2') return createOverlay(part, base, bytes, signal)
-  await convertToRaw(base, part, signal, onPercent)
-  if (bytes > base.virtualBytes) await grow(part, 'raw', bytes, signal)
+  if (disk.format === 'qcow2')
+    return { bytes, write: (part) => slots.quick.use(signal, () => createOverlay(part, base, bytes, signal)) }
+  const copy = async (part: string) => {
+    await convertToRaw(base, part, signal, onPercent)
+    if (bytes > base.virtualBytes) await grow(part, 'raw', bytes, signal)
+  }
+  return { bytes, write: (part) => slots.copies.use(signal, () => copy(part)) }
 }
 
 async function makeDisk(item: Made, exists: boolean, context: MakeContext): Promise<void> {
   const { disk, path, pool, field } = item
-  if (!exists) return makeWhole(path, (part) => (disk.image ? makeFromImage : makeBlank)(item, part, context))
+  if (exists) return growDisk(item, context)
+  const { bytes, write } = await (disk.image ? makeFromImage : makeBlank)(item, context)
+  const done = await context.space.promise(pool, bytes, `${field}.size`)
+  try {
+    await makeWhole(path, write)
+  } finally {
+    done()
+  }
+}
+
+async function growDisk(item: Made, { signal, slots, space }: MakeContext): Promise<void> {
+  const { disk, path, pool, field } = item
   const bytes = wantedBytes(disk)
   const has = await virtualSize(path, disk.format)
   if (bytes === undefined || bytes <= has) return
-  await requireSpace(pool, bytes - has, `${field}.size`)
-  await grow(path, disk.format, bytes, context.signal)
+  const done = await space.promise(pool, bytes - has, `${field}.size`)
+  try {
+    await slots.quick.use(signal, () => grow(path, disk.format, bytes, signal))
+  } finally {
+    done()
+  }
 }
 
 /**
@@ -90,7 +121,7 @@ async function makeDisk(item: Made, exists: boolean, context: MakeContext): Prom
  * @throws PlasmaError naming the spec's field; nothing half made is left
  */
 export async function make(item: DiskItem, exists: boolean, context: MakeContext): Promise<void> {
-  if (item.kind === 'given' || item.kind === 'impossible') return
+  if (item.kind === 'given' || item.kind === 'boot' || item.kind === 'impossible') return
   await makeParent(item)
   try {
     switch (item.kind) {
@@ -111,7 +142,7 @@ export async function make(item: DiskItem, exists: boolean, context: MakeContext
   }
 }
 
-async function makeParent(item: Exclude<DiskItem, { kind: 'given' | 'impossible' }>): Promise<void> {
+async function makeParent(item: Exclude<DiskItem, { kind: 'given' | 'boot' | 'impossible' }>): Promise<void> {
   try {
     await makeFolders(dirname(item.path))
   } catch (error) {

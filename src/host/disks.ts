@@ -1,15 +1,16 @@
 import { rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Clock } from '../lib/clock.ts'
 import { adviceOf, errnoOf, PlasmaError } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
-import { layout, ownDirs, type Places, uidOf } from './disk-layout.ts'
-import { look } from './disk-look.ts'
+import { type DiskItem, layout, offLimits, ownDirs, type Places, uidOf } from './disk-layout.ts'
+import { type LookContext, look } from './disk-look.ts'
 import { make } from './disk-make.ts'
 import { removeParts } from './durable-files.ts'
 import { Images } from './images.ts'
-import type { Pool } from './pools.ts'
+import { MadeDisks } from './made-disks.ts'
+import { type Pool, PoolSpace } from './pools.ts'
 import type { DiskState, Disks } from './ports.ts'
 import { Slots } from './slots.ts'
 
@@ -25,8 +26,11 @@ export interface HostDisksOptions {
   readonly stallMs?: number
 }
 
-/** Copies and downloads load disk and network: no more than this many machines at once. */
-const mostAtOnce = 2
+/** Copies load the disk; what is done in a moment must not wait behind them. */
+const mostCopies = 2
+const mostQuick = 4
+
+const isMade = ({ kind }: DiskItem) => kind === 'disk' || kind === 'seed' || kind === 'variables'
 
 interface Job {
   readonly controller: AbortController
@@ -43,19 +47,26 @@ export class HostDisks implements Disks {
   /** What failed in the last preparation: message by disk name, by uid. */
   readonly #failures = new Map<string, ReadonlyMap<string, string>>()
   readonly #listeners = new Set<(uid: string) => void>()
-  readonly #slots = new Slots(mostAtOnce)
+  readonly #slots = { quick: new Slots(mostQuick), copies: new Slots(mostCopies) }
+  readonly #space = new PoolSpace()
+  readonly #made: MadeDisks
   #closed = false
 
   constructor(options: HostDisksOptions) {
     this.#options = options
-    const { imageDir, dataDir, clock, stallMs } = options
+    const { dataDir, clock, stallMs } = options
     const cacheDir = join(dataDir, 'images', 'cache')
-    this.#images = new Images({ imageDir, cacheDir, clock, ...(stallMs === undefined ? {} : { stallMs }) })
+    const limits = () => offLimits(this.#places())
+    const stall = stallMs === undefined ? {} : { stallMs }
+    this.#images = new Images({ cacheDir, limits, clock, copies: this.#slots.copies, ...stall })
+    this.#made = new MadeDisks(dataDir)
   }
 
   async observe(vm: VirtualMachine): Promise<readonly DiskState[]> {
     const uid = uidOf(vm)
-    const seen = await Promise.all(layout(vm, this.#places()).map((item) => look(item, vm)))
+    const places = this.#places()
+    const context = this.#lookContext(vm, places)
+    const seen = await Promise.all(layout(vm, places).map((item) => look(item, context)))
     const job = this.#jobs.get(uid)
     const failures = this.#failures.get(uid)
     return seen.map((disk) => {
@@ -83,7 +94,11 @@ export class HostDisks implements Disks {
     job?.controller.abort(new PlasmaError('Cancelled', 'the machine is being deleted'))
     await job?.done
     this.#failures.delete(uid)
-    for (const dir of ownDirs(vm, this.#places())) await rm(dir, { recursive: true, force: true })
+    // Also where a pool is not declared any more, or not known yet.
+    const dirs = new Set([...ownDirs(vm, this.#places()), ...(await this.#made.foldersOf(uid))])
+    // A link is removed itself, never what it leads to.
+    for (const dir of dirs) await rm(dir, { recursive: true, force: true })
+    await this.#made.forget(uid)
   }
 
   onChange(listener: (uid: string) => void): () => void {
@@ -105,12 +120,16 @@ export class HostDisks implements Disks {
     return { imageDir, dataDir, pools: pools() }
   }
 
+  #lookContext(vm: VirtualMachine, places: Places): LookContext {
+    return { vm, limits: offLimits(places), made: () => this.#made.of(uidOf(vm)) }
+  }
+
   /** Never rejects: what fails is kept for `observe`. */
   async #run(uid: string, vm: VirtualMachine, job: Job): Promise<void> {
     const failures = new Map<string, string>()
     const { signal } = job.controller
     try {
-      await this.#slots.use(signal, () => this.#prepareAll(uid, vm, job, failures))
+      await this.#prepareAll(uid, vm, job, failures)
     } catch (error) {
       for (const disk of vm.spec.disks) failures.set(disk.name, adviceOf(error))
     } finally {
@@ -123,24 +142,38 @@ export class HostDisks implements Disks {
   async #prepareAll(uid: string, vm: VirtualMachine, job: Job, failures: Map<string, string>): Promise<void> {
     const { signal } = job.controller
     const places = this.#places()
-    for (const dir of ownDirs(vm, places))
-      await removeParts(dir).catch((error: unknown) => {
-        if (errnoOf(error) !== 'ENOENT') throw error
-      })
+    await this.#removeParts(layout(vm, places))
+    const context = this.#lookContext(vm, places)
     for (const item of layout(vm, places)) {
       signal.throwIfAborted()
-      const before = await look(item, vm)
-      if (before.state !== 'absent') continue
-      const onPercent = (percent: number) => this.#progress(uid, item.name, percent, job)
+      const before = await look(item, context)
       try {
-        await make(item, before.path !== undefined, { vm, images: this.#images, signal, onPercent })
+        if (before.state === 'absent') await this.#make(uid, item, before.path !== undefined, vm, job)
+        if (item.kind === 'disk' && before.state !== 'failed')
+          await this.#made.note(uid, item.name, item.path)
       } catch (error) {
         signal.throwIfAborted()
         failures.set(item.name, adviceOf(error))
         this.#options.log.warn('disk could not be prepared', { uid, disk: item.name, err: error })
       }
-      this.#changed(uid)
+      if (before.state === 'absent') this.#changed(uid)
     }
+  }
+
+  /** A folder that can't be read is told where something is made in it. */
+  async #removeParts(items: readonly DiskItem[]): Promise<void> {
+    const made = items.flatMap((item) => ('path' in item && isMade(item) ? [dirname(item.path)] : []))
+    for (const dir of new Set(made))
+      await removeParts(dir).catch((error: unknown) => {
+        if (errnoOf(error) !== 'ENOENT') this.#options.log.debug('parts stay', { dir, err: error })
+      })
+  }
+
+  #make(uid: string, item: DiskItem, exists: boolean, vm: VirtualMachine, job: Job): Promise<void> {
+    const { signal } = job.controller
+    const onPercent = (percent: number) => this.#progress(uid, item.name, percent, job)
+    const shared = { images: this.#images, space: this.#space, slots: this.#slots }
+    return make(item, exists, { vm, ...shared, signal, onPercent })
   }
 
   #progress(uid: string, name: string, percent: number, job: Job): void {

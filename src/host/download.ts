@@ -36,6 +36,17 @@ async function get(first: string, signal: AbortSignal): Promise<Response> {
   let url = new URL(first)
   for (let hop = 0; hop <= mostRedirects; hop++) {
     if (!/^https?:$/.test(url.protocol)) throw failed(first, `${url.protocol} is not http or https`)
+    if (url.username !== '' || url.password !== '') {
+      // Not named: what is said here stands in the machine's status.
+      const [what, at] = hop === 0 ? ['it', ''] : ['a redirect', ` of ${first}`]
+      throw new PlasmaError(
+        'DownloadFailed',
+        `download${at} failed: ${what} has a user name or password in its URL`,
+        {
+          hint: 'use a URL that needs none, such as a presigned one',
+        },
+      )
+    }
     const response = await fetch(url, {
       redirect: 'manual',
       signal,

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { open, readdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { errnoOf, PlasmaError } from '../lib/errors.ts'
@@ -12,12 +13,13 @@ async function sync(path: string): Promise<void> {
 }
 
 /**
- * Makes a file that is either whole or not there, also after a power cut: `make` writes `<path>.part`, which is
- * synced and renamed. On an error nothing is left.
+ * Makes a file that is either whole or not there, also after a power cut: `make` writes a part of a name of its own
+ * (what an earlier life's child still writes to is another one), which is synced and renamed. On an error nothing is
+ * left.
  * @throws PlasmaError `NoSpace`, and whatever `make` throws
  */
 export async function makeWhole(path: string, make: (part: string) => Promise<unknown>): Promise<void> {
-  const part = `${path}.part`
+  const part = `${path}.${randomUUID()}.part`
   try {
     await make(part)
     await sync(part)
@@ -25,7 +27,7 @@ export async function makeWhole(path: string, make: (part: string) => Promise<un
     await sync(dirname(path))
   } catch (error) {
     await rm(part, { force: true })
-    if (errnoOf(error) !== 'ENOSPC') throw error
+    if (!['ENOSPC', 'EDQUOT'].includes(errnoOf(error) ?? '')) throw error
     throw new PlasmaError('NoSpace', `no space left on the file system of ${path}`, { cause: error })
   }
 }

@@ -4,7 +4,7 @@ import {
   type SpawnOptions,
   spawn,
 } from 'node:child_process'
-import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 
 export interface RunOptions {
@@ -15,6 +15,11 @@ export interface RunOptions {
   readonly maxBuffer?: number
   /** Written to stdin, which is then closed. */
   readonly input?: string | Uint8Array
+  /**
+   * For a program that may take long: where setpriv(1) is installed, the kernel kills it with us, even where we are
+   * killed. qemu-img would go on for hours, writing what nobody waits for.
+   */
+  readonly endsWithUs?: boolean
   /** Gets stdout as it comes (progress); stdout is then kept only to `maxBuffer` and never overflows. */
   readonly onStdout?: (text: string) => void
 }
@@ -118,14 +123,25 @@ function missing(file: string, cause: unknown): PlasmaError {
 }
 
 function failed(file: string, code: number | null, signal: string | null, stderr: string): PlasmaError {
+  // What setpriv says where the program it should become is not there.
+  if (code === 127 && stderr.startsWith('setpriv: failed to execute'))
+    return missing(file, { code: 'ENOENT' })
   const how = signal === null ? `exit code ${code}` : `signal ${signal}`
   return new PlasmaError('CommandFailed', `${file} failed with ${how}: ${stderr.trim() || 'no message'}`)
 }
 
+const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path))
+
 /** @throws PlasmaError where it can't even be tried: Node throws some errors of fork and exec, and emits others. */
-function startPiped(file: string, args: readonly string[]): ChildProcessWithoutNullStreams {
+function startPiped(
+  file: string,
+  args: readonly string[],
+  endsWithUs: boolean,
+): ChildProcessWithoutNullStreams {
+  const tied = endsWithUs && setpriv !== undefined
+  const [program, all] = tied ? [setpriv, ['--pdeathsig', 'KILL', '--', file, ...args]] : [file, args]
   try {
-    return start(file, args, ['pipe', 'pipe', 'pipe']) as ChildProcessWithoutNullStreams
+    return start(program, all, ['pipe', 'pipe', 'pipe']) as ChildProcessWithoutNullStreams
   } catch (error) {
     throw missing(file, error)
   }
@@ -140,7 +156,7 @@ export function run(file: string, args: readonly string[], options: RunOptions =
   const { signal, timeoutMs = 60_000, maxBuffer = 1 << 20, input, onStdout } = options
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason)
-    const child = startPiped(file, args)
+    const child = startPiped(file, args, options.endsWithUs ?? false)
     const stdout = tailOf(maxBuffer)
     const stderr = tailOf(maxBuffer)
     let why: unknown

@@ -1,44 +1,15 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { access, chmod, constants, mkdir, stat } from 'node:fs/promises'
-import { isAbsolute, join, relative, resolve } from 'node:path'
+import { chmod, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Clock } from '../lib/clock.ts'
-import { errnoOf, inField, PlasmaError } from '../lib/errors.ts'
-import { whyFile } from '../lib/folders.ts'
+import { inField, PlasmaError } from '../lib/errors.ts'
+import { makeFolders } from '../lib/folders.ts'
 import { download } from './download.ts'
 import { makeWhole, removeParts } from './durable-files.ts'
+import { type OffLimits, requireImage } from './host-files.ts'
 import { freeBytes } from './pools.ts'
-
-/**
- * The path of a file of the host that a spec names; relative ones lie in the image folder and may not leave it.
- * @throws PlasmaError `OutsideImageDir`
- */
-export function imagePath(imageDir: string, source: string, field: string): string {
-  if (isAbsolute(source)) return resolve(source)
-  const path = resolve(imageDir, source)
-  const inside = relative(imageDir, path)
-  if (inside === '' || inside === '..' || inside.startsWith('../'))
-    throw new PlasmaError('OutsideImageDir', `${field}: ${source} leads out of the image folder ${imageDir}`)
-  return path
-}
-
-/**
- * Checks that a path is a file that can be read, or a block device.
- * @throws PlasmaError `FileMissing`, `FileUnreadable` naming the field
- */
-export async function requireReadable(path: string, field: string): Promise<void> {
-  try {
-    const found = await stat(path)
-    if (!found.isFile() && !found.isBlockDevice())
-      throw new PlasmaError('FileUnreadable', `${field}: ${path} is neither a file nor a block device`)
-    await access(path, constants.R_OK)
-  } catch (error) {
-    if (error instanceof PlasmaError) throw error
-    if (errnoOf(error) === 'ENOENT')
-      throw new PlasmaError('FileMissing', `${field}: ${path} does not exist on this host`)
-    throw new PlasmaError('FileUnreadable', `${field}: ${path} cannot be read: ${whyFile(error)}`)
-  }
-}
+import { Slots } from './slots.ts'
 
 async function sha256Of(path: string, signal: AbortSignal): Promise<string> {
   const hash = createHash('sha256')
@@ -71,17 +42,28 @@ export interface ImageSource {
 }
 
 export interface ImagesOptions {
-  readonly imageDir: string
   readonly cacheDir: string
+  readonly limits: () => OffLimits
+  /** Shared with other work that reads whole images. */
+  readonly copies: Slots
   readonly clock: Clock
   /** How long a server may stay silent, in milliseconds; 60 000 unless given. */
   readonly stallMs?: number
 }
 
+/** A slow server must not hold up all others; many at once only share the line. */
+const mostDownloads = 4
+
+interface Running {
+  readonly work: Promise<unknown>
+  readonly listeners: Set<(percent: number) => void>
+}
+
 /** Images of this host: local files, and downloads kept once for every machine by their SHA-256. */
 export class Images {
   readonly #options: ImagesOptions
-  readonly #running = new Map<string, Promise<unknown>>()
+  readonly #running = new Map<string, Running>()
+  readonly #downloads = new Slots(mostDownloads)
   #cleaned: Promise<void> | undefined
 
   constructor(options: ImagesOptions) {
@@ -100,11 +82,12 @@ export class Images {
     onPercent: (percent: number) => void,
   ): Promise<string> {
     if (/^https?:/i.test(image.source)) return this.#cached(image, field, signal, onPercent)
-    const path = imagePath(this.#options.imageDir, image.source, `${field}.source`)
-    await requireReadable(path, `${field}.source`)
-    if (image.sha256 === undefined) return path
-    const found = await sha256Of(path, signal)
-    if (found !== image.sha256) throw mismatch(field, image.sha256, found)
+    const { limits, copies } = this.#options
+    const path = await requireImage(image.source, `${field}.source`, limits())
+    const { sha256 } = image
+    if (sha256 === undefined) return path
+    const found = await copies.use(signal, () => sha256Of(path, signal))
+    if (found !== sha256) throw mismatch(field, sha256, found)
     return path
   }
 
@@ -118,10 +101,17 @@ export class Images {
       throw new PlasmaError('ChecksumMissing', `${field}.sha256 is required for a URL`)
     const path = join(this.#options.cacheDir, sha256)
     // One download of an image at a time; whoever waited finds it in the cache, or tries for itself.
-    for (let other = this.#running.get(sha256); other; other = this.#running.get(sha256))
-      await endOf(other, signal)
-    const work = this.#fetch(source, sha256, path, field, signal, onPercent)
-    this.#running.set(sha256, work)
+    for (let other = this.#running.get(sha256); other; other = this.#running.get(sha256)) {
+      other.listeners.add(onPercent)
+      const { listeners } = other
+      await endOf(other.work, signal).finally(() => listeners.delete(onPercent))
+    }
+    const listeners = new Set([onPercent])
+    const tell = (percent: number) => {
+      for (const listener of listeners) listener(percent)
+    }
+    const work = this.#downloads.use(signal, () => this.#fetch(source, sha256, path, field, signal, tell))
+    this.#running.set(sha256, { work, listeners })
     try {
       await work
     } finally {
@@ -139,7 +129,7 @@ export class Images {
     onPercent: (percent: number) => void,
   ): Promise<void> {
     const { cacheDir, clock, stallMs = 60_000 } = this.#options
-    await mkdir(cacheDir, { recursive: true, mode: 0o755 })
+    await makeFolders(cacheDir)
     // Parts of a killed run: before the first download of this one, so that none of them is in use.
     this.#cleaned ??= removeParts(cacheDir).catch((error: unknown) => {
       this.#cleaned = undefined

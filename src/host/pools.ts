@@ -47,12 +47,7 @@ async function claimedBytes(pool: Pool): Promise<number> {
   return total
 }
 
-/**
- * Checks that a pool takes `bytes` more. One disk must fit the free space; several thin ones together may promise more,
- * up to the capacity.
- * @throws PlasmaError `PoolFull` naming the field
- */
-export async function requireSpace(pool: Pool, bytes: number, field: string): Promise<void> {
+async function requireSpace(pool: Pool, bytes: number, promised: number, field: string): Promise<void> {
   const refuse = (limit: string) => {
     throw new PlasmaError('PoolFull', `${field}: ${approximateQuantity(bytes)} is more than ${limit}`, {
       hint: 'ask for less, free space, or use another pool',
@@ -61,9 +56,42 @@ export async function requireSpace(pool: Pool, bytes: number, field: string): Pr
   const free = await freeBytes(pool.path)
   if (bytes > free) refuse(`the ${approximateQuantity(free)} free in pool ${pool.name} (${pool.path})`)
   if (pool.capacity === undefined) return
-  const left = Math.max(0, pool.capacity - (await claimedBytes(pool)))
+  const left = Math.max(0, pool.capacity - promised - (await claimedBytes(pool)))
   if (bytes > left)
     refuse(
       `the ${approximateQuantity(left)} left of pool ${pool.name}'s capacity ${approximateQuantity(pool.capacity)}`,
     )
+}
+
+/** Space of pools that disks under way were promised: what they will be is not on the file system yet. */
+export class PoolSpace {
+  readonly #promised = new Map<string, number>()
+  readonly #asking = new Map<string, Promise<unknown>>()
+
+  /**
+   * Promises `bytes` more of a pool, one asker at a time. One disk must fit the free space; several thin ones together
+   * may promise more, up to the capacity.
+   * @returns a function to call once the disk is there, or never will be
+   * @throws PlasmaError `PoolFull` naming the field
+   */
+  promise(pool: Pool, bytes: number, field: string): Promise<() => void> {
+    const before = this.#asking.get(pool.path) ?? Promise.resolve()
+    const answer = before.then(async () => {
+      await requireSpace(pool, bytes, this.#promised.get(pool.path) ?? 0, field)
+      this.#add(pool, bytes)
+      return () => this.#add(pool, -bytes)
+    })
+    const settled = answer.catch(() => {})
+    this.#asking.set(pool.path, settled)
+    void settled.then(() => {
+      if (this.#asking.get(pool.path) === settled) this.#asking.delete(pool.path)
+    })
+    return answer
+  }
+
+  #add(pool: Pool, bytes: number): void {
+    const promised = (this.#promised.get(pool.path) ?? 0) + bytes
+    if (promised === 0) this.#promised.delete(pool.path)
+    else this.#promised.set(pool.path, promised)
+  }
 }

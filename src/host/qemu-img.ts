@@ -55,7 +55,7 @@ export async function imageInfo(path: string, signal: AbortSignal): Promise<Imag
 
 async function qemuImg(args: readonly string[], options: RunOptions): Promise<void> {
   try {
-    await run('qemu-img', args, { timeoutMs: hour, ...options })
+    await run('qemu-img', args, { timeoutMs: hour, endsWithUs: true, ...options })
   } catch (error) {
     const text = String((error as Error)?.message)
     if (/No space left|ENOSPC/.test(text))

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { mkdir, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, open, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { errnoOf, messageOf, PlasmaError } from './errors.ts'
 
@@ -14,15 +14,36 @@ const words: Readonly<Record<string, string>> = {
   ELOOP: 'its symbolic links lead in circles',
 }
 
-/** Makes a folder (mode 0700) and those above it, where missing. Node's own `recursive` tries for ever where a parent takes no folders (/proc). */
+/** Makes a folder that is there after a power cut too: its name is flushed in the one above it, where that can be read. */
+async function makeOne(path: string): Promise<void> {
+  await mkdir(path, { mode: 0o700 })
+  const parent = await open(dirname(path), 'r').catch(() => undefined)
+  try {
+    await parent?.sync()
+  } finally {
+    await parent?.close()
+  }
+}
+
+/**
+ * Makes a folder (mode 0700) and those above it, where missing, durably. Node's own `recursive` tries for ever where a
+ * parent takes no folders (/proc).
+ */
 export async function makeFolders(path: string): Promise<void> {
   try {
-    await mkdir(path, { mode: 0o700 })
+    await makeUnlessThere(path)
   } catch (error) {
-    if (errnoOf(error) === 'EEXIST' && (await stat(path)).isDirectory()) return
     if (errnoOf(error) !== 'ENOENT' || dirname(path) === path) throw error
     await makeFolders(dirname(path))
-    await mkdir(path, { mode: 0o700 })
+    await makeUnlessThere(path)
+  }
+}
+
+async function makeUnlessThere(path: string): Promise<void> {
+  try {
+    await makeOne(path)
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST' || !(await stat(path)).isDirectory()) throw error
   }
 }
 
