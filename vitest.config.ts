@@ -1,12 +1,19 @@
 import { defineConfig } from 'vitest/config'
 
+const integration = ['test/integration/**/*.test.ts', 'test/fakes/**/*.test.ts']
+
 export default defineConfig({
   test: {
     testTimeout: 30_000,
     hookTimeout: 60_000,
     maxWorkers: 2,
     projects: [
-      { extends: true, test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/e2e/**'] } },
+      {
+        extends: true,
+        test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/e2e/**', ...integration] },
+      },
+      // The real agent over the fake QEMU, which is held to the real one.
+      { extends: true, test: { name: 'integration', include: integration, testTimeout: 60_000 } },
       {
         extends: true,
         // Real QEMUs share two cores: one file at a time keeps deadlines meaningful.
