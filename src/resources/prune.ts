@@ -38,7 +38,9 @@ export function prune(schema: z.ZodType, value: unknown, path: string, unknown: 
   if (!isRecord(value)) return value
   if (def.type === 'record' && def.valueType) {
     const { valueType } = def
-    const entries = Object.entries(value).filter(([key]) => !dangerous.has(key))
+    // `constructor` is a name like any other: the copy gets properties of its own. This one some code would assign.
+    if (Object.hasOwn(value, '__proto__')) unknown.push(`${path}.__proto__`)
+    const entries = Object.entries(value).filter(([key]) => key !== '__proto__')
     return Object.fromEntries(
       entries.map(([key, item]) => [key, prune(valueType, item, `${path}.${key}`, unknown)]),
     )

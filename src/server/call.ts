@@ -1,16 +1,14 @@
 import type { Clock } from '../lib/clock.ts'
-import { apiVersionOf, type KubeObject, type ResourceDefinition } from '../resources/define.ts'
+import { apiVersionOf, type KubeObject } from '../resources/define.ts'
 import { type Cause, parse } from '../resources/parse.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError } from '../store/errors.ts'
-import type { ListOptions, ObjectList, ObjectStore, Ref } from '../store/objects.ts'
+import type { Ref, TextStore } from '../store/objects.ts'
 import type { ResourcePath } from './path.ts'
 import { isDryRun, parameter } from './query.ts'
 
 export interface HandlerDeps {
-  readonly objects: ObjectStore & {
-    listRaw?: (kind: ResourceDefinition, options: ListOptions) => Promise<ObjectList<string>>
-  }
+  readonly objects: TextStore
   readonly clock: Clock
   readonly newId: () => string
 }

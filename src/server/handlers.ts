@@ -69,8 +69,8 @@ async function list(call: Call, deps: HandlerDeps): Promise<Answer> {
     resourceVersion: page.resourceVersion,
     ...(page.continue !== undefined && { continue: page.continue }),
   })
-  if (deps.objects.listRaw && !fieldSelector && !call.table) {
-    const page = await deps.objects.listRaw(kind, options)
+  if (!fieldSelector && !call.table) {
+    const page = await deps.objects.listText(kind, options)
     const head = JSON.stringify({
       apiVersion: apiVersionOf(kind),
       kind: `${kind.kind}List`,

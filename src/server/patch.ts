@@ -17,7 +17,8 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
   if (!isRecord(patch)) return patch
   const result: Record<string, unknown> = isRecord(target) ? { ...target } : {}
   for (const [key, value] of Object.entries(patch)) {
-    if (dangerous.has(key)) continue
+    // The one name whose assignment would change the prototype; no member and no label is called so.
+    if (key === '__proto__') continue
     if (value === null) delete result[key]
     else result[key] = mergePatch(result[key], value)
   }

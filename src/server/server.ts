@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { OutgoingHttpHeaders } from 'node:http'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import type { ResourceDefinition } from '../resources/define.ts'
+import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { ApiError } from '../store/errors.ts'
 import { negotiate } from './accept.ts'
@@ -144,11 +144,13 @@ function watch(
   table: boolean,
   { deps, metrics }: Shared,
 ): undefined {
-  const chosen = parseFieldSelector(parameter(url.searchParams, 'fieldSelector'))
-  const named = (object: unknown) =>
-    path.name === undefined || (object as { metadata: { name: string } }).metadata.name === path.name
-  const matches = (object: unknown) => named(object) && chosen(object)
-  const started = startWatch({ path, query: url.searchParams, table, matches }, deps.objects, deps.clock)
+  const fieldSelector = parameter(url.searchParams, 'fieldSelector')
+  const chosen = parseFieldSelector(fieldSelector)
+  const named = ({ metadata }: KubeObject) => path.name === undefined || metadata.name === path.name
+  const matches = (object: KubeObject) => named(object) && chosen(object)
+  const all = path.name === undefined && !fieldSelector
+  const request = { path, query: url.searchParams, table, ...(!all && { matches }) }
+  const started = startWatch(request, deps.objects, deps.clock)
   // Written by hand: the head must go out before the first event, which may be hours away.
   reply.hijack()
   const head = { ...reply.getHeaders(), 'content-type': 'application/json' } as OutgoingHttpHeaders

@@ -6,16 +6,17 @@ import { apiVersionOf } from '../resources/define.ts'
 import { toTable } from '../resources/table.ts'
 import { ApiError } from '../store/errors.ts'
 import { parseSelector } from '../store/labels.ts'
-import type { ObjectStore, WatchEvent } from '../store/objects.ts'
+import type { TextStore } from '../store/objects.ts'
 import type { ResourcePath } from './path.ts'
-import { type FieldTest, flag, numberOf, parameter } from './query.ts'
+import { flag, numberOf, parameter } from './query.ts'
 import { statusOf } from './status.ts'
 
 export interface WatchRequest {
   readonly path: ResourcePath
   readonly query: URLSearchParams
   readonly table: boolean
-  readonly matches: FieldTest
+  /** What chooses objects besides labels; absent where nothing does. */
+  readonly matches?: (object: KubeObject) => boolean
 }
 
 /** Longest watch; Kubernetes cuts after 30 to 60 minutes, too. */
@@ -31,7 +32,7 @@ export interface Watch {
 }
 
 /** A watch until it times out or is stopped. @throws ApiError BadRequest for what a client got wrong in its query */
-export function startWatch(request: WatchRequest, objects: ObjectStore, clock: Clock): Watch {
+export function startWatch(request: WatchRequest, objects: TextStore, clock: Clock): Watch {
   const { query } = request
   const wanted = parameter(query, 'resourceVersion')
   if (wanted && !/^\d{1,18}$/.test(wanted))
@@ -82,43 +83,30 @@ function frame(type: string, object: unknown): string {
 
 async function* frames(
   request: WatchRequest,
-  objects: ObjectStore,
+  objects: TextStore,
   clock: Clock,
   signal: AbortSignal,
 ): AsyncGenerator<string> {
   const { path, query, matches } = request
-  const labelSelector = parameter(query, 'labelSelector')
-  const scope = {
-    ...(path.namespace !== undefined && { namespace: path.namespace }),
-    ...(labelSelector !== undefined && { labelSelector }),
-  }
-  const show = (object: KubeObject) =>
-    request.table ? toTable(path.kind, [object], { now: clock.now() }) : object
   const wanted = parameter(query, 'resourceVersion')
   let resourceVersion = wanted ?? '0'
-  const known = new Set<string>()
   try {
     if (wanted === undefined || wanted === '' || wanted === '0') {
-      const list = await objects.list(path.kind, scope)
-      for (const object of list.items.filter(matches)) {
-        if (parameter(query, 'sendInitialEvents') === 'false') break
-        known.add(object.metadata.uid ?? '')
-        yield frame('ADDED', show(object))
-      }
-      resourceVersion = list.resourceVersion
-      if (flag(query, 'sendInitialEvents')) yield frame('BOOKMARK', bookmark(request, resourceVersion, true))
+      const { texts, version } = await initial(request, objects, clock)
+      resourceVersion = version
+      if (parameter(query, 'sendInitialEvents') !== 'false') yield* texts
+      if (flag(query, 'sendInitialEvents')) yield frame('BOOKMARK', bookmark(request, version, true))
     }
     let lastMark = clock.elapsed()
-    for await (const event of objects.watch(path.kind, { ...scope, resourceVersion, signal })) {
-      const type = selected(event, matches, known)
-      if (type !== undefined) yield frame(type, show(event.object))
+    const options = { ...scopeOf(request), ...(matches && { matches }), resourceVersion, signal }
+    for await (const event of objects.watchText(path.kind, options)) {
+      yield request.table
+        ? frame(event.type, shown(request, event.object(), clock))
+        : `{"type":"${event.type}","object":${event.text()}}\n`
       const due = flag(query, 'allowWatchBookmarks') && clock.elapsed() - lastMark >= bookmarkEveryMs
       if (!due) continue
       lastMark = clock.elapsed()
-      yield frame(
-        'BOOKMARK',
-        bookmark(request, event.object.metadata.resourceVersion ?? resourceVersion, false),
-      )
+      yield frame('BOOKMARK', bookmark(request, event.resourceVersion, false))
     }
   } catch (error) {
     if (!signal.aborted)
@@ -129,16 +117,30 @@ async function* frames(
   }
 }
 
-/** The event's type under a field selector: leaving the selection is a deletion to this watcher. */
-function selected(event: WatchEvent<KubeObject>, matches: FieldTest, known: Set<string>): string | undefined {
-  const uid = event.object.metadata.uid ?? ''
-  if (event.type !== 'DELETED' && matches(event.object)) {
-    known.add(uid)
-    return event.type
+function scopeOf({ path, query }: WatchRequest) {
+  const labelSelector = parameter(query, 'labelSelector')
+  return {
+    ...(path.namespace !== undefined && { namespace: path.namespace }),
+    ...(labelSelector !== undefined && { labelSelector }),
   }
-  const was = known.delete(uid)
-  if (event.type === 'DELETED') return matches(event.object) || was ? 'DELETED' : undefined
-  return was ? 'DELETED' : undefined
+}
+
+/** What is there when a watch begins that names no version. */
+async function initial(request: WatchRequest, objects: TextStore, clock: Clock) {
+  const { path, matches, table } = request
+  if (!matches && !table) {
+    const list = await objects.listText(path.kind, scopeOf(request))
+    const texts = list.items.map((text) => `{"type":"ADDED","object":${text}}\n`)
+    return { texts, version: list.resourceVersion }
+  }
+  const list = await objects.list(path.kind, scopeOf(request))
+  const items = matches ? list.items.filter(matches) : list.items
+  const texts = items.map((object) => frame('ADDED', shown(request, object, clock)))
+  return { texts, version: list.resourceVersion }
+}
+
+function shown({ path, table }: WatchRequest, object: KubeObject, clock: Clock): unknown {
+  return table ? toTable(path.kind, [object], { now: clock.now() }) : object
 }
 
 function bookmark({ path }: WatchRequest, resourceVersion: string, initial: boolean): unknown {

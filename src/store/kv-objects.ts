@@ -1,35 +1,42 @@
-import { isDeepStrictEqual } from 'node:util'
 import { type Clock, rfc3339 } from '../lib/clock.ts'
 import type { KubeObject, ObjectMeta, ResourceDefinition } from '../resources/define.ts'
 import { parse, withDefaults, withoutDefaults } from '../resources/parse.ts'
-import { ApiError } from './errors.ts'
-import type { Kv, KvEntry } from './kv.ts'
-import { parseSelector, type Selector } from './labels.ts'
+import { ApiError, isReason } from './errors.ts'
+import type { Kv, KvEvent } from './kv.ts'
+import { parseSelector } from './labels.ts'
+import { alreadyExists, checkPreconditions, conflict, notFound } from './object-errors.ts'
+import { continueToken, keyFor, placeOf, prefixFor, revisionOf } from './object-keys.ts'
+import { keptMeta, same, serialize, specOf, stored, withRevision } from './object-text.ts'
 import type {
   DeleteOptions,
   ListOptions,
   ObjectList,
-  ObjectStore,
   Ref,
+  TextEvent,
+  TextStore,
+  TextWatchOptions,
   WatchEvent,
   WatchOptions,
   WriteOptions,
 } from './objects.ts'
+import { Rendered } from './rendered.ts'
+import { ShownEvent, type Test } from './shown-event.ts'
 import { detailsOf, invalid, metadataCauses, nameIn } from './validate.ts'
 
-/** etcd's limit on a request, which Kubernetes' users know as the limit on an object. */
-const maxObjectBytes = 1.5 * 1024 * 1024
-const cacheLimit = 20_000
 /** The next write of an object that changed in between: the store of one process settles within a few tries. */
 const deleteTries = 10
 
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
 /** Kubernetes' object semantics over any revisioned Kv. */
-export class KvObjects implements ObjectStore {
+export class KvObjects implements TextStore {
   readonly #kv: Kv
   readonly #clock: Clock
   readonly #newUid: () => string
-  /** JSON with defaults by key, good for one revision: long lists are joined, not made anew. */
-  readonly #rendered = new Map<string, { readonly revision: bigint; readonly text: string }>()
+  readonly #rendered = new Rendered()
+  readonly #shown = new WeakMap<KvEvent, ShownEvent>()
+  /** Creates that keep a given uid come one after the other: two at once could both find it free. */
+  #restoring: Promise<unknown> = Promise.resolve()
 
   constructor(kv: Kv, options: { readonly clock: Clock; readonly newUid: () => string }) {
     this.#kv = kv
@@ -47,16 +54,13 @@ export class KvObjects implements ObjectStore {
     kind: ResourceDefinition<T>,
     options: ListOptions = {},
   ): Promise<ObjectList<T>> {
-    const selector = parseSelector(options.labelSelector)
-    const page = await this.#page(kind, options, selector)
-    return { ...page, items: page.entries.map((entry) => withDefaults(kind, stored<T>(entry))) }
+    const page = await this.#page(kind, options)
+    return { ...page, items: page.items.map((entry) => withDefaults(kind, stored<T>(entry))) }
   }
 
-  /** As `list`, but each object as its JSON text: what a server sends. */
-  async listRaw(kind: ResourceDefinition, options: ListOptions = {}): Promise<ObjectList<string>> {
-    const selector = parseSelector(options.labelSelector)
-    const page = await this.#page(kind, options, selector)
-    return { ...page, items: page.entries.map((entry) => this.#render(kind, entry)) }
+  async listText(kind: ResourceDefinition, options: ListOptions = {}): Promise<ObjectList<string>> {
+    const page = await this.#page(kind, options)
+    return { ...page, items: page.items.map((entry) => this.#rendered.textOf(kind, entry)) }
   }
 
   async create<T extends KubeObject>(
@@ -64,22 +68,37 @@ export class KvObjects implements ObjectStore {
     object: T,
     options: WriteOptions = {},
   ): Promise<T> {
-    const parsed = check(kind, named(object, this.#newUid))
-    const { metadata, status: _, ...body } = parsed
-    const fresh = {
-      ...(kind.hasStatus ? body : { ...body, ...('status' in parsed && { status: parsed.status }) }),
-      metadata: this.#freshMeta(metadata, options),
-    } as T
+    if (object.metadata?.resourceVersion)
+      throw new ApiError('BadRequest', 'resourceVersion should not be set on objects to be created')
+    const checked = check(kind, named(object, this.#newUid))
+    const metadata = this.#freshMeta(checked.stored.metadata, options)
+    const fresh = { ...withoutStatus(kind, checked.stored), metadata }
+    const shown = { ...withoutStatus(kind, checked.object), metadata }
+    if (!options.restoreUid || metadata.uid !== object.metadata.uid)
+      return this.#insert(kind, fresh, shown, options)
+    const created = this.#restoring.then(async () => {
+      await this.#refuseTakenUid(kind, metadata)
+      return this.#insert(kind, fresh, shown, options)
+    })
+    this.#restoring = created.catch(() => {})
+    return created
+  }
+
+  async #insert<T extends KubeObject>(
+    kind: ResourceDefinition<T>,
+    fresh: T,
+    shown: T,
+    options: WriteOptions,
+  ): Promise<T> {
     const key = keyFor(kind, fresh.metadata)
     const text = serialize(kind, fresh)
-    if (options.restoreUid) await this.#refuseTakenUid(kind, fresh.metadata.uid)
     if (options.dryRun) {
       if (await this.#kv.get(key)) throw alreadyExists(kind, fresh.metadata.name)
-      return withDefaults(kind, fresh)
+      return shown
     }
     const revision = await this.#kv.put(key, text, 0n)
     if (revision === undefined) throw alreadyExists(kind, fresh.metadata.name)
-    return withDefaults(kind, withRevision(fresh, revision))
+    return withRevision(shown, revision)
   }
 
   update<T extends KubeObject>(
@@ -92,7 +111,7 @@ export class KvObjects implements ObjectStore {
       const { status: _, ...body } = next
       const status = kind.hasStatus ? before.status : next.status
       const merged = { ...body, metadata, ...(status !== undefined && { status }) } as T
-      if (!isDeepStrictEqual(plain(specOf(merged)), plain(specOf(before)))) {
+      if (!same(specOf(merged), specOf(before))) {
         merged.metadata.generation = (before.metadata.generation ?? 0) + 1
       }
       return merged
@@ -104,7 +123,7 @@ export class KvObjects implements ObjectStore {
     object: T,
     options: WriteOptions = {},
   ): Promise<T> {
-    return this.#write(kind, object, options, (before, next) => ({ ...before, status: next.status }))
+    return this.#write(kind, object, options, (before, next) => ({ ...before, status: next.status }), true)
   }
 
   async delete<T extends KubeObject>(
@@ -122,7 +141,9 @@ export class KvObjects implements ObjectStore {
       if (options.dryRun) return shown
       if (!object.metadata.finalizers?.length) {
         const revision = await this.#kv.delete(key, entry.revision)
-        if (revision !== undefined) return withRevision(shown, revision)
+        if (revision === undefined) continue
+        this.#rendered.forget(key)
+        return withRevision(shown, revision)
       } else if (object.metadata.deletionTimestamp !== undefined) return shown
       else {
         const deletionTimestamp = rfc3339(this.#clock.now())
@@ -142,20 +163,45 @@ export class KvObjects implements ObjectStore {
     kind: ResourceDefinition<T>,
     options: WatchOptions,
   ): AsyncGenerator<WatchEvent<T>> {
-    const selector = parseSelector(options.labelSelector)
-    const from = revisionOf(options.resourceVersion)
-    for await (const event of this.#kv.watch(prefixFor(kind, options.namespace), from, options.signal)) {
-      const parseText = (text: string) => JSON.parse(text) as T
-      const matches = (object: T | undefined) => object !== undefined && selector(object.metadata.labels)
-      const before = event.previous === undefined ? undefined : parseText(event.previous.value)
-      const after = event.type === 'put' ? parseText(event.value) : undefined
-      const was = matches(before)
-      const is = matches(after)
-      if (!was && !is) continue
-      const type = is ? (was ? 'MODIFIED' : 'ADDED') : 'DELETED'
-      // An object that leaves the selection is shown as it is now; one that is gone as it last was.
-      const object = (after ?? before) as T
-      yield { type, object: withDefaults(kind, withRevision(object, event.revision)) }
+    // Worked out for this watcher alone: what it gets is its own to keep.
+    const shownOf = (event: KvEvent) => new ShownEvent(kind, event, this.#rendered)
+    for await (const { shown, type } of this.#events(kind, options, shownOf))
+      yield { type, object: shown.objectFor(type) as T }
+  }
+
+  async *watchText(kind: ResourceDefinition, options: TextWatchOptions): AsyncGenerator<TextEvent> {
+    const shownOf = (event: KvEvent) => {
+      const known = this.#shown.get(event) ?? new ShownEvent(kind, event, this.#rendered)
+      this.#shown.set(event, known)
+      return known
+    }
+    for await (const { shown, type, revision } of this.#events(kind, options, shownOf)) {
+      yield {
+        ...{ type, resourceVersion: String(revision) },
+        text: () => shown.textFor(type),
+        object: () => shown.objectFor(type),
+      }
+    }
+  }
+
+  async *#events(
+    kind: ResourceDefinition,
+    options: TextWatchOptions,
+    shownOf: (event: KvEvent) => ShownEvent,
+  ): AsyncGenerator<{ shown: ShownEvent; type: WatchEvent<KubeObject>['type']; revision: bigint }> {
+    const { labelSelector, matches, namespace, resourceVersion, signal } = options
+    const selector = parseSelector(labelSelector)
+    const selected: Test = ({ metadata }) => selector(metadata.labels)
+    const tests = [...(labelSelector ? [selected] : []), ...(matches ? [matches] : [])]
+    const test = tests.length === 0 ? undefined : (object: KubeObject) => tests.every((one) => one(object))
+    for await (const event of this.#kv.watch(
+      prefixFor(kind, namespace),
+      revisionOf(resourceVersion),
+      signal,
+    )) {
+      const shown = shownOf(event)
+      const type = shown.typeFor(test)
+      if (type) yield { shown, type, revision: event.revision }
     }
   }
 
@@ -164,6 +210,7 @@ export class KvObjects implements ObjectStore {
     object: T,
     options: WriteOptions,
     merge: (before: T, next: T) => T,
+    statusOnly = false,
   ): Promise<T> {
     const key = keyFor(kind, object.metadata)
     const entry = await this.#kv.get(key)
@@ -175,7 +222,8 @@ export class KvObjects implements ObjectStore {
       ...(resourceVersion !== undefined && { resourceVersion }),
     })
     const defaulted = withDefaults(kind, before)
-    const checked = check(kind, object)
+    const given = statusOnly ? withStatusOf(before, object) : object
+    const checked = check(kind, given).stored
     const next = merge(before, withoutDefaults(kind, checked, { stored: before, defaulted }))
     if (same(before, next)) return defaulted
     const { deletionTimestamp, finalizers } = next.metadata
@@ -186,6 +234,7 @@ export class KvObjects implements ObjectStore {
       ? await this.#kv.delete(key, entry.revision)
       : await this.#kv.put(key, text, entry.revision)
     if (revision === undefined) throw conflict(kind, object.metadata.name)
+    if (removed) this.#rendered.forget(key)
     return withDefaults(kind, withRevision(next, revision))
   }
 
@@ -212,7 +261,12 @@ export class KvObjects implements ObjectStore {
     }
   }
 
-  async #refuseTakenUid(kind: ResourceDefinition, uid: string | undefined): Promise<void> {
+  async #refuseTakenUid(kind: ResourceDefinition, { name, uid = '' }: ObjectMeta): Promise<void> {
+    // It names folders and processes.
+    if (!uuid.test(uid)) {
+      const message = `Invalid value: ${JSON.stringify(uid.slice(0, 100))}: must be a UUID in lower case`
+      throw invalid(kind, name, [{ reason: 'FieldValueInvalid', field: 'metadata.uid', message }])
+    }
     const { entries } = await this.#kv.list(prefixFor(kind))
     const taken = entries.map((entry) => stored(entry)).find((object) => object.metadata.uid === uid)
     if (taken)
@@ -223,58 +277,24 @@ export class KvObjects implements ObjectStore {
       )
   }
 
-  async #page(kind: ResourceDefinition, options: ListOptions, selector: Selector) {
-    const after = options.continue === undefined ? undefined : continueKey(kind, options.continue)
-    const { limit } = options
-    const page = await this.#kv.list(prefixFor(kind, options.namespace), {
-      ...(after !== undefined && { after }),
-      ...(limit !== undefined && limit > 0 && { limit }),
-    })
-    const entries = options.labelSelector
-      ? page.entries.filter((entry) => selector(stored(entry).metadata.labels))
-      : page.entries
-    const more = page.more === undefined ? {} : { continue: Buffer.from(page.more).toString('base64url') }
-    return { entries, resourceVersion: String(page.revision), ...more }
+  /** With a selector a page may have less than `limit`, even nothing, and go on: Kubernetes allows that. */
+  async #page(kind: ResourceDefinition, options: ListOptions) {
+    const { namespace, limit, labelSelector } = options
+    const selector = parseSelector(labelSelector)
+    const prefix = prefixFor(kind, namespace)
+    const place = options.continue === undefined ? undefined : placeOf(options.continue, prefix)
+    const page = await this.#kv
+      .list(prefix, { ...place, ...(limit !== undefined && limit > 0 && { limit }) })
+      .catch((error: unknown) => {
+        if (!place || !isReason(error, 'Gone')) throw error
+        const message = 'the provided continue parameter is too old to display a consistent list result'
+        throw new ApiError('Expired', message, {}, { hint: 'list anew, without it' })
+      })
+    const { entries, revision, more } = page
+    const items = labelSelector ? entries.filter((entry) => selector(stored(entry).metadata.labels)) : entries
+    const token = more === undefined ? {} : { continue: continueToken({ after: more, at: revision }) }
+    return { items, resourceVersion: String(revision), ...token }
   }
-
-  #render(kind: ResourceDefinition, entry: KvEntry): string {
-    const known = this.#rendered.get(entry.key)
-    if (known?.revision === entry.revision) return known.text
-    const text = JSON.stringify(withDefaults(kind, stored(entry)))
-    if (this.#rendered.size >= cacheLimit) this.#rendered.clear()
-    this.#rendered.set(entry.key, { revision: entry.revision, text })
-    return text
-  }
-}
-
-function keyFor(kind: ResourceDefinition, ref: Ref): string {
-  return `${prefixFor(kind, kind.namespaced ? (ref.namespace ?? '') : undefined)}${ref.name}`
-}
-
-/** `/group/plural/`, then `namespace/` where the kind has one. The core group is `core`. */
-function prefixFor(kind: ResourceDefinition, namespace?: string): string {
-  const base = `/${kind.group || 'core'}/${kind.plural}/`
-  return namespace === undefined ? base : `${base}${namespace}/`
-}
-
-function continueKey(kind: ResourceDefinition, token: string): string {
-  const key = Buffer.from(token, 'base64url').toString()
-  if (!key.startsWith(prefixFor(kind)))
-    throw new ApiError('BadRequest', 'continue: the token is not from such a list')
-  return key
-}
-
-function revisionOf(text: string): bigint {
-  if (!/^\d{1,18}$/.test(text)) throw new ApiError('BadRequest', `resourceVersion: Invalid value: "${text}"`)
-  return BigInt(text)
-}
-
-function stored<T extends KubeObject>(entry: KvEntry): T {
-  return withRevision(JSON.parse(entry.value) as T, entry.revision)
-}
-
-function withRevision<T extends KubeObject>(object: T, revision: bigint): T {
-  return { ...object, metadata: { ...object.metadata, resourceVersion: String(revision) } }
 }
 
 function named<T extends KubeObject>(object: T, newUid: () => string): T {
@@ -283,89 +303,26 @@ function named<T extends KubeObject>(object: T, newUid: () => string): T {
   return { ...object, metadata: { ...object.metadata, name: `${generateName}${newUid().slice(0, 5)}` } }
 }
 
-/** The object as it is stored. @throws ApiError Invalid with every cause */
-function check<T extends KubeObject>(kind: ResourceDefinition<T>, object: T): T {
+function withoutStatus<T extends KubeObject>(kind: ResourceDefinition<T>, object: T): T {
+  if (!kind.hasStatus) return object
+  const { status: _, ...rest } = object
+  return rest as T
+}
+
+/** A status is checked by itself: the rest of what came with it counts for nothing, whatever it is. */
+function withStatusOf<T extends KubeObject>(before: T, given: T): T {
+  const { status: _, ...rest } = before
+  return { ...rest, ...(given.status !== undefined && { status: given.status }) } as T
+}
+
+/** The object as it is stored, and as it is shown. @throws ApiError Invalid with every cause */
+function check<T extends KubeObject>(
+  kind: ResourceDefinition<T>,
+  object: T,
+): { readonly stored: T; readonly object: T } {
   const parsed = parse(kind, object)
   const name = object.metadata?.name ?? ''
   const causes = [...metadataCauses(kind, object), ...(parsed.ok ? [] : parsed.causes)]
   if (!parsed.ok || causes.length > 0) throw invalid(kind, name, causes)
-  return parsed.stored
-}
-
-function serialize(kind: ResourceDefinition, object: KubeObject): string {
-  const { resourceVersion: _, ...metadata } = object.metadata
-  const text = JSON.stringify({ ...object, metadata })
-  if (Buffer.byteLength(text) <= maxObjectBytes) return text
-  throw new ApiError(
-    'RequestEntityTooLarge',
-    `${nameIn(kind, metadata.name)} is too large: the limit is ${maxObjectBytes} bytes`,
-    detailsOf(kind, metadata.name),
-  )
-}
-
-/** What users may change in metadata; the rest stays as the system made it. */
-function keptMeta(before: ObjectMeta, next: ObjectMeta): ObjectMeta {
-  const { labels, annotations, finalizers, ownerReferences } = next
-  const { labels: _l, annotations: _a, finalizers: _f, ownerReferences: _o, ...system } = before
-  // While an object is being deleted, finalizers may only go.
-  const kept =
-    before.deletionTimestamp === undefined
-      ? finalizers
-      : finalizers?.filter((name) => before.finalizers?.includes(name))
-  return {
-    ...system,
-    ...(labels && { labels }),
-    ...(annotations && { annotations }),
-    ...(ownerReferences && { ownerReferences }),
-    ...(kept?.length && { finalizers: kept }),
-  }
-}
-
-function specOf(object: KubeObject): unknown {
-  const { metadata: _m, status: _s, ...rest } = object
-  return rest
-}
-
-/** Without members that are undefined, as it will be in JSON. */
-function plain<T>(value: T): T {
-  return JSON.parse(JSON.stringify(value)) as T
-}
-
-function same(before: KubeObject, next: KubeObject): boolean {
-  return isDeepStrictEqual(plain(before), plain(next))
-}
-
-function checkPreconditions(
-  kind: ResourceDefinition,
-  object: KubeObject,
-  wanted: { uid?: string; resourceVersion?: string },
-): void {
-  const { uid, resourceVersion, name } = object.metadata
-  if (wanted.uid !== undefined && wanted.uid !== uid) {
-    throw conflict(
-      kind,
-      name,
-      `the UID in the precondition (${wanted.uid}) does not match the UID in record (${uid})`,
-    )
-  }
-  if (wanted.resourceVersion !== undefined && wanted.resourceVersion !== resourceVersion)
-    throw conflict(kind, name)
-}
-
-function conflict(kind: ResourceDefinition, name: string, why?: string): ApiError {
-  const text =
-    why ?? 'the object has been modified; please apply your changes to the latest version and try again'
-  return new ApiError(
-    'Conflict',
-    `Operation cannot be fulfilled on ${nameIn(kind, name)}: ${text}`,
-    detailsOf(kind, name),
-  )
-}
-
-function notFound(kind: ResourceDefinition, name: string): ApiError {
-  return new ApiError('NotFound', `${nameIn(kind, name)} not found`, detailsOf(kind, name))
-}
-
-function alreadyExists(kind: ResourceDefinition, name: string): ApiError {
-  return new ApiError('AlreadyExists', `${nameIn(kind, name)} already exists`, detailsOf(kind, name))
+  return parsed
 }

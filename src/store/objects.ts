@@ -10,7 +10,9 @@ export interface ListOptions {
   readonly namespace?: string
   /** Kubernetes label selector text: `a=b,c!=d,e,!f,g in (h,i)`. */
   readonly labelSelector?: string
+  /** Most items of a page; a page may have fewer, and only `continue` says whether there are more. */
   readonly limit?: number
+  /** From the page before; the list goes on as it was when its first page was made. */
   readonly continue?: string
 }
 
@@ -73,9 +75,30 @@ export interface ObjectStore {
   ): Promise<T>
   /** Removes, or, while there are finalizers, sets deletionTimestamp. @returns the object as it is or was. */
   delete<T extends KubeObject>(kind: ResourceDefinition<T>, ref: Ref, options?: DeleteOptions): Promise<T>
-  /** @throws Gone (from the iterator) when the resourceVersion is too old or the reader too slow: list anew. */
+  /** An object that no longer fits the selector is DELETED, shown as it last fitted. @throws Gone (from the iterator) when the resourceVersion is too old or the reader too slow: list anew. */
   watch<T extends KubeObject>(
     kind: ResourceDefinition<T>,
     options: WatchOptions,
   ): AsyncIterable<WatchEvent<T>>
+}
+
+export interface TextWatchOptions extends WatchOptions {
+  /** What else chooses objects; it is asked about an object as it was and as it is, defaults applied. */
+  readonly matches?: (object: KubeObject) => boolean
+}
+
+/** An event, worked out once for all who watch, and only when it is asked for. */
+export interface TextEvent {
+  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED'
+  readonly resourceVersion: string
+  /** The object as JSON. */
+  text(): string
+  /** Shared with other watchers: not to be changed. */
+  object(): KubeObject
+}
+
+/** A store that also gives objects as the JSON text that a server sends. */
+export interface TextStore extends ObjectStore {
+  listText(kind: ResourceDefinition, options?: ListOptions): Promise<ObjectList<string>>
+  watchText(kind: ResourceDefinition, options: TextWatchOptions): AsyncIterable<TextEvent>
 }

@@ -1,10 +1,13 @@
-import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
+import type { KubeObject, ObjectMeta, ResourceDefinition } from '../resources/define.ts'
 import type { Cause } from '../resources/parse.ts'
+import { isRecord } from '../resources/prune.ts'
 import { ApiError } from './errors.ts'
 
 const subdomain = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/
 const dnsLabel = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/
-const labelKey = /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/
+/** Kubernetes' qualified name: of labels, annotations and finalizers. */
+const qualifiedName = /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/
+const isQualifiedName = (text: string) => text.length <= 317 && qualifiedName.test(text)
 const labelValue = /^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$/
 const annotationsLimit = 256 * 1024
 
@@ -31,13 +34,17 @@ function bad(field: string, value: unknown, message: string): Cause {
   return {
     reason: 'FieldValueInvalid',
     field,
-    message: `Invalid value: ${JSON.stringify(value)}: ${message}`,
+    message: `Invalid value: ${JSON.stringify(value).slice(0, 300)}: ${message}`,
   }
 }
 
-/** Findings in metadata: names, labels, annotations. */
-export function metadataCauses(kind: ResourceDefinition, object: KubeObject): Cause[] {
-  const { name, namespace, labels = {}, annotations = {} } = object.metadata
+/** The texts of a map; what is of another type is the schema's finding. */
+function textsOf(map: unknown): [string, string][] {
+  if (!isRecord(map)) return []
+  return Object.entries(map).filter((entry): entry is [string, string] => typeof entry[1] === 'string')
+}
+
+function nameCauses(kind: ResourceDefinition, { name, namespace }: ObjectMeta): Cause[] {
   const causes: Cause[] = []
   if (!name)
     causes.push({
@@ -45,7 +52,7 @@ export function metadataCauses(kind: ResourceDefinition, object: KubeObject): Ca
       field: 'metadata.name',
       message: 'Required value: name or generateName is required',
     })
-  else if (name.length > 253 || !subdomain.test(name)) {
+  else if (typeof name === 'string' && (name.length > 253 || !subdomain.test(name))) {
     causes.push(
       bad('metadata.name', name, 'must be a DNS subdomain: lower-case letters, digits, - and ., at most 253'),
     )
@@ -57,12 +64,29 @@ export function metadataCauses(kind: ResourceDefinition, object: KubeObject): Ca
     causes.push(bad('metadata.namespace', namespace, 'must be a DNS label of at most 63 characters'))
   if (!kind.namespaced && namespace)
     causes.push(bad('metadata.namespace', namespace, 'must not be set: the kind is cluster-scoped'))
-  for (const [key, text] of Object.entries(labels)) {
-    if (key.length > 317 || !labelKey.test(key)) causes.push(bad('metadata.labels', key, 'is no label name'))
+  return causes
+}
+
+/** Findings in metadata as it came: names, labels, annotations, finalizers. Types are the schema's to check. */
+export function metadataCauses(kind: ResourceDefinition, object: KubeObject): Cause[] {
+  const metadata: ObjectMeta = isRecord(object.metadata) ? object.metadata : { name: '' }
+  const causes = nameCauses(kind, metadata)
+  for (const [key, text] of textsOf(metadata.labels)) {
+    if (!isQualifiedName(key)) causes.push(bad('metadata.labels', key, 'is no label name'))
     else if (!labelValue.test(text))
       causes.push(bad('metadata.labels', text, 'must be at most 63 letters, digits, -, _ and .'))
   }
-  const size = Object.entries(annotations).reduce((sum, [key, text]) => sum + key.length + text.length, 0)
+  const annotations = textsOf(metadata.annotations)
+  for (const [key] of annotations) {
+    // Kubernetes takes upper-case prefixes here, too.
+    if (!isQualifiedName(key.toLowerCase()))
+      causes.push(bad('metadata.annotations', key, 'is no annotation name'))
+  }
+  for (const finalizer of Array.isArray(metadata.finalizers) ? metadata.finalizers : []) {
+    if (typeof finalizer === 'string' && !isQualifiedName(finalizer))
+      causes.push(bad('metadata.finalizers', finalizer, 'is no finalizer name'))
+  }
+  const size = annotations.reduce((sum, [key, text]) => sum + key.length + text.length, 0)
   if (size > annotationsLimit) {
     causes.push({
       reason: 'FieldValueTooLong',

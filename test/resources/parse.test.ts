@@ -73,7 +73,8 @@ describe('parse', () => {
     const doc = JSON.parse(`{"spec":{"${key}":{"polluted":1},"hostSelector":{"${key}":"x"}}}`)
     const parsed = accepted({ ...head, ...doc })
     expect(Object.hasOwn(parsed.stored.spec, key)).toBe(false)
-    expect(Object.hasOwn(parsed.object.spec.hostSelector, key)).toBe(false)
+    // In a map these are names like any other, but for the one that code could take for the prototype.
+    expect(Object.hasOwn(parsed.object.spec.hostSelector, key)).toBe(key !== '__proto__')
     expect(({} as Record<string, unknown>)['polluted']).toBeUndefined()
   })
 })

@@ -1,0 +1,135 @@
+import { describe, expect, it } from 'vitest'
+import { StoragePool } from '../../src/resources/kinds.ts'
+import { VirtualMachine } from '../../src/resources/vm.ts'
+import type { ObjectList, ObjectStore } from '../../src/store/objects.ts'
+import { type ObjectsLab, pool, vm } from './objects.ts'
+
+const namesOf = ({ items }: ObjectList<{ metadata: { name: string; namespace?: string } }>) =>
+  items.map(({ metadata }) => metadata.name)
+
+/** All pages of a list. */
+async function pagesOf(store: ObjectStore, limit: number, between: () => Promise<unknown> = async () => {}) {
+  const pages: ObjectList<StoragePool>[] = []
+  for (let token: string | undefined; ; ) {
+    const page = await store.list(StoragePool, { limit, ...(token !== undefined && { continue: token }) })
+    pages.push(page)
+    token = page.continue
+    if (token === undefined) return pages
+    await between()
+  }
+}
+
+/** What every ObjectStore promises to readers. */
+export function objectsReadContract(name: string, lab: ObjectsLab): void {
+  describe(`${name} as an ObjectStore: reads`, () => {
+    it('lists a namespace, all of them, and a kind that has none, in order', async () => {
+      const store = await lab.open()
+      for (const [namespace, names] of [
+        ['b', ['x', 'y']],
+        ['a', ['y']],
+        ['a-b', ['x']],
+      ] as const)
+        for (const one of names) await store.create(VirtualMachine, vm(one, {}, { namespace }))
+      await store.create(StoragePool, pool('x'))
+      expect(namesOf(await store.list(VirtualMachine, { namespace: 'b' }))).toEqual(['x', 'y'])
+      expect(namesOf(await store.list(VirtualMachine, { namespace: 'a' }))).toEqual(['y'])
+      expect(namesOf(await store.list(VirtualMachine))).toHaveLength(4)
+      expect(namesOf(await store.list(StoragePool))).toEqual(['x'])
+    })
+
+    it('chooses by label, whatever the operator', async () => {
+      const store = await lab.open()
+      const sets = {
+        a: { tier: 'front', n: '1' },
+        b: { tier: 'back' },
+        c: { tier: 'front', n: '12' },
+        d: undefined,
+      }
+      for (const [one, labels] of Object.entries(sets))
+        await store.create(StoragePool, pool(one, {}, labels && { labels }))
+      for (const [labelSelector, wanted] of [
+        ['tier=front', ['a', 'c']],
+        ['tier==front,n', ['a', 'c']],
+        ['tier!=front', ['b', 'd']],
+        ['tier', ['a', 'b', 'c']],
+        ['!tier', ['d']],
+        ['tier in (front,back),!n', ['b']],
+        ['tier notin (front)', ['b', 'd']],
+        ['n>2', ['c']],
+        ['n<2', ['a']],
+        ['', ['a', 'b', 'c', 'd']],
+      ] as const)
+        expect(namesOf(await store.list(StoragePool, { labelSelector })), labelSelector).toEqual(wanted)
+      await expect(store.list(StoragePool, { labelSelector: '=' })).rejects.toMatchObject({
+        reason: 'BadRequest',
+      })
+    })
+
+    it('pages: every object once, the last page without a token', async () => {
+      const store = await lab.open()
+      for (let i = 0; i < 10; i += 1) await store.create(StoragePool, pool(`p${i}`))
+      for (const [limit, sizes] of [
+        [3, [3, 3, 3, 1]],
+        [5, [5, 5]],
+        [10, [10]],
+        [0, [10]],
+        [100, [10]],
+      ] as const) {
+        const pages = await pagesOf(store, limit)
+        expect(pages.map(({ items }) => items.length)).toEqual(sizes)
+        expect(pages.flatMap(namesOf)).toEqual(Array.from({ length: 10 }, (_, i) => `p${i}`))
+      }
+    })
+
+    it('pages through one moment, whatever is written meanwhile; a watch from there misses nothing', async () => {
+      const store = await lab.open()
+      for (let i = 0; i < 10; i += 1) await store.create(StoragePool, pool(`p${i}`))
+      let n = 0
+      const before = (await store.list(StoragePool)).items
+      const pages = await pagesOf(store, 3, async () => {
+        n += 1
+        await store.create(StoragePool, pool(`p${n}-new`))
+        await store.delete(StoragePool, { name: `p${n * 3}` })
+        const one = await store.get(StoragePool, { name: `p${n * 3 + 1 > 9 ? 1 : n * 3 + 1}` })
+        await store.update(StoragePool, { ...one, spec: { ...one.spec, path: `/${n}` } })
+      })
+      expect(pages.flatMap(({ items }) => items)).toEqual(before)
+      const versions = new Set(pages.map(({ resourceVersion }) => resourceVersion))
+      expect(versions.size).toBe(1)
+      const stop = new AbortController()
+      const seen: string[] = []
+      const options = { resourceVersion: [...versions][0] ?? '', signal: stop.signal }
+      for await (const { type, object } of store.watch(StoragePool, options)) {
+        if (seen.push(`${type} ${object.metadata.name}`) === n * 3) stop.abort()
+      }
+      expect(seen.slice(0, 3)).toEqual(['ADDED p1-new', 'DELETED p3', 'MODIFIED p4'])
+    })
+
+    it('says that a list is too old to go on', async () => {
+      const store = await lab.open({ limit: 10 })
+      for (let i = 0; i < 10; i += 1) await store.create(StoragePool, pool(`p${i}`))
+      const page = await store.list(StoragePool, { limit: 3 })
+      for (let i = 0; i < 600; i += 1) {
+        const one = await store.get(StoragePool, { name: 'p0' })
+        await store.update(StoragePool, { ...one, spec: { ...one.spec, path: `/${i}` } })
+      }
+      const next = store.list(StoragePool, { limit: 3, continue: page.continue ?? '' })
+      await expect(next).rejects.toMatchObject({ status: 410, message: expect.stringContaining('too old') })
+    })
+
+    it('takes no token of another list, or of nobody', async () => {
+      const store = await lab.open()
+      for (const namespace of ['a', 'b', 'c'])
+        for (const one of ['x', 'y']) await store.create(VirtualMachine, vm(one, {}, { namespace }))
+      const token = async (namespace?: string) => {
+        const page = await store.list(VirtualMachine, { limit: 1, ...(namespace && { namespace }) })
+        return page.continue ?? ''
+      }
+      const foreign = [await token('a'), await token(), 'x', '', '!', Buffer.from('/etc').toString('base64')]
+      for (const given of foreign) {
+        const list = store.list(VirtualMachine, { namespace: 'b', continue: given })
+        await expect(list, given).rejects.toMatchObject({ reason: 'BadRequest' })
+      }
+    })
+  })
+}
