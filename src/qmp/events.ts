@@ -54,7 +54,11 @@ export const jobStates = [
 ] as const
 
 const ended = z.object({ guest: z.boolean(), reason: openEnum(shutdownCauses) })
-const panicked = z.object({ action: openEnum(['pause', 'poweroff', 'run']) })
+const panicked = z.object({
+  action: openEnum(['pause', 'poweroff', 'run']),
+  /** What the guest said of it, in the shape of its kind (`hyper-v`, `s390`). */
+  info: z.looseObject({ type: z.string() }).optional(),
+})
 const device = z.object({ device: z.string().optional(), path: z.string() })
 const ioActions = ['ignore', 'report', 'stop'] as const
 

@@ -227,7 +227,16 @@ export const vmStatus = z.object({
   /** Whether it should be up now, as the strategy, its exits and the requests have it. */
   power: z.object({ strategy: z.enum(runStrategies), desired: z.enum(['Up', 'Down']) }).optional(),
   /** Resuming after an I/O error. */
-  ioError: z.object({ retries: z.int(), retryAt: z.string() }).optional(),
+  ioError: z.object({ retries: z.int(), retryAt: z.string(), cause: z.string().optional() }).optional(),
+  guest: z
+    .object({
+      reboots: z.int().describe('Reboots by the guest itself.'),
+      lastRebootAt: z.string().optional(),
+      watchdogs: z.int().describe('How often its watchdog fired.'),
+      lastWatchdogAt: z.string().optional(),
+    })
+    .optional()
+    .describe('What the guest did since its QEMU was started, as far as it was heard of.'),
   restarts: z.int().default(0).describe('Launches after the first, for whatever reason.'),
   backoff: z
     .object({ failures: z.int(), retryAt: z.string() })

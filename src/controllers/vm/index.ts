@@ -7,7 +7,7 @@ import type { Ref } from '../../store/objects.ts'
 import { type ExecuteDeps, execute } from './execute.ts'
 import { type ObserveDeps, observe } from './observe.ts'
 import { plan } from './plan.ts'
-import type { Happening, PlanEnv } from './types.ts'
+import type { Happening, Observed, PlanEnv } from './types.ts'
 
 export interface VmControllerDeps extends ObserveDeps, ExecuteDeps {
   readonly newId: () => string
@@ -35,6 +35,7 @@ export async function reconcileVm(
   const recorded = unchanged
     ? vm
     : await deps.objects.updateStatus(VirtualMachine, { ...vm, status: next.status })
+  forgetHeard(deps, vm, seen)
   for (const happening of next.happenings) deps.tell(recorded, happening)
   for (const action of next.actions) {
     signal.throwIfAborted()
@@ -45,6 +46,18 @@ export async function reconcileVm(
   const lookAgain = next.actions.some((action) => action.do === 'launch' || action.do === 'dispose')
   if (lookAgain) return { next: 'again' }
   return next.recheckMs === undefined ? { next: 'done' } : { next: 'wait', ms: next.recheckMs }
+}
+
+/**
+ * What a recorded pass has taken up is told once; what came meanwhile waits for the next, and so does everything while
+ * QEMU does not answer.
+ */
+function forgetHeard({ memories }: VmControllerDeps, vm: VirtualMachine, { heard, process }: Observed): void {
+  const taken =
+    process.state === 'absent' || (process.state === 'alive' && process.machine.state === 'answered')
+  if (heard.length === 0 || !taken) return
+  const memory = memories.of(vm.metadata.uid ?? '')
+  memory.heard = memory.heard?.filter((one) => !heard.includes(one)) ?? []
 }
 
 async function getOrGone(deps: VmControllerDeps, ref: Ref): Promise<VirtualMachine | undefined> {

@@ -1,4 +1,5 @@
 import type { LaunchRecord, ProcessExit, ProcessIdentity } from '../../host/ports.ts'
+import type { Hearing } from './heard.ts'
 
 /** A recorded moment and when this agent first saw it, monotonic; `before` is what the record says had passed. */
 export interface Since {
@@ -8,7 +9,7 @@ export interface Since {
 }
 
 /** What the agent remembers of one machine between passes. All of it may be lost: it only sharpens what is seen. */
-export interface VmMemory {
+export interface VmMemory extends Hearing {
   /** The last process proven to be this machine's. */
   process?: {
     readonly identity: ProcessIdentity

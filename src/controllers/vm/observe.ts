@@ -10,6 +10,7 @@ import type { Clock } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { exponential } from '../../runtime/backoff.ts'
+import { askFailedDisks } from './ask.ts'
 import type { Inventory } from './inventory.ts'
 import type { Memories, VmMemory } from './memory.ts'
 import type { Observed, ProcessFact } from './types.ts'
@@ -46,6 +47,7 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
     hostName: deps.hostName,
     hostLabels: deps.hostLabels(),
     process,
+    heard: memory.heard ?? [],
     launching: memory.launching ?? false,
     ...(memory.exit && { exit: memory.exit }),
     ...(memory.launchError && { launchError: memory.launchError }),
@@ -181,6 +183,10 @@ async function alive(
     : await deps.machines.status(uid).catch((error: unknown) => {
         return { state: 'unreachable', why: 'error', message: messageOf(error) } as const
       })
+  const failedDisks =
+    machine.state === 'answered' && machine.status === 'io-error'
+      ? await askFailedDisks(uid, deps.machines)
+      : undefined
   const now = deps.clock.elapsed()
   if (machine.state === 'answered') delete memory.silentSince
   else memory.silentSince ??= now
@@ -191,6 +197,7 @@ async function alive(
     ...(process.record && { record: process.record }),
     stopped,
     machine,
+    ...(failedDisks && { failedDisks }),
     seenForMs: now - process.seenAt,
     silentForMs: now - (memory.silentSince ?? now),
   }

@@ -121,6 +121,7 @@ function launch(draft: Draft): void {
     return
   }
   const launchId = env.newId()
+  delete status.guest
   status.launch = { id: launchId, at: draft.at, bootId: seen.bootId }
   if (status.lastExit) status.restarts += 1
   draft.phase('Starting', 'Launching')

@@ -3,11 +3,12 @@ import type { RunState } from '../../qmp/types.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
 import { healthyRunMs, recordExit } from './exits.ts'
+import { ioCause, noteGuest, panicWords } from './guest.ts'
 import { powerAfterRequest } from './power.ts'
 import type { ProcessFact } from './types.ts'
 
 type Alive = Extract<ProcessFact, { state: 'alive' }>
-type EndReason = 'Stopped' | 'GuestShutdown' | 'GuestPanicked' | 'InternalError'
+type EndReason = 'Stopped' | 'GuestShutdown' | 'GuestPanicked' | 'WatchdogPoweroff' | 'InternalError'
 
 /** A QEMU that has not answered for this long since it was first seen is no longer merely starting. */
 const startGraceMs = 30_000
@@ -24,8 +25,13 @@ const ioRetryCapMs = 60_000
 /** States in which QEMU holds a guest that could go on, which nothing but a request or a back-off ends. */
 const heldByItself: ReadonlySet<RunState> = new Set(['watchdog', 'io-error'])
 
-/** States in which the guest's run is over, though QEMU still holds it. */
-const overStates: ReadonlySet<RunState> = new Set(['shutdown', 'guest-panicked', 'internal-error'])
+/** States in which the guest's run may be over, though QEMU still holds it; of the watchdog its action says which. */
+const overStates: ReadonlySet<RunState> = new Set([
+  'shutdown',
+  'guest-panicked',
+  'internal-error',
+  'watchdog',
+])
 
 /** The process lives: make the status tell of it, then stop it, keep it, or bring it to what is wanted. */
 export function planAlive(draft: Draft, alive: Alive): void {
@@ -180,14 +186,18 @@ function unresponsive(draft: Draft, reason: string, message: string): void {
 
 function answered(draft: Draft, alive: Alive, state: RunState): void {
   draft.condition('Paused', 'False', 'NotPaused')
+  noteGuest(draft)
   if (wasUnresponsive(draft)) draft.tell('Normal', 'Responsive', 'QEMU answers again')
   switch (state) {
     case 'shutdown':
       return ended(draft, alive, draft.status.stop ? 'Stopped' : 'GuestShutdown', 'the guest powered down')
     case 'guest-panicked':
-      return ended(draft, alive, 'GuestPanicked', 'the guest kernel panicked')
+      return ended(draft, alive, 'GuestPanicked', panicWords(draft))
     case 'internal-error':
       return ended(draft, alive, 'InternalError', 'QEMU met an internal error')
+    case 'watchdog':
+      if (draft.vm.spec.devices.watchdog?.action !== 'poweroff' && !isOver(draft, alive)) break
+      return ended(draft, alive, 'WatchdogPoweroff', 'the watchdog fired and powered the guest off')
     default:
       break
   }
@@ -244,7 +254,7 @@ function keep(draft: Draft, alive: Alive, state: RunState): void {
       }
       return paused(draft, 'PausedByUser', 'paused by request')
     case 'io-error':
-      return ioError(draft)
+      return ioError(draft, alive)
     case 'watchdog':
       return paused(draft, 'Watchdog', 'the watchdog fired; unpause or restart it')
     case 'inmigrate':
@@ -288,17 +298,21 @@ function settleIoError(draft: Draft): void {
   else draft.recheckIn(Math.min(leftMs, ioRetryCapMs + healthyRunMs))
 }
 
-function ioError(draft: Draft): void {
+function ioError(draft: Draft, { failedDisks }: Alive): void {
   const { status, env } = draft
   const before = status.ioError
+  const cause = ioCause(draft, failedDisks)
   const held = status.pausedByUser ? 'held until it is unpaused' : 'resumed with back-off'
-  paused(draft, 'IOError', `a disk failed; ${held}, look at the storage and at the log of QEMU`)
+  paused(draft, 'IOError', `${cause ?? 'a disk failed'}; ${held}`)
   if (status.pausedByUser) return
   const left = before ? Math.min(Date.parse(before.retryAt) - env.now, ioRetryCapMs) : 0
-  if (before && left > 0) return draft.recheckIn(left)
+  if (before && left > 0) {
+    if (cause !== undefined) status.ioError = { ...before, cause }
+    return draft.recheckIn(left)
+  }
   const retries = (before?.retries ?? 0) + 1
   const delay = exponential(retries, ioRetryBaseMs, ioRetryCapMs)
-  status.ioError = { retries, retryAt: rfc3339(env.now + delay) }
+  status.ioError = { retries, retryAt: rfc3339(env.now + delay), ...(cause !== undefined && { cause }) }
   if (before) draft.act({ do: 'resume' })
   draft.recheckIn(delay)
 }

@@ -8,6 +8,7 @@ import { type Informer, keyOf } from '../../runtime/informer.ts'
 import { WorkQueue } from '../../runtime/queue.ts'
 import type { ObjectStore } from '../../store/objects.ts'
 import { diskClaimOf } from './claims.ts'
+import { hear, heardOf } from './heard.ts'
 import { reconcileVm, type VmControllerDeps } from './index.ts'
 import { Inventory } from './inventory.ts'
 import { Memories } from './memory.ts'
@@ -89,6 +90,10 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
   const stopExits = processes.onExit((exit) => {
     memories.of(exit.uid).exit = exit
   })
+  const stopHearing = machines.onChange((change) => {
+    const heard = change.type === 'event' ? heardOf(change.event, clock.now()) : undefined
+    if (heard) hear(memories.of(change.uid), heard, clock.elapsed())
+  })
   const triggers$ = vmTriggers({
     vms,
     machines,
@@ -114,6 +119,7 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
     )
   } finally {
     stopExits()
+    stopHearing()
     for (const subscription of subscriptions) subscription.unsubscribe()
   }
 }

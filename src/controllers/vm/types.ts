@@ -6,6 +6,13 @@ import type {
   ProcessIdentity,
 } from '../../host/ports.ts'
 import type { VmStatus } from '../../resources/vm.ts'
+import type { Heard } from './heard.ts'
+
+/** A disk on which the guest's reading or writing failed, as QEMU says while it holds the guest for it. */
+export interface FailedDisk {
+  readonly name: string
+  readonly noSpace: boolean
+}
 
 /** What is known of a machine's process. Absence must be proven: anything else is not `absent`. */
 export type ProcessFact =
@@ -21,6 +28,8 @@ export type ProcessFact =
       readonly stopped: boolean
       readonly record?: LaunchRecord
       readonly machine: MachineAnswer
+      /** Asked in the state `io-error` only; absent where QEMU did not say. */
+      readonly failedDisks?: readonly FailedDisk[]
       /** Monotonic ms since this agent first saw the process; after a restart of the agent it starts anew. */
       readonly seenForMs: number
       /** Monotonic ms since the first query in a row that got no answer; 0 where it answers. */
@@ -33,6 +42,8 @@ export interface Observed {
   readonly hostName: string
   readonly hostLabels: Readonly<Record<string, string>>
   readonly process: ProcessFact
+  /** What QEMU told since the last recorded pass, oldest first. */
+  readonly heard: readonly Heard[]
   /** A launch that this agent is executing right now. */
   readonly launching: boolean
   /** How the last child of this agent for this machine ended, while it is not yet classified. */

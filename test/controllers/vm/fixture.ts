@@ -71,7 +71,14 @@ export const absent: ProcessFact = { state: 'absent' }
 export function observed(fact: ProcessFact, more: Partial<Observed> = {}): Observed {
   return {
     ...{ bootId: 'boot-1', hostName: 'host-a', hostLabels: {}, process: fact, launching: false, disks: [] },
-    ...{ diskRetryInMs: 0, stopElapsedMs: 0, endedElapsedMs: 0, specHash: 'same', disposed: false },
+    ...{
+      diskRetryInMs: 0,
+      stopElapsedMs: 0,
+      endedElapsedMs: 0,
+      heard: [],
+      specHash: 'same',
+      disposed: false,
+    },
     ...more,
   }
 }

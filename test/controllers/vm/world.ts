@@ -171,6 +171,7 @@ export class World {
       hostName: 'host-a',
       hostLabels: {},
       process: this.#process(),
+      heard: [],
       launching: false,
       disks: [{ name: 'root', state, ...(state === 'ready' && { path: '/disks/root.qcow2' }) }],
       diskRetryInMs: 0,
