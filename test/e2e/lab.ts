@@ -91,16 +91,17 @@ export class Lab {
     closeSync(output)
     this.#server = child
     await this.until('the server is ready', async () => {
-      if (child.exitCode !== null || child.signalCode !== null) throw new Error('the server has ended')
+      if (hasExited(child)) return true
       await this.client.text('GET', '/readyz', { timeoutMs: 2_000 })
       return true
     })
+    if (hasExited(child)) throw this.#failure('the server is ready', new Error('it has ended'))
   }
 
   /** Ends the server; resolves when its process is gone. */
   async end(signal: 'SIGKILL' | 'SIGTERM' = 'SIGKILL'): Promise<void> {
     const child = this.#server
-    if (child && child.exitCode === null && child.signalCode === null) {
+    if (child && !hasExited(child)) {
       const ended = once(child, 'exit')
       child.kill(signal)
       await ended
@@ -112,10 +113,7 @@ export class Lab {
 
   /** Resolves when the server has ended by itself or by another's hand. */
   async ended(): Promise<void> {
-    await this.until('the server has ended', async () => {
-      const child = this.#server
-      return !child || child.exitCode !== null || child.signalCode !== null
-    })
+    await this.until('the server has ended', () => !this.#server || hasExited(this.#server))
     await this.end()
   }
 
@@ -291,6 +289,8 @@ export class Lab {
     return new Error(`not seen: ${what}${why}\n${seen}\nserver: ${log}`, { cause: error })
   }
 }
+
+const hasExited = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null
 
 async function text(stream: NodeJS.ReadableStream | null): Promise<string> {
   let all = ''
