@@ -22,6 +22,7 @@ function fakeHost(qemus: readonly QemuProcess[], onPowerdown: (uid: string) => v
     launch: () => Promise.reject(new Error('nothing is launched here')),
     signal: () => 'gone',
     launchRecord: async () => undefined,
+    noteSpec: async () => undefined,
     cleanup: async () => {},
     log: async () => '',
     onExit: listen,

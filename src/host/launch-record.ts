@@ -2,7 +2,7 @@ import { open, readFile, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { z } from 'zod'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
-import type { VirtualMachine } from '../resources/vm.ts'
+import { type VirtualMachine, vmSpec } from '../resources/vm.ts'
 import type { LaunchRecord } from './ports.ts'
 
 const shape = z.object({
@@ -13,6 +13,7 @@ const shape = z.object({
   bootId: z.string(),
   at: z.string(),
   accelerator: z.string(),
+  qemuVersion: z.string().optional(),
   specHash: z.string(),
   manifest: z.looseObject({
     apiVersion: z.string(),
@@ -66,7 +67,10 @@ export async function writeLaunchRecord(path: string, record: LaunchRecord): Pro
 export async function readLaunchRecord(path: string): Promise<LaunchRecord | undefined> {
   try {
     const record = shape.parse(JSON.parse(await readFile(path, 'utf8')))
-    return record as unknown as LaunchRecord
+    // Members that are newer than the record have their defaults, as in a stored machine. One that is no longer a spec
+    // of ours is still all there is to know.
+    const spec = vmSpec.safeParse(record.manifest.spec).data ?? record.manifest.spec
+    return { ...record, manifest: { ...record.manifest, spec } } as unknown as LaunchRecord
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined
     throw new PlasmaError('LaunchRecordUnreadable', `${path} can't be read: ${messageOf(error)}`, {

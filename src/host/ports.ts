@@ -58,6 +58,8 @@ export interface LaunchRecord {
   readonly bootId: string
   readonly at: string
   readonly accelerator: string
+  /** Of the program that was started; an upgrade of the package changes nothing for this QEMU. */
+  readonly qemuVersion?: string | undefined
   readonly specHash: string
   /** apiVersion, kind, metadata (name, namespace, uid, labels, annotations) and spec. */
   readonly manifest: VirtualMachine
@@ -86,6 +88,11 @@ export interface Processes {
   ): 'sent' | 'gone' | 'not-it'
   /** launch.json of a uid; undefined where there is none; throws where it is unreadable. */
   launchRecord(uid: string): Promise<LaunchRecord | undefined>
+  /**
+   * Notes in launch.json that this launch now runs with another spec, durably. @returns the new record; undefined where
+   * the record is another launch's or gone, which then stays as it is
+   */
+  noteSpec(uid: string, launchId: string, spec: VirtualMachine['spec']): Promise<LaunchRecord | undefined>
   /** Removes the run directory of a uid whose process is gone, and its cgroup. */
   cleanup(uid: string): Promise<void>
   /** The last `bytes` of QEMU's own log. */

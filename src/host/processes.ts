@@ -171,6 +171,20 @@ export class HostProcesses implements Processes {
     return readLaunchRecord(this.#paths(uid).launch)
   }
 
+  async noteSpec(
+    uid: string,
+    launchId: string,
+    spec: LaunchRequest['vm']['spec'],
+  ): Promise<LaunchRecord | undefined> {
+    const { launch } = this.#paths(uid)
+    const before = await readLaunchRecord(launch)
+    // A launch writes its own record, of which an older one has nothing to say.
+    if (before?.launchId !== launchId || this.#launching.has(uid)) return undefined
+    const record = { ...before, specHash: specHash(spec), manifest: { ...before.manifest, spec } }
+    await writeLaunchRecord(launch, record)
+    return record
+  }
+
   async cleanup(uid: string): Promise<void> {
     const paths = this.#paths(uid)
     await this.#refuseIfAlive(uid, 'StillRunning')
@@ -211,14 +225,14 @@ export class HostProcesses implements Processes {
     const { spec } = request.vm
     const paths = this.#paths(uid)
     await this.#refuseIfAlive(uid, 'AlreadyRunning')
-    const { path: binary } = await this.#qemu.find()
+    const { path: binary, version } = await this.#qemu.find()
     const accelerator = spec.accelerator === 'auto' ? this.#options.accelerator : spec.accelerator
     await checkForwardedPorts(spec)
     await prepareRunFolder(this.#options.runDir, paths)
     const { pidfile } = vmPaths(this.#realRunDir(), uid)
     const disks = await withFirmware(request)
     const args = qemuArgs({ ...request, paths: { ...paths, pidfile }, accelerator, disks })
-    const record = this.#record(request, accelerator, [binary, ...args])
+    const record = this.#record(request, { accelerator, qemuVersion: version }, [binary, ...args])
     // Again, because the checks above took time in which another PlasmaVMC may have started it.
     await this.#refuseIfAlive(uid, 'AlreadyRunning')
     await writeLaunchRecord(paths.launch, record).catch((error: unknown) => {
@@ -253,12 +267,16 @@ export class HostProcesses implements Processes {
     }
   }
 
-  #record(request: LaunchRequest, accelerator: string, argv: readonly string[]): LaunchRecord {
+  #record(
+    request: LaunchRequest,
+    facts: Pick<LaunchRecord, 'accelerator' | 'qemuVersion'>,
+    argv: readonly string[],
+  ): LaunchRecord {
     const { vm, launchId, epoch } = request
     const { hostName, clock } = this.#options
     return {
       ...{ version: 1, launchId, epoch, hostName, bootId: this.bootId, at: rfc3339(clock.now()) },
-      ...{ accelerator, specHash: specHash(vm.spec), manifest: manifestOf(vm), argv },
+      ...{ ...facts, specHash: specHash(vm.spec), manifest: manifestOf(vm), argv },
     }
   }
 

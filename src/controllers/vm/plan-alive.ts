@@ -1,5 +1,7 @@
+import type { LaunchRecord } from '../../host/ports.ts'
 import { rfc3339 } from '../../lib/clock.ts'
 import type { RunState } from '../../qmp/types.ts'
+import type { VmSpec } from '../../resources/vm.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
 import { healthyRunMs, recordExit } from './exits.ts'
@@ -53,19 +55,30 @@ function isOver(draft: Draft, { machine }: Alive): boolean {
   return machine.state !== 'answered' || overStates.has(machine.status)
 }
 
+/** launch.json of exactly this process: an older one tells nothing of it. */
+function ownRecord({ record, launchId }: Alive): LaunchRecord | undefined {
+  return record && record.launchId === launchId ? record : undefined
+}
+
+/** What the running QEMU was started with and has been changed to since; undefined where nothing tells. */
+export function runningSpec(alive: Alive): VmSpec | undefined {
+  return ownRecord(alive)?.manifest.spec
+}
+
 function adopt(draft: Draft, alive: Alive): void {
   const { status, seen } = draft
-  const { identity, record } = alive
+  const { identity } = alive
+  const own = ownRecord(alive)
   const before = status.process
   if (
     before &&
     before.pid === identity.pid &&
     before.startTime === identity.startTime &&
     before.bootId === identity.bootId
-  )
+  ) {
+    if (own) status.process = { ...before, specHash: own.specHash }
     return
-  // The record belongs to this process only if it names the same launch; an older one tells nothing of it.
-  const own = record && record.launchId === alive.launchId ? record : undefined
+  }
   const launchId = alive.launchId ?? 'unmarked'
   status.process = {
     pid: identity.pid,
@@ -73,6 +86,7 @@ function adopt(draft: Draft, alive: Alive): void {
     bootId: identity.bootId,
     launchId,
     accelerator: own?.accelerator ?? 'unknown',
+    ...(own?.qemuVersion !== undefined && { qemuVersion: own.qemuVersion }),
     startedAt: own?.at ?? draft.at,
     specHash: own?.specHash ?? seen.specHash,
   }

@@ -1,7 +1,8 @@
+import { addressOf } from '../../host/qemu-networks.ts'
 import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import { Draft } from './draft.ts'
 import { planAbsent } from './plan-absent.ts'
-import { planAlive } from './plan-alive.ts'
+import { planAlive, runningSpec } from './plan-alive.ts'
 import { currentPower } from './power.ts'
 import type { Observed, Plan, PlanEnv } from './types.ts'
 
@@ -21,6 +22,7 @@ export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
   const draft = new Draft(vm, seen, env)
   draft.status.hostName ??= seen.hostName
   describeDisks(draft)
+  describeNetworks(draft)
 
   const { process } = seen
   if (process.state === 'unknown' || process.state === 'duplicate')
@@ -47,6 +49,13 @@ export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
       break
   }
   return draft.done()
+}
+
+/** Of a running machine, those that it runs with. */
+function describeNetworks({ status, seen: { process }, vm }: Draft): void {
+  const { networks } = (process.state === 'alive' && runningSpec(process)) || vm.spec
+  const uid = vm.metadata.uid ?? ''
+  status.networks = networks.map((network) => ({ name: network.name, mac: addressOf(network, uid) }))
 }
 
 function describeDisks(draft: Draft): void {

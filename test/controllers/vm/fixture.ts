@@ -1,6 +1,7 @@
 import { plan } from '../../../src/controllers/vm/plan.ts'
 import type { Action, Observed, Plan, ProcessFact } from '../../../src/controllers/vm/types.ts'
-import type { MachineAnswer } from '../../../src/host/ports.ts'
+import { manifestOf } from '../../../src/host/launch-record.ts'
+import type { LaunchRecord, MachineAnswer } from '../../../src/host/ports.ts'
 import type { RunState } from '../../../src/qmp/types.ts'
 import { VirtualMachine, type VmSpec, type VmStatus, vmFinalizer, vmSpec } from '../../../src/resources/vm.ts'
 
@@ -95,3 +96,12 @@ export const verbs = (next: Plan): Action['do'][] => next.actions.map((action) =
 
 export const condition = (next: Plan, type: string) =>
   next.status.conditions.find((candidate) => candidate.type === type)
+
+/** launch.json of the launch `l-1` with this spec. */
+export function record(of: VmSpec, hash = 'same'): LaunchRecord {
+  return {
+    ...{ version: 1, launchId: 'l-1', epoch: 0, hostName: 'host-a', bootId: 'boot-1', at: time() },
+    ...{ accelerator: 'tcg', qemuVersion: '7.2.0', specHash: hash, argv: [] },
+    manifest: manifestOf({ ...machine(), spec: of }),
+  }
+}
