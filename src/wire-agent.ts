@@ -45,7 +45,8 @@ export async function startAgent(
   signal: AbortSignal,
 ): Promise<Agent> {
   const { runDir, dataDir, hostName } = config
-  const accelerator = config.accelerator === 'auto' ? await detectAccelerator() : config.accelerator
+  const probe = { qemuBinary: config.qemu, cacheDir: runDir }
+  const accelerator = config.accelerator === 'auto' ? await detectAccelerator(probe) : config.accelerator
   const processes = new HostProcesses({
     runDir,
     hostName,

@@ -20,6 +20,8 @@ export interface RunOptions {
    * killed. qemu-img would go on for hours, writing what nobody waits for.
    */
   readonly endsWithUs?: boolean
+  /** Exit codes that mean success; only 0 unless given. */
+  readonly exitCodes?: readonly number[]
   /** Gets stdout as it comes (progress); stdout is then kept only to `maxBuffer` and never overflows. */
   readonly onStdout?: (text: string) => void
 }
@@ -153,7 +155,7 @@ function startPiped(
  *   the signal's reason where it was aborted. The child is dead by then.
  */
 export function run(file: string, args: readonly string[], options: RunOptions = {}): Promise<Output> {
-  const { signal, timeoutMs = 60_000, maxBuffer = 1 << 20, input, onStdout } = options
+  const { signal, timeoutMs = 60_000, maxBuffer = 1 << 20, input, onStdout, exitCodes = [0] } = options
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason)
     const child = startPiped(file, args, options.endsWithUs ?? false)
@@ -193,7 +195,7 @@ export function run(file: string, args: readonly string[], options: RunOptions =
     })
     child.on('close', (code, by) =>
       settle(() =>
-        code === 0
+        code !== null && exitCodes.includes(code)
           ? resolve({ stdout: stdout.text(), stderr: stderr.text() })
           : reject(failed(file, code, by, stderr.text())),
       ),

@@ -1,9 +1,10 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { detectAccelerator, hasVirtualization } from '../../src/host/accelerator.ts'
 import { firmwareCodeFor } from '../../src/host/firmware.ts'
+import { runsGuests } from '../../src/host/guest-probe.ts'
 import { findProgram, hostFacts, isAtLeast, parseQemuVersion, QemuBinary } from '../../src/host/host-facts.ts'
 
 function folder(): string {
@@ -20,18 +21,77 @@ describe('accelerator', () => {
     return { kvmDevice: join(dir, 'kvm'), cpuinfo: join(dir, 'cpuinfo') }
   }
 
-  test.each(['vmx', 'sse svm lm'])('KVM where the device opens and the processor has %s', async (flags) => {
-    expect(await detectAccelerator(probes(flags))).toBe('kvm')
+  /** A QEMU that ends as a guest's proof ends it, where the command line asks for KVM. */
+  function standIn(body = 'case "$*" in *accel=kvm*) exit 85;; esac; exit 1'): string {
+    const dir = folder()
+    const qemuBinary = join(dir, 'qemu')
+    writeFileSync(qemuBinary, `#!/bin/sh\necho x >>${dir}/asked\n${body}\n`, { mode: 0o755 })
+    return qemuBinary
+  }
+  const asked = (qemu: string) => readFileSync(join(qemu, '../asked'), 'utf8').length / 2
+
+  test.each(['vmx', 'sse svm lm'])('KVM where a guest ran and the processor has %s', async (flags) => {
+    expect(await detectAccelerator({ ...probes(flags), qemuBinary: standIn() })).toBe('kvm')
   })
 
-  test('a device that opens is no proof', async () => {
-    expect(await detectAccelerator(probes('sse hypervisor vmx_like'))).toBe('tcg')
+  test('a device is no proof, nor is one that a guest runs on without virtualization', async () => {
+    const wrong = { ...probes('sse hypervisor vmx_like'), qemuBinary: standIn() }
+    expect(await detectAccelerator(wrong)).toBe('tcg')
   })
 
   test('a processor with virtualization is no proof either', async () => {
-    const { cpuinfo } = probes('vmx')
-    expect(await detectAccelerator({ cpuinfo, kvmDevice: '/nowhere/kvm' })).toBe('tcg')
-    expect(await detectAccelerator({ cpuinfo: '/nowhere', kvmDevice: '/dev/null' })).toBe('tcg')
+    const { cpuinfo, kvmDevice } = probes('vmx')
+    const qemuBinary = standIn()
+    expect(await detectAccelerator({ cpuinfo, qemuBinary, kvmDevice: '/nowhere/kvm' })).toBe('tcg')
+    expect(await detectAccelerator({ cpuinfo: '/nowhere', qemuBinary, kvmDevice })).toBe('tcg')
+    expect(await detectAccelerator({ cpuinfo, kvmDevice, qemuBinary: 'no-such-qemu' })).toBe('tcg')
+  })
+
+  test.each(['exit 0', 'exit 1', 'kill -SEGV $$', 'exec sleep 60'])(
+    'a guest that does not come to its end is none: %s',
+    async (body) => {
+      const qemuBinary = standIn(body)
+      expect(await detectAccelerator({ ...probes('vmx'), qemuBinary, timeoutMs: 1_000 })).toBe('tcg')
+    },
+  )
+
+  test('it is proven once a boot and QEMU; a proof that took too long is tried again', async () => {
+    const cacheDir = folder()
+    const stuck = standIn('exec sleep 60')
+    const common = { ...probes('vmx'), cacheDir, timeoutMs: 500 }
+    await detectAccelerator({ ...common, qemuBinary: stuck })
+    await detectAccelerator({ ...common, qemuBinary: stuck })
+    expect(asked(stuck)).toBe(2)
+    for (const [body, answer] of [
+      ['exit 85', 'kvm'],
+      ['exit 1', 'tcg'],
+    ] as const) {
+      const qemuBinary = standIn(body)
+      const settings = { ...common, qemuBinary, timeoutMs: 20_000 }
+      expect(await detectAccelerator(settings)).toBe(answer)
+      expect(await detectAccelerator(settings)).toBe(answer)
+      expect(asked(qemuBinary)).toBe(1)
+      expect(await detectAccelerator({ ...settings, bootId: 'another' })).toBe(answer)
+      expect(asked(qemuBinary)).toBe(2)
+      writeFileSync(join(cacheDir, 'kvm-proof.json'), '{')
+      expect(await detectAccelerator(settings)).toBe(answer)
+      expect(asked(qemuBinary)).toBe(3)
+    }
+  })
+
+  test('the guest of the proof really runs under TCG, and not on a processor without long mode', async () => {
+    const temporary = folder()
+    const before = process.env['TMPDIR']
+    process.env['TMPDIR'] = temporary
+    onTestFinished(() => {
+      if (before === undefined) delete process.env['TMPDIR']
+      else process.env['TMPDIR'] = before
+    })
+    expect(await runsGuests('qemu-system-x86_64', 'tcg', 60_000)).toBe('yes')
+    const short = join(folder(), 'qemu')
+    writeFileSync(short, '#!/bin/sh\nexec qemu-system-x86_64 "$@" -cpu 486\n', { mode: 0o755 })
+    expect(await runsGuests(short, 'tcg', 5_000)).not.toBe('yes')
+    expect(readdirSync(temporary)).toEqual([])
   })
 
   test('this host: as its processor says', async () => {
