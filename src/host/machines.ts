@@ -140,5 +140,6 @@ function whyOf(error: unknown): Extract<MachineAnswer, { state: 'unreachable' }>
   if (error instanceof QmpTimeout) return 'timeout'
   if (error instanceof Interrupted) return 'closed'
   const code = error instanceof PlasmaError ? error.code : ''
+  if (code === 'busy' || code === 'Busy') return 'timeout'
   return code === 'no-socket' || code === 'refused' ? code : 'error'
 }
