@@ -1,5 +1,7 @@
 import { rfc3339Micro } from '../lib/clock.ts'
 import type { Target, Verb } from './authorize.ts'
+import { queryPairs } from './canonical-query.ts'
+import { splitUrl } from './canonical-request.ts'
 import type { Identity } from './identity.ts'
 
 export interface AuditInput {
@@ -22,8 +24,16 @@ export interface AuditInput {
 /** An Event of audit.k8s.io/v1 at level Metadata: who did what, never a body. */
 export type AuditRecord = Readonly<Record<string, unknown>>
 
-/** Query parameters that would let a reader of the log act as the writer of the request. */
-const secretParameter = /([?&]X-Amz-Signature=)[^&]*/gi
+/** A URL without what would let a reader of the log act as the writer of the request, however its name is encoded. */
+function withoutSignature(rawUrl: string): string {
+  const { path, query } = splitUrl(rawUrl)
+  if (query === '') return rawUrl
+  const pieces = query.split('&').map((piece) => {
+    const [name] = queryPairs(piece)[0] ?? ['']
+    return name.toLowerCase() === 'x-amz-signature' ? `${piece.split('=')[0]}=-` : piece
+  })
+  return `${path}?${pieces.join('&')}`
+}
 
 /** A request and its answer as a record. Signatures in URLs are blotted out. */
 export function auditRecord(input: AuditInput): AuditRecord {
@@ -34,7 +44,7 @@ export function auditRecord(input: AuditInput): AuditRecord {
     level: 'Metadata',
     auditID: input.id,
     stage: 'ResponseComplete',
-    requestURI: input.rawUrl.replace(secretParameter, '$1-'),
+    requestURI: withoutSignature(input.rawUrl),
     verb: input.verb,
     user: identity
       ? { username: identity.name, groups: identity.groups }

@@ -1,6 +1,7 @@
 import { timingSafeEqual } from 'node:crypto'
 import { parseAmzDate } from './amz-date.ts'
 import { asSentRequest, type CanonicalParts, canonicalRequest, splitUrl } from './canonical-request.ts'
+import { emptySha256 } from './hash.ts'
 import { type HeaderPair, type HeaderSource, headerPairs, valuesOf } from './header-pairs.ts'
 import type { Identity, SecretOf } from './identity.ts'
 import { type Claim, parseAuthorization } from './parse-authorization.ts'
@@ -132,14 +133,18 @@ function problemWith(
   return headerProblem(parts) ?? bodyProblem(parts)
 }
 
-function headerProblem({ headers, signedHeaders }: CanonicalParts): Refusal | undefined {
+function headerProblem({ headers, signedHeaders, bodySha256 }: CanonicalParts): Refusal | undefined {
   if (!signedHeaders.includes('host') || valuesOf(headers, 'host').length !== 1) {
     return refuse('IncompleteSignature', 'host must be sent once and be signed')
   }
   const absent = signedHeaders.find((name) => valuesOf(headers, name).length === 0)
   if (absent !== undefined) return refuse('IncompleteSignature', `${absent} is signed but was not received`)
-  const left = headers.find(([name]) => name.startsWith('x-amz-') && !signedHeaders.includes(name))
-  return left && refuse('IncompleteSignature', `${left[0]} must be signed: every x-amz- header must`)
+  // What a body means hangs on its type: two kinds of patch are one JSON text.
+  const needed = (name: string) =>
+    name.startsWith('x-amz-') || (name === 'content-type' && bodySha256 !== emptySha256)
+  const left = headers.find(([name]) => needed(name) && !signedHeaders.includes(name))
+  const why = 'must be signed: every x-amz- header must, and the content-type of a body'
+  return left && refuse('IncompleteSignature', `${left[0]} ${why}`)
 }
 
 /** The body is always part of what is signed: the hash is ours, of what was received; a header can only repeat it. */

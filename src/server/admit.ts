@@ -7,7 +7,7 @@ import type { Identity } from '../auth/identity.ts'
 import { ApiError } from '../store/errors.ts'
 import type { ServerDeps } from './deps.ts'
 import { parsePath, type ResourcePath, targetOf, verbOf } from './path.ts'
-import { flag } from './query.ts'
+import { flag, refuseAmbiguous } from './query.ts'
 import type { RequestTarget } from './target.ts'
 
 /** A request whose sender is known and may do what it asks for. */
@@ -34,6 +34,7 @@ export function admit(
     bodySha256: body.length === 0 ? emptySha256 : sha256Hex(body),
   })
   if (!verdict.ok) throw new ApiError('Unauthorized', `${verdict.code}: ${verdict.message}`)
+  refuseAmbiguous(url.searchParams)
   const path = parsePath(url.pathname, deps.kinds)
   const verb = path ? verbOf(method, path, flag(url.searchParams, 'watch')) : (method.toLowerCase() as Verb)
   const target = path ? targetOf(path) : { path: url.pathname }

@@ -20,6 +20,17 @@ export function numberOf(query: URLSearchParams, name: string): number | undefin
   throw new ApiError('BadRequest', `${name}: Invalid value: "${text}": must be a whole number`)
 }
 
+/**
+ * A signature covers what is in a query, not in which order: a name with two different values would mean one thing or
+ * the other. @throws ApiError BadRequest
+ */
+export function refuseAmbiguous(query: URLSearchParams): void {
+  for (const name of new Set(query.keys())) {
+    if (new Set(query.getAll(name)).size > 1)
+      throw new ApiError('BadRequest', `${name.slice(0, 100)}: given more than once, with different values`)
+  }
+}
+
 export function isDryRun(query: URLSearchParams): boolean {
   const values = query.getAll('dryRun')
   const other = values.find((value) => value !== 'All')

@@ -89,3 +89,24 @@ it('audits without signatures and on one line', () => {
   })
   expect(auditLine(record).split('\n')).toHaveLength(2)
 })
+
+it('audits without signatures, however the name of the parameter is written', () => {
+  for (const name of [
+    'X-Amz-Signature',
+    'x-amz-signature',
+    '%58-Amz-Signature',
+    'X-Amz-Signatur%65',
+    'X%2DAmz%2dSignature',
+  ])
+    for (const url of [
+      `/a?${name}=secret`,
+      `/a?b=1&${name}=secret&c`,
+      `/a?${name}=secret&${name}=secret=secret`,
+    ]) {
+      const record = auditRecord({
+        ...{ id: '1', receivedAt: 0, answeredAt: 0, verb: 'get', method: 'GET', rawUrl: url },
+        ...{ target: { path: '/a' }, sourceIp: '::1', code: 401 },
+      })
+      expect(record['requestURI']).toBe(url.replaceAll('secret=secret', '-').replaceAll('secret', '-'))
+    }
+})

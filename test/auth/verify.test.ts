@@ -80,6 +80,7 @@ describe('header signatures', () => {
     ],
     ['an unsigned host', { authorization: claim('x-amz-content-sha256;x-amz-date') }, 'IncompleteSignature'],
     ['an unsigned date', { authorization: claim('host;x-amz-content-sha256') }, 'IncompleteSignature'],
+    ['a body whose type is not signed', { 'content-type': 'application/json' }, 'IncompleteSignature'],
     ['an unsigned x-amz- header', { 'x-amz-target': 'x' }, 'IncompleteSignature'],
     [
       'a signed header that is not there',
@@ -97,6 +98,13 @@ describe('header signatures', () => {
   ])('refuses %s', (_, headers, code) => {
     const request = signed()
     expect(codeOf({ ...request, headers: { ...request.headers, ...headers } })).toBe(code)
+  })
+
+  it('takes an unsigned content-type where there is no body', () => {
+    const request = signed({ method: 'GET', body: '' })
+    expect(codeOf({ ...request, headers: { ...request.headers, 'content-type': 'application/json' } })).toBe(
+      'ok',
+    )
   })
 
   it('refuses a target that is no path of printable ASCII', () => {
