@@ -179,5 +179,12 @@ export const command: CommandModule<Options> = {
       .option('--prune', 'delete objects matching -l that were applied before and are not in the files now')
       .option('-l, --selector <labels>', 'labels of what --prune may delete')
       .option('-o, --output <format>', 'json, yaml or name'),
+  examples: [
+    'apply -f vm.yaml',
+    'apply -f machines/ -R',
+    'apply -f vm.yaml --dry-run=server',
+    'apply -f machines/ --prune -l app=web',
+    'explain vm.spec',
+  ],
   run,
 }

@@ -131,7 +131,10 @@ export function openClient(
     }
     if (body !== '') plain['content-type'] = options.contentType ?? 'application/json'
     if (body !== '') plain['content-length'] = String(Buffer.byteLength(body))
-    const headers = { ...plain, ...sign(method, url, { host: url.host }, body) }
+    // Of a body, the type is signed, too: two kinds of patch may be one text.
+    const { 'content-type': type } = plain
+    const signed = { host: url.host, ...(type !== undefined && { 'content-type': type }) }
+    const headers = { ...plain, ...sign(method, url, signed, body) }
     const timeoutMs = options.timeoutMs ?? defaultTimeoutMs
     const answer = await http.send({ method, url, headers, body }, timeoutMs, options.signal ?? signal)
     const code = answer.statusCode ?? 0

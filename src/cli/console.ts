@@ -121,6 +121,7 @@ export function untilQuiet(socket: WebSocket, io: Io, idleMs: number): void {
 export const command: CommandModule<{ readonly output?: string }> = {
   define: (c) =>
     void c.argument('<name>', 'machine').option('-o, --output <format>', 'json: only how errors are written'),
+  examples: ['console web', "console web <<< 'uname -a'"],
   run: async ({ args, options }, io) => {
     const name = machineName(args)
     const client = connect(options, io)

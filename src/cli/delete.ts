@@ -13,6 +13,7 @@ interface Options {
   readonly filename?: readonly string[]
   readonly recursive?: boolean
   readonly selector?: string
+  readonly all?: boolean
   readonly wait?: string | boolean
   readonly timeout?: string
   readonly ignoreNotFound?: boolean
@@ -27,13 +28,14 @@ interface Target {
 
 function checkOperands({ args, options }: Invocation<Options>): void {
   if (options.filename?.length) {
-    if (args.length > 0 || options.selector) throw new UsageError('-f goes without a type, names and -l')
+    if (args.length > 0 || options.selector || options.all)
+      throw new UsageError('-f goes without a type, names, -l and --all')
     return
   }
-  const { names } = targetsOf(args)
-  if (options.selector && names.length > 0) throw new UsageError('give names or -l, not both')
-  if (options.selector || names.length > 0) return
-  throw new UsageError('nothing named', 'name objects, or give -l LABELS or -f FILE')
+  const named = targetsOf(args).some(({ names }) => names.length > 0)
+  const ways = [named, options.selector !== undefined, options.all === true].filter(Boolean).length
+  if (ways > 1) throw new UsageError('give names, -l or --all, only one of them')
+  if (ways === 0) throw new UsageError('nothing named', 'name objects, or give -l LABELS, --all or -f FILE')
 }
 
 async function targets(
@@ -50,17 +52,21 @@ async function targets(
       name: source.manifest.metadata.name,
     }))
   }
-  const { kind, names } = targetsOf(args)
-  if (options.selector) {
+  const found: Target[] = []
+  for (const { kind, names } of targetsOf(args)) {
+    found.push(...names.map((name) => ({ kind, namespace: fallback, name })))
+    if (names.length > 0) continue
     const query = { labelSelector: options.selector }
     const list = await client.json<ListView>('GET', pathOf(kind, fallback), { query })
-    return list.items.map(({ metadata }) => ({
-      kind,
-      namespace: metadata.namespace ?? fallback,
-      name: metadata.name,
-    }))
+    found.push(
+      ...list.items.map(({ metadata }) => ({
+        kind,
+        namespace: metadata.namespace ?? fallback,
+        name: metadata.name,
+      })),
+    )
   }
-  return names.map((name) => ({ kind, namespace: fallback, name }))
+  return found
 }
 
 async function untilGone(client: Client, target: Target, object: ObjectView, timeoutMs: number, io: Io) {
@@ -124,9 +130,11 @@ export const command: CommandModule<Options> = {
       .option('-f, --filename <path...>', 'delete what these files name')
       .option('-R, --recursive', 'look into the folders below, too')
       .option('-l, --selector <labels>', 'delete what has these labels')
+      .option('--all', 'delete all of the type in the namespace')
       .option('--wait [bool]', 'return only when they are gone; default true')
       .option('--timeout <duration>', 'longest wait for each; default 5m')
       .option('--ignore-not-found', 'no error where there is nothing')
       .option('-o, --output <format>', 'json or name'),
+  examples: ['delete vm web', 'delete vm web --wait=false', 'delete -f vm.yaml', 'delete vms -l app=web'],
   run,
 }

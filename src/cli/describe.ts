@@ -4,7 +4,7 @@ import { describeMachine, pairLines } from './describe-vm.ts'
 import { type EventView, eventCells, seenAt } from './events.ts'
 import { UsageError } from './failure.ts'
 import type { Io } from './io.ts'
-import { kindOf, pathOf } from './kinds.ts'
+import { apiVersionOf, kindOf, pathOf } from './kinds.ts'
 import { formatOf } from './options.ts'
 import { age, renderObject, renderTable } from './output.ts'
 import { type ListView, type ObjectView, targetsOf } from './targets.ts'
@@ -86,24 +86,22 @@ export const command: CommandModule<{ readonly output?: string; readonly selecto
       .option('-l, --selector <labels>', 'objects with these labels')
       .option('-o, --output <format>', 'json or yaml: the object itself'),
   run: async ({ args, options }, io) => {
-    const { kind, names } = targetsOf(args)
-    if (names.length > 0 && options.selector) throw new UsageError('give names or -l, not both')
+    const targets = targetsOf(args)
+    if (targets.some(({ names }) => names.length > 0) && options.selector)
+      throw new UsageError('give names or -l, not both')
     const format = formatOf(options.output, ['json', 'yaml'])
     const namespace = namespaceOf(options, io)
     const client = connect(options, io)
     const query = { labelSelector: options.selector }
     const objects: ObjectView[] = []
-    for (const name of names)
-      objects.push(await client.json<ObjectView>('GET', pathOf(kind, namespace, name)))
-    if (names.length === 0) {
+    for (const { kind, names } of targets) {
+      for (const name of names)
+        objects.push(await client.json<ObjectView>('GET', pathOf(kind, namespace, name)))
+      if (names.length > 0) continue
       const list = await client.json<ListView>('GET', pathOf(kind, namespace), { query })
-      const type = {
-        apiVersion: kind.group ? `${kind.group}/${kind.version}` : kind.version,
-        kind: kind.kind,
-      }
-      objects.push(...list.items.map((o) => ({ ...type, ...o })))
-      if (objects.length === 0) io.stderr.write('No resources found.\n')
+      objects.push(...list.items.map((o) => ({ apiVersion: apiVersionOf(kind), kind: kind.kind, ...o })))
     }
+    if (objects.length === 0) io.stderr.write('No resources found.\n')
     for (const [i, object] of objects.entries()) {
       if (i > 0) io.stdout.write(format === 'yaml' ? '---\n' : '\n')
       if (format === 'json' || format === 'yaml') io.stdout.write(await renderObject(object, format))

@@ -7,6 +7,7 @@ export const command: CommandModule<{ readonly recursive?: boolean; readonly out
       .argument('<path>', 'such as vm, vm.spec.disks')
       .option('-r, --recursive', 'all fields below, with their types')
       .option('-o, --output <format>', 'json: the text as a member'),
+  examples: ['explain vm', 'explain vm.spec.disks', 'explain vm.spec -r'],
   run: async ({ args, options }, io) => {
     const format = formatOf(options.output, ['json'])
     const target = args[0] ?? ''

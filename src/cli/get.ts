@@ -8,7 +8,7 @@ import type { Invocation, Io } from './io.ts'
 import { nameOf, pathOf } from './kinds.ts'
 import { formatOf } from './options.ts'
 import { type Format, renderObject } from './output.ts'
-import { type ListView, type ObjectView, selectionsOf } from './targets.ts'
+import { type ListView, type ObjectView, targetsOf } from './targets.ts'
 
 interface Options {
   readonly allNamespaces?: boolean
@@ -164,7 +164,10 @@ async function run({ args, options }: Invocation<Options>, io: Io): Promise<numb
   if (isPath) jsonPath(options.output?.slice('jsonpath='.length) ?? '')
   const query = { labelSelector: options.selector, fieldSelector: options.fieldSelector }
   const namespace = options.allNamespaces ? undefined : namespaceOf(options, io)
-  const selections = selectionsOf(args, namespace, query)
+  const selections = targetsOf(args).map(({ kind, names }): Selection => {
+    const where = kind.namespaced && namespace !== undefined ? { namespace } : {}
+    return { kind, names, query, ...where }
+  })
   check(selections, options)
   const client = connect(options, io)
   const task: Task = { client, io, options, format, missing: [] }

@@ -69,6 +69,7 @@ function skeleton(io: Io, complain: (text: string) => void): Command {
     .helpCommand('help [command]', 'show help for a command')
     .helpOption('-h, --help', 'show help')
     .showHelpAfterError("see 'plasmavmc help'")
+    .configureHelp({ showGlobalOptions: true })
     .exitOverride()
     .configureOutput({
       writeOut: (text) => io.stdout.write(text),

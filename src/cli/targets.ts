@@ -1,5 +1,4 @@
 import { UsageError } from './failure.ts'
-import type { Selection } from './follow.ts'
 import { type ClientKind, kindOf } from './kinds.ts'
 
 /** Conditions of an object's status. */
@@ -45,45 +44,31 @@ export interface ListView<T = ObjectView> {
   readonly items: readonly T[]
 }
 
-/** `TYPE NAME…` or `TYPE/NAME`. @throws UsageError where the type is missing or unknown */
-export function targetsOf(args: readonly string[]): {
+/** Objects of one type that a command line names; no names mean all of the type. */
+export interface Targets {
   readonly kind: ClientKind
   readonly names: readonly string[]
-} {
-  const [first, ...rest] = args
-  if (first === undefined) throw new UsageError('no resource type given', 'such as: vm, host, events')
-  const [type = '', name] = first.split('/')
-  return { kind: kindOf(type), names: name ? [name, ...rest] : rest }
 }
 
 /**
- * What `get` is asked for: `TYPE[,TYPE…] [NAME…]`, `TYPE/NAME…`, or `all`.
- * @param namespace of namespaced kinds; undefined for all of them
- * @throws UsageError
+ * What a command is about: `TYPE[,TYPE…] [NAME…]`, `TYPE/NAME…`, or `all`.
+ * @throws UsageError where the type is missing or unknown
  */
-export function selectionsOf(
-  args: readonly string[],
-  namespace: string | undefined,
-  query: Selection['query'],
-): readonly Selection[] {
-  const select = (type: string, names: readonly string[]): Selection => {
-    const kind = kindOf(type)
-    return { kind, names, query, ...(kind.namespaced && namespace !== undefined && { namespace }) }
-  }
-  const [first, ...rest] = args
+export function targetsOf(args: readonly string[]): readonly Targets[] {
+  const [first, ...names] = args
   if (first === undefined) throw new UsageError('no resource type given', 'such as: vm, host, events')
-  if (first.includes('/')) {
-    const byType = new Map<string, string[]>()
-    for (const word of args) {
-      const [type = '', name, ...more] = word.split('/')
-      if (!name || more.length > 0)
-        throw new UsageError(`"${word}" is no TYPE/NAME`, 'such as: vm/web host/a')
-      byType.set(type, [...(byType.get(type) ?? []), name])
-    }
-    return [...byType].map(([type, names]) => select(type, names))
+  if (!first.includes('/')) {
+    const types = first === 'all' ? ['virtualmachines'] : first.split(',').filter((type) => type !== '')
+    return types.map((type) => ({ kind: kindOf(type), names }))
   }
-  const types = first === 'all' ? ['virtualmachines'] : first.split(',').filter((type) => type !== '')
-  return types.map((type) => select(type, rest))
+  const byKind = new Map<ClientKind, string[]>()
+  for (const word of args) {
+    const [type = '', name, ...more] = word.split('/')
+    if (!name || more.length > 0) throw new UsageError(`"${word}" is no TYPE/NAME`, 'such as: vm/web host/a')
+    const kind = kindOf(type)
+    byKind.set(kind, [...(byKind.get(kind) ?? []), name])
+  }
+  return [...byKind].map(([kind, some]) => ({ kind, names: some }))
 }
 
 /** The one NAME of a machine; `vm/NAME` is understood, too. @throws UsageError */

@@ -17,14 +17,14 @@ interface Options {
 }
 
 async function run({ args, options }: Invocation<Options>, io: Io): Promise<number> {
-  const { kind, names } = targetsOf(args)
-  if (names.length === 0) throw new UsageError('no object named', 'wait TYPE NAME --for=…')
+  const targets = targetsOf(args).flatMap(({ kind, names }) => names.map((name) => ({ kind, name })))
+  if (targets.length === 0) throw new UsageError('no object named', 'wait TYPE NAME --for=…')
   if (options.for === undefined) throw new UsageError('--for is missing', 'such as --for=condition=Ready')
   const { what, done } = expectation(options.for)
   const timeoutMs = durationMs(options.timeout ?? '30s')
   const format = formatOf(options.output, ['json', 'yaml', 'name'])
   const client = connect(options, io)
-  for (const name of names) {
+  for (const { kind, name } of targets) {
     const progress = progressLine(io)
     const describe = progressOf
     const wanted = { kind, namespace: namespaceOf(options, io), name, timeoutMs, what, done, describe }
@@ -44,10 +44,15 @@ async function run({ args, options }: Invocation<Options>, io: Io): Promise<numb
 export const command: CommandModule<Options> = {
   define: (c) =>
     void c
-      .argument('<type>')
+      .argument('[type]', 'or TYPE/NAME …')
       .argument('[name...]')
       .option('--for <what>', 'condition=Ready, condition=X=False, delete, jsonpath={.status.phase}=Running')
       .option('--timeout <duration>', 'longest wait for each, such as 5m; default 30s')
       .option('-o, --output <format>', 'json, yaml or name'),
+  examples: [
+    'wait vm web --for=condition=Ready --timeout=2m',
+    "wait vm web --for=jsonpath='{.status.phase}'=Stopped",
+    'wait vm web --for=delete',
+  ],
   run,
 }
