@@ -10,7 +10,7 @@ import type { Config } from './config.ts'
 import { checkRunDir } from './host/paths.ts'
 import { systemClock } from './lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
-import { ensureFolder } from './lib/folders.ts'
+import { ensureFolder, inFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
 import { apiVersionOf } from './resources/define.ts'
 import { kinds, Namespace } from './resources/kinds.ts'
@@ -41,6 +41,14 @@ const flushCompiledMs = 3_000
  * @throws PlasmaError where it can't start: a used folder or port, an unusable run directory, a broken PKI
  */
 export async function serve(config: Config, io: ServeIo): Promise<void> {
+  try {
+    await serveFrom(config, io)
+  } catch (error) {
+    throw inFolder(error, config.dataDir, '--data-dir')
+  }
+}
+
+async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   const log = jsonLog(config.logLevel)
   const { dataDir, runDir } = config
   checkRunDir(runDir)

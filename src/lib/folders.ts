@@ -47,6 +47,18 @@ async function makeUnlessThere(path: string): Promise<void> {
   }
 }
 
+/**
+ * A failed write to a folder, named by the setting that chooses it; every other error as it is.
+ * @param setting such as `--data-dir`
+ */
+export function inFolder(error: unknown, path: string, setting: string): unknown {
+  if (error instanceof PlasmaError || words[errnoOf(error) ?? ''] === undefined) return error
+  return new PlasmaError('FolderUnusable', `${setting}: ${path} can't be written: ${whyFile(error)}`, {
+    hint: `free space there, make it writable for this user, or choose another folder with ${setting}`,
+    cause: error,
+  })
+}
+
 /** Why a file or folder can't be used, in words. */
 export function whyFile(error: unknown): string {
   return words[errnoOf(error) ?? ''] ?? messageOf(error)
