@@ -91,7 +91,7 @@ describe('accelerator', () => {
     const short = join(folder(), 'qemu')
     writeFileSync(short, '#!/bin/sh\nexec qemu-system-x86_64 "$@" -cpu 486\n', { mode: 0o755 })
     expect(await runsGuests(short, 'tcg', 5_000)).not.toBe('yes')
-    expect(readdirSync(temporary)).toEqual([])
+    expect(readdirSync(temporary).filter((name) => name.includes('probe'))).toEqual([])
   })
 
   test('this host: as its processor says', async () => {

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -46,6 +47,20 @@ test('the same input gives the same bytes, and a file may be empty', () => {
   writeFileSync(path, image)
   expect(isoinfo('-J', '-i', path, '-x', '/b')).toBe('two')
   expect(isoinfo('-J', '-i', path, '-x', '/a')).toBe('')
+})
+
+test('ten megabytes, names and text beyond ASCII come back byte for byte', () => {
+  const path = join(dir, 'big.iso')
+  const userData = `#cloud-config\n# Grüße, 世界, 🙂\n${'0123456789abcde\n'.repeat(655_360)}`
+  const vm = machine({ cloudInit: { userData, metaData: 'instance-id: ä\n' } })
+  const bytes = seedImage(vm)
+  expect(bytes.equals(seedImage(structuredClone(vm)))).toBe(true)
+  writeFileSync(path, bytes)
+  const sum = (text: string | Buffer) => createHash('sha256').update(text).digest('hex')
+  const read = (name: string) =>
+    execFileSync('isoinfo', ['-J', '-i', path, '-x', name], { maxBuffer: 32 << 20 })
+  expect(sum(read('/user-data'))).toBe(sum(userData))
+  expect(read('/meta-data').toString('utf8')).toBe('instance-id: ä\n')
 })
 
 test('more names than one directory sector holds are refused', () => {
