@@ -41,6 +41,15 @@ export async function api(): Promise<Figure[]> {
     const create = (client = first) => client.json('POST', leasesPath, { body: lease(`a${next++}`) })
     const createVm = (client = first) => client.json('POST', vmsPath, { body: tiny(`a${next++}`, 'Halted') })
     await repeat(100, async () => Number(await create()) * 0)
+    await repeat(
+      20,
+      async (i) => Number(await first.json('POST', vmsPath, { body: tiny(`w${i}`, 'Halted') })) * 0,
+    )
+    const whole = await repeat(15, async () => {
+      const began = performance.now()
+      execFileSync(program, ['get', 'vms'], { env: server.env, stdio: 'ignore' })
+      return performance.now() - began
+    })
     const rate = async (count: number, work: () => Promise<unknown>) => {
       const began = performance.now()
       await work()
@@ -77,11 +86,6 @@ export async function api(): Promise<Figure[]> {
     const delays = await repeat(200, seen)
     watched.stop()
     await first.json('DELETE', vmsPath)
-    const whole = await repeat(7, async () => {
-      const began = performance.now()
-      execFileSync(program, ['get', 'hosts'], { env: server.env, stdio: 'ignore' })
-      return performance.now() - began
-    })
     for (const client of clients) client.close()
     return [
       {
@@ -100,7 +104,11 @@ export async function api(): Promise<Figure[]> {
         value: `p50 ${ms(median(delays))}, p99 ${ms(percentile(delays, 0.99))}`,
         goal: 'p99 ≤ 10 ms',
       },
-      { what: '`plasmavmc get` as a whole process', value: ms(median(whole)), goal: '≤ 200 ms' },
+      {
+        what: '`plasmavmc get vms` (20 machines) as a whole process',
+        value: ms(median(whole)),
+        goal: '≤ 200 ms',
+      },
     ]
   } finally {
     await server.close()

@@ -52,16 +52,22 @@ export class Server {
       '--log-level',
       'error',
     ]
-    this.child = spawn(program, args, { env: this.env, stdio: 'inherit' })
-    for (;;) {
-      try {
-        const client = this.client()
-        await client.text('GET', '/readyz').finally(() => client.close())
-        return performance.now() - began
-      } catch {
-        if (performance.now() - began > 60_000) throw new Error('the server is not ready after 60 s')
-        await pause(5)
+    this.child = spawn(program, args, { env: this.env, stdio: ['ignore', 'ignore', 'inherit'] })
+    // One connection for all questions: a handshake each would take the processor from the server that starts.
+    let client: Client | undefined
+    try {
+      for (;;) {
+        try {
+          client ??= this.client()
+          await client.text('GET', '/readyz')
+          return performance.now() - began
+        } catch {
+          if (performance.now() - began > 60_000) throw new Error('the server is not ready after 60 s')
+          await pause(5)
+        }
       }
+    } finally {
+      client?.close()
     }
   }
 
