@@ -134,7 +134,7 @@ describe('looking', () => {
     const described = await lab.cli('describe', 'vm', 'a')
     expect(described.stdout).toMatch(/^Name: +a$/m)
     expect(described.stdout).toMatch(/Ready +True/)
-    expect(described.stdout).toMatch(/Normal +Running +virtualmachine\/a +runs with pid \d+/)
+    expect(described.stdout).toMatch(/Normal +Running +runs with pid \d+/)
     expect((await lab.cli('events')).stdout).toMatch(/Normal +Running +virtualmachine\/b /)
 
     await lab.create(tiny('broken', { cpu: { model: 'no-such-model' } }))

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { VirtualMachine } from '../../src/resources/vm.ts'
 import { Lab, processOf, tiny, uidOf } from './lab.ts'
 import { startTimeOf } from './proc.ts'
@@ -45,106 +45,106 @@ function diskOf(vm: VirtualMachine): string {
   return vm.status?.disks[0]?.path ?? ''
 }
 
-describe('delete, and everything goes with it,', () => {
-  test.concurrent('while Running', async () => {
-    const vm = await make('running')
-    expect(existsSync(diskOf(vm))).toBe(true)
-    const deleted = await lab.cli('delete', 'vm', 'running')
-    expect(deleted).toMatchObject({ code: 0, stdout: 'virtualmachine.plasmavmc.io "running" deleted\n' })
-    expect((await lab.cli('get', 'vm', 'running')).stderr).toContain('"running" not found')
-    nothingLeft(vm)
+test.concurrent('a QEMU stopped by a signal is Unresponsive, alone, and Running again when it goes on', async () => {
+  const vm = await make('stopped')
+  const { pid, startTime, launchId } = processOf(vm)
+  process.kill(pid, 'SIGSTOP')
+  const hung = await lab.sees('stopped', 'is known to be stopped', ({ status }) => {
+    return status?.phase === 'Unresponsive' && status.reason === 'ProcessStopped'
   })
-
-  test.concurrent('while Paused', async () => {
-    const vm = await make('paused')
-    await lab.verb('paused', 'pause')
-    await lab.sees('paused', 'is Paused', is('Paused'))
-    await lab.remove('paused')
-    await lab.gone('paused')
-    nothingLeft(vm)
-  })
-
-  test.concurrent('while Provisioning', async () => {
-    const { port } = stalled.address() as AddressInfo
-    const image = { source: `http://127.0.0.1:${port}/image`, sha256: '0'.repeat(64) }
-    await lab.create(tiny('provisioning', { disks: [{ name: 'root', image }] }))
-    const vm = await lab.sees('provisioning', 'is Provisioning', is('Provisioning'))
-    await lab.remove('provisioning')
-    await lab.gone('provisioning')
-    nothingLeft(vm)
-  })
-
-  test.concurrent('while it waits after crashes', async () => {
-    let vm = await make('crashing')
-    for (;;) {
-      const { pid, launchId } = processOf(vm)
-      process.kill(pid, 'SIGKILL')
-      vm = await lab.sees('crashing', 'is up again or waits', ({ status }) => {
-        const again = status?.phase === 'Running' && status.process?.launchId !== launchId
-        return again || status?.phase === 'CrashLoopBackOff'
-      })
-      if (vm.status?.phase === 'CrashLoopBackOff') break
-    }
-    expect(vm.status?.message).toMatch(/next try at 20.*, after \d failures in a row; last Killed/)
-    await lab.remove('crashing')
-    await lab.gone('crashing')
-    nothingLeft(vm)
-  })
-
-  test.concurrent('while it hangs: killed after the grace period, and describe says why it is still there', async () => {
-    const vm = await make('hanging')
-    process.kill(processOf(vm).pid, 'SIGSTOP')
-    await lab.sees('hanging', 'is Unresponsive', is('Unresponsive'))
-    const deleting = lab.cli('delete', 'vm', 'hanging')
-    await lab.sees('hanging', 'is Terminating', is('Terminating'))
-    const { stdout } = await lab.cli('describe', 'vm', 'hanging')
-    expect(stdout).toMatch(/Finalizers: +plasmavmc.io\/host-cleanup/)
-    expect(stdout).toMatch(/Ready +Unknown .*stopped by a signal/)
-    // Told once, not with every look.
-    expect(stdout).toMatch(/Warning +Unresponsive .*[^)]$/m)
-    expect(await deleting).toMatchObject({ code: 0 })
-    nothingLeft(vm)
-  })
-
-  test.concurrent('at once where QEMU dies while the guest may still power down', async () => {
-    const vm = await make('deaf', { terminationGracePeriodSeconds: 3600 })
-    expect(await lab.cli('delete', 'vm', 'deaf', '--wait=false')).toMatchObject({ code: 0 })
-    await lab.sees('deaf', 'is Terminating', is('Terminating'))
-    const { stdout } = await lab.cli('describe', 'vm', 'deaf')
-    expect(stdout).toMatch(/Ready +False .*powering down since .*, at most 3600 s/)
-    const late = await lab.cli('wait', 'vm', 'deaf', '--for=delete', '--timeout=1s')
-    expect(late.code).toBe(1)
-    expect(late.stderr).toMatch(/timed out after 1 s .*Terminating.*at most 3600 s; held by finalizer/)
-    process.kill(processOf(vm).pid, 'SIGKILL')
-    expect(await lab.cli('wait', 'vm', 'deaf', '--for=delete')).toMatchObject({ code: 0 })
-    nothingLeft(vm)
-  })
+  expect(hung.status?.message).toContain(`kill -CONT ${pid}`)
+  expect(hung.status?.conditions[0]).toMatchObject({ type: 'Ready', status: 'Unknown' })
+  expect(lab.qemus(uidOf(vm)).map((qemu) => qemu.pid)).toEqual([pid])
+  process.kill(pid, 'SIGCONT')
+  const again = await lab.running('stopped')
+  expect(processOf(again)).toMatchObject({ pid, startTime, launchId })
+  expect(again.status?.restarts).toBe(0)
 })
 
-describe('a QEMU stopped by a signal', () => {
-  test.concurrent('is Unresponsive, alone, and Running again when it goes on', async () => {
-    const vm = await make('stopped')
-    const { pid, startTime, launchId } = processOf(vm)
-    process.kill(pid, 'SIGSTOP')
-    const hung = await lab.sees('stopped', 'is Unresponsive', is('Unresponsive'))
-    expect(hung.status?.message).toContain(`kill -CONT ${pid}`)
-    expect(hung.status?.conditions[0]).toMatchObject({ type: 'Ready', status: 'Unknown' })
-    expect(lab.qemus(uidOf(vm)).map((qemu) => qemu.pid)).toEqual([pid])
-    process.kill(pid, 'SIGCONT')
-    const again = await lab.running('stopped')
-    expect(processOf(again)).toMatchObject({ pid, startTime, launchId })
-    expect(again.status?.restarts).toBe(0)
-  })
+test.concurrent('a QEMU stopped by a signal is killed after the grace period when it is to stop', async () => {
+  const vm = await make('stop')
+  const { pid, launchId } = processOf(vm)
+  process.kill(pid, 'SIGSTOP')
+  await lab.sees('stop', 'is Unresponsive', is('Unresponsive'))
+  await lab.verb('stop', 'stop')
+  const down = await lab.sees('stop', 'is Stopped', is('Stopped'))
+  expect(down.status?.lastExit).toMatchObject({ reason: 'Stopped', launchId })
+  expect(() => startTimeOf(pid)).toThrow()
+  expect(lab.qemus(uidOf(vm))).toEqual([])
+})
 
-  test.concurrent('is killed after the grace period when it is to stop', async () => {
-    const vm = await make('stop')
-    const { pid, launchId } = processOf(vm)
-    process.kill(pid, 'SIGSTOP')
-    await lab.sees('stop', 'is Unresponsive', is('Unresponsive'))
-    await lab.verb('stop', 'stop')
-    const down = await lab.sees('stop', 'is Stopped', is('Stopped'))
-    expect(down.status?.lastExit).toMatchObject({ reason: 'Stopped', launchId })
-    expect(() => startTimeOf(pid)).toThrow()
-    expect(lab.qemus(uidOf(vm))).toEqual([])
+test.concurrent('deletion while it hangs: killed after the grace period, and describe says why it is still there', async () => {
+  const vm = await make('hanging')
+  process.kill(processOf(vm).pid, 'SIGSTOP')
+  await lab.sees('hanging', 'is Unresponsive', is('Unresponsive'))
+  const deleting = lab.cli('delete', 'vm', 'hanging')
+  await lab.sees('hanging', 'is Terminating', ({ status }) => {
+    return status?.phase === 'Terminating' && status.reason === 'ProcessStopped'
   })
+  const { stdout } = await lab.cli('describe', 'vm', 'hanging')
+  expect(stdout).toMatch(/Held by: +plasmavmc.io\/host-cleanup/)
+  expect(stdout).toMatch(/^Why: .*stopped by a signal/m)
+  // Told once, not with every look.
+  expect(stdout).toMatch(/Warning +Unresponsive .*[^)]$/m)
+  expect(await deleting).toMatchObject({ code: 0 })
+  nothingLeft(vm)
+})
+
+test.concurrent('deletion while Running', async () => {
+  const vm = await make('running')
+  expect(existsSync(diskOf(vm))).toBe(true)
+  const deleted = await lab.cli('delete', 'vm', 'running')
+  expect(deleted).toMatchObject({ code: 0, stdout: 'virtualmachine.plasmavmc.io "running" deleted\n' })
+  expect((await lab.cli('get', 'vm', 'running')).stderr).toContain('"running" not found')
+  nothingLeft(vm)
+})
+
+test.concurrent('deletion while Paused', async () => {
+  const vm = await make('paused')
+  await lab.verb('paused', 'pause')
+  await lab.sees('paused', 'is Paused', is('Paused'))
+  await lab.remove('paused')
+  await lab.gone('paused')
+  nothingLeft(vm)
+})
+
+test.concurrent('deletion while Provisioning', async () => {
+  const { port } = stalled.address() as AddressInfo
+  const image = { source: `http://127.0.0.1:${port}/image`, sha256: '0'.repeat(64) }
+  await lab.create(tiny('provisioning', { disks: [{ name: 'root', image }] }))
+  const vm = await lab.sees('provisioning', 'is Provisioning', is('Provisioning'))
+  await lab.remove('provisioning')
+  await lab.gone('provisioning')
+  nothingLeft(vm)
+})
+
+test.concurrent('deletion while it waits after crashes', async () => {
+  let vm = await make('crashing')
+  for (;;) {
+    const { pid, launchId } = processOf(vm)
+    process.kill(pid, 'SIGKILL')
+    vm = await lab.sees('crashing', 'is up again or waits', ({ status }) => {
+      const again = status?.phase === 'Running' && status.process?.launchId !== launchId
+      return again || status?.phase === 'CrashLoopBackOff'
+    })
+    if (vm.status?.phase === 'CrashLoopBackOff') break
+  }
+  expect(vm.status?.message).toMatch(/next try at 20.*, after \d failures in a row; last Killed/)
+  await lab.remove('crashing')
+  await lab.gone('crashing')
+  nothingLeft(vm)
+})
+
+test.concurrent('deletion at once where QEMU dies while the guest may still power down', async () => {
+  const vm = await make('deaf', { terminationGracePeriodSeconds: 3600 })
+  expect(await lab.cli('delete', 'vm', 'deaf', '--wait=false')).toMatchObject({ code: 0 })
+  await lab.sees('deaf', 'is Terminating', is('Terminating'))
+  const { stdout } = await lab.cli('describe', 'vm', 'deaf')
+  expect(stdout).toMatch(/^Why: .*powering down since .*, at most 3600 s/m)
+  const late = await lab.cli('wait', 'vm', 'deaf', '--for=delete', '--timeout=1s')
+  expect(late.code).toBe(1)
+  expect(late.stderr).toMatch(/timed out after 1 s .*Terminating.*at most 3600 s; held by finalizer/)
+  process.kill(processOf(vm).pid, 'SIGKILL')
+  expect(await lab.cli('wait', 'vm', 'deaf', '--for=delete')).toMatchObject({ code: 0 })
+  nothingLeft(vm)
 })

@@ -1,7 +1,8 @@
+import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { Lab, linux, processOf, tiny, uidOf } from './lab.ts'
+import { Lab, linux, processOf, program, tiny, uidOf } from './lab.ts'
 import { startTimeOf } from './proc.ts'
 
 let lab: Lab
@@ -57,6 +58,24 @@ describe.each(['SIGKILL', 'SIGTERM'] as const)('a server ended by %s', (signal) 
     await lab.verb('small', 'unpause')
     await lab.running('small')
   })
+})
+
+test('the console goes to the guest and back, and Ctrl-] leaves it', async () => {
+  // script(1) gives it a terminal: in a pipe, Ctrl-] is a byte like any other.
+  const console = lab.spawn('script', ['-qec', `${program} console web`, '/dev/null'])
+  let said = ''
+  console.stdout?.on('data', (chunk: Buffer) => {
+    said += chunk.toString('latin1')
+  })
+  const closed = once(console, 'close')
+  await lab.until('it is connected', () => said.includes('Connected to web'))
+  console.stdin?.write('\necho console-$((40 + 2))\n')
+  await lab.until('the guest answers', () => said.includes('console-42'))
+  console.stdin?.write('\x1d')
+  const [code] = await closed
+  expect(code).toBe(0)
+  expect(said).toContain('Left web; it runs on.')
+  await guestRunsOn('console')
 })
 
 describe('a wiped store', () => {
