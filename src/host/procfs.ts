@@ -1,6 +1,6 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import { join } from 'node:path'
-import { errnoOf, messageOf } from '../lib/errors.ts'
+import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 
 /** Members of /proc/PID/stat that we use (proc(5)). */
 export interface ProcessStat {
@@ -83,9 +83,17 @@ export class Procfs {
     return this.#read(join(this.#root, String(pid), 'cgroup'))
   }
 
-  /** The kernel's random id of this boot. @throws the system error */
+  /** The kernel's random id of this boot. @throws PlasmaError `ProcUnusable` where /proc is not mounted, or only in part */
   bootId(): string {
-    return readFileSync(join(this.#root, 'sys/kernel/random/boot_id'), 'utf8').trim()
+    const file = join(this.#root, 'sys/kernel/random/boot_id')
+    try {
+      return readFileSync(file, 'utf8').trim()
+    } catch (error) {
+      throw new PlasmaError('ProcUnusable', `${file} can't be read: ${messageOf(error)}`, {
+        hint: 'mount -t proc proc /proc, without subset=pid: QEMUs are told by it',
+        cause: error,
+      })
+    }
   }
 
   #read(path: string): Read<string> {

@@ -24,6 +24,12 @@ describe('/proc', () => {
     for (const text of ['', '42', '42 (a', ') 42 (', '42 (a) S']) expect(parseStat(text)).toBeUndefined()
   })
 
+  test('a /proc that is not mounted is told with what to do', () => {
+    expect(() => new Procfs('/nowhere').bootId()).toThrow(
+      expect.objectContaining({ code: 'ProcUnusable', hint: expect.stringContaining('mount -t proc') }),
+    )
+  })
+
   test('empty arguments are kept', () => {
     expect(parseCmdline('a\0\0b\0')).toEqual(['a', '', 'b'])
     expect(parseCmdline('')).toEqual([])
