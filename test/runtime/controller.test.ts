@@ -114,7 +114,9 @@ describe('a pass that fails', () => {
   })
 
   test('by a conflict is tried at once, but not for ever', async () => {
-    start(() => {
+    start((number) => {
+      // For ever would be a loop that no deadline ends.
+      if (number > 100) return done
       throw conflict()
     })
     queue.add('a')
@@ -210,9 +212,9 @@ describe('a stop', () => {
     await clock.settle()
     stop.abort()
     await running
+    expect(clock.pending).toBe(0)
     await clock.advance(10_000)
     expect(passes).toEqual([0])
-    expect(clock.pending).toBe(0)
   })
 
   test('aborts the pass under way, which is no failure', async () => {
