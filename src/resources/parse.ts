@@ -193,6 +193,15 @@ export function parse<T extends KubeObject>(kind: ResourceDefinition<T>, doc: un
   }
 }
 
+/** Paths of the members of a document that its kind does not know. */
+export function unknownIn(kind: ResourceDefinition, doc: object): string[] {
+  const { apiVersion: _a, kind: _k, metadata = {}, ...rest } = doc as Partial<KubeObject>
+  const unknown: string[] = []
+  prune(objectMeta, metadata, 'metadata', unknown)
+  prune(kind.body, rest, '', unknown)
+  return unknown
+}
+
 /** A stored object as readers see it. It was valid when stored; a member that no longer is stays as it was stored. */
 export function withDefaults<T extends KubeObject>(kind: ResourceDefinition<T>, stored: T): T {
   const { apiVersion, kind: kindName, metadata, ...rest } = stored

@@ -1,6 +1,6 @@
 import type { Clock } from '../lib/clock.ts'
 import { apiVersionOf, type KubeObject } from '../resources/define.ts'
-import { type Cause, parse } from '../resources/parse.ts'
+import { type Cause, unknownIn } from '../resources/parse.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError } from '../store/errors.ts'
 import type { Ref, TextStore } from '../store/objects.ts'
@@ -19,6 +19,8 @@ export interface Call {
   readonly path: ResourcePath
   readonly query: URLSearchParams
   readonly body: unknown
+  /** Paths of what stands more than once in the body; worked out when asked for. */
+  readonly duplicates: () => readonly string[]
   readonly contentType: string
   readonly table: boolean
 }
@@ -64,7 +66,10 @@ export function objectOf(call: Call, body: unknown): KubeObject {
   }
 }
 
-/** Unknown fields, by fieldValidation: refused, warned of, or nothing (Kubernetes' default is Warn). */
+/**
+ * Unknown and repeated fields, by fieldValidation: refused, warned of, or nothing (Kubernetes' default is Warn).
+ * @throws ApiError BadRequest
+ */
 export function unknownFields(call: Call, object: KubeObject): string[] {
   const mode = parameter(call.query, 'fieldValidation') || 'Warn'
   if (!['Ignore', 'Warn', 'Strict'].includes(mode)) {
@@ -73,15 +78,14 @@ export function unknownFields(call: Call, object: KubeObject): string[] {
       `fieldValidation: Unsupported value: "${mode}": supported values: "Ignore", "Strict", "Warn"`,
     )
   }
-  const parsed = parse(call.path.kind, object)
-  if (mode === 'Ignore' || !parsed.ok) return []
-  const texts = parsed.unknown.map((field) => `unknown field "${field}"`)
+  if (mode === 'Ignore') return []
+  const found = [
+    ...call.duplicates().map((field) => ({ field, message: 'duplicate field' })),
+    ...unknownIn(call.path.kind, object).map((field) => ({ field, message: 'unknown field' })),
+  ]
+  const texts = found.map(({ field, message }) => `${message} "${field}"`)
   if (mode === 'Warn' || texts.length === 0) return texts
-  const causes: Cause[] = parsed.unknown.map((field) => ({
-    reason: 'FieldValueInvalid',
-    field,
-    message: 'unknown field',
-  }))
+  const causes: Cause[] = found.map((one) => ({ reason: 'FieldValueInvalid', ...one }))
   throw new ApiError(
     'BadRequest',
     `${object.kind} in version "${call.path.kind.version}" cannot be handled as a ${object.kind}: strict decoding error: ${texts.join(', ')}`,

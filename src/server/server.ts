@@ -6,10 +6,11 @@ import { VirtualMachine } from '../resources/vm.ts'
 import { ApiError } from '../store/errors.ts'
 import { negotiate } from './accept.ts'
 import { type Admitted, admit, recordAudit } from './admit.ts'
-import { parseBody } from './body.ts'
+import { mediaType, parseBody } from './body.ts'
 import { type Answer, type Call, type HandlerDeps, refOf } from './call.ts'
 import type { ServerDeps } from './deps.ts'
 import { discovery, subresources } from './discovery.ts'
+import { duplicateKeys } from './duplicate-keys.ts'
 import { handle } from './handlers.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
@@ -83,6 +84,7 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
   if (request.method === 'GET' && openPaths.has(url.pathname)) return open(url.pathname, reply, deps)
   let admitted: Admitted | undefined
   try {
+    refuseUnreadBody(request)
     admitted = admit(request.raw, raw, url, deps)
     const result = await answer({ request, reply, url, raw, admitted }, shared)
     recordAudit(deps, request.raw, { id, receivedAt, admitted, code: reply.statusCode })
@@ -94,6 +96,13 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
     count(metrics, admitted, code)
     throw error
   }
+}
+
+/** A body that is not read is not hashed, and so is signed by nobody. @throws ApiError BadRequest */
+function refuseUnreadBody({ method, headers, body }: FastifyRequest): void {
+  const length = Number(headers['content-length'] ?? 0)
+  if (Buffer.isBuffer(body) || (length === 0 && headers['transfer-encoding'] === undefined)) return
+  throw new ApiError('BadRequest', `a ${method} request has no body here`)
 }
 
 function count(metrics: Metrics, admitted: Admitted | undefined, code: number): void {
@@ -119,8 +128,10 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
       throw new ApiError('BadRequest', 'a console is a WebSocket: an upgrade request is required')
   }
   const contentType = request.headers['content-type'] ?? 'application/json'
-  const body = parseBody(raw, contentType)
-  const call: Call = { method: request.method, path, query: url.searchParams, body, contentType, table }
+  const body = parseBody(raw, contentType, request.headers['content-encoding'])
+  const duplicates = () => (/json$/.test(mediaType(contentType)) ? duplicateKeys(raw.toString()) : [])
+  const { method } = request
+  const call: Call = { method, path, query: url.searchParams, body, duplicates, contentType, table }
   const result = await handle(call, shared.handlerDeps)
   warn(reply, result)
   return json(reply, result.code, result.body)

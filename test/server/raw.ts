@@ -14,7 +14,7 @@ export interface Door {
   readonly server: Lab
   readonly host: string
   /** Sends bytes over a connection of their own. @returns everything that was answered until it was closed */
-  readonly send: (bytes: string | Buffer, options?: { readonly more?: readonly Buffer[] }) => Promise<string>
+  readonly send: (bytes: string | Buffer, options?: { readonly open?: boolean }) => Promise<string>
   /** The bytes of a signed request. */
   readonly signed: (change?: Partial<Sent>) => string
   readonly close: () => Promise<void>
@@ -42,7 +42,7 @@ export async function door(change: Partial<ServerDeps> = {}): Promise<Door> {
   const host = `127.0.0.1:${port}`
   return {
     ...{ server, host, close: () => server.app.close() },
-    send: (bytes) => exchange(port, bytes),
+    send: (bytes, { open = false } = {}) => exchange(port, bytes, open),
     signed: (sent = {}) => textOf(host, sent),
   }
 }
@@ -67,7 +67,8 @@ function textOf(host: string, sent: Partial<Sent>): string {
 
 const deadlineMs = 20_000
 
-function exchange(port: number, bytes: string | Buffer): Promise<string> {
+/** With `open` this side stays open until the other closes; else it says at once that nothing more comes. */
+function exchange(port: number, bytes: string | Buffer, open: boolean): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1')
     let text = ''
@@ -85,11 +86,12 @@ function exchange(port: number, bytes: string | Buffer): Promise<string> {
       clearTimeout(timer)
       resolve(text)
     })
-    socket.end(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes)
+    socket.write(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes)
+    if (!open) socket.end()
   })
 }
 
 /** The status codes of all answers in a text. */
 export function codesOf(text: string): number[] {
-  return [...text.matchAll(/^HTTP\/1\.1 (\d{3}) /gm)].map(([, code]) => Number(code))
+  return [...text.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map(([, code]) => Number(code))
 }

@@ -179,6 +179,33 @@ describe('delete', () => {
   })
 })
 
+describe('fields that stand twice', () => {
+  const twice =
+    '{"metadata":{"name":"web"},"spec":{"memory":"1Gi","cpu":{"cores":1,"cores":2},"memory":"2Gi"}}'
+  const create = (mode: string) => server.call('POST', `${machines}?fieldValidation=${mode}`, twice)
+
+  it('are refused, warned of or taken as the last says, as asked', async () => {
+    const strict = await create('Strict')
+    expect([strict.code, strict.json.message]).toEqual([
+      400,
+      expect.stringContaining('duplicate field "spec.cpu.cores", duplicate field "spec.memory"'),
+    ])
+    const warned = await create('Warn')
+    expect([warned.code, warned.json.spec.memory]).toEqual([201, '2Gi'])
+    expect(warned.headers['warning']).toContain('299 - "duplicate field \\"spec.memory\\""')
+    const patch = '{"spec":{"memory":"3Gi","memory":"4Gi"}}'
+    const patched = await server.call('PATCH', `${at}?fieldValidation=Strict`, patch, {
+      'content-type': merge,
+    })
+    expect(patched.code).toBe(400)
+    expect(
+      (await server.call('PATCH', `${at}?fieldValidation=Ignore`, patch, { 'content-type': merge })).headers[
+        'warning'
+      ],
+    ).toBeUndefined()
+  })
+})
+
 describe('unknown fields', () => {
   const typo = machine('web', { dsks: [] })
   const create = (mode: string) => server.call('POST', `${machines}?fieldValidation=${mode}`, typo)
