@@ -68,6 +68,9 @@ export async function startAgent(
   const recorder = new EventRecorder(objects, { clock, component: 'plasmavmc-agent', host: hostName, log })
   const qemu = new QemuBinary(config.qemu)
 
+  // Before any machine is looked at: where a disk lies is not known without the pools.
+  const poolsLoop = pools.run(signal)
+  await Promise.race([pools.whenSynced(), poolsLoop])
   const firstLook = new FirstLook()
   void vms.whenSynced().then(() => firstLook.expect(vms.list().map(keyOf)))
   const vmLoop = runVmController(
@@ -109,7 +112,7 @@ export async function startAgent(
     },
     signal,
   )
-  const informers = [vms.run(signal), pools.run(signal)]
+  const informers = [vms.run(signal), poolsLoop]
   void vms.whenSynced().then(() => hostQueue.add(hostName))
   const loops = [vmLoop, hostLoop, ...informers]
   const stopped = Promise.allSettled(loops).then(() => Promise.all([machines.close(), disks.close()]))

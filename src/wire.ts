@@ -17,6 +17,7 @@ import { kinds, Namespace } from './resources/kinds.ts'
 import { ensurePki } from './server/pki.ts'
 import { createServer } from './server/server.ts'
 import { ApiError, isReason } from './store/errors.ts'
+import { lockFolder } from './store/folder-lock.ts'
 import type { Kv } from './store/kv.ts'
 import { KvObjects } from './store/kv-objects.ts'
 import { openLmdb } from './store/lmdb.ts'
@@ -54,7 +55,12 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   checkRunDir(runDir)
   await ensureFolder(dataDir, '--data-dir')
   await ensureFolder(runDir, '--run-dir')
-  const kv = await openStore(config, log)
+  // Two servers would take each other's machines for their own.
+  const unlock = await lockFolder(runDir, '--run-dir')
+  const kv = await openStore(config, log).catch(async (error: unknown) => {
+    await unlock()
+    throw error
+  })
   const stopping = new AbortController()
   const onAbort = () => stopping.abort(io.signal.reason)
   io.signal.addEventListener('abort', onAbort, { once: true })
@@ -83,6 +89,7 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     await withinDeadline(Promise.allSettled([server?.close(), agent?.stopped]), log)
     io.signal.removeEventListener('abort', onAbort)
     await kv.close()
+    await unlock()
   }
 }
 

@@ -77,10 +77,11 @@ async function isAlive(folder: string, holder: Partial<Holder>, me: Holder): Pro
 /**
  * Takes the lock of a folder for the life of this process. A holder that died, even by SIGKILL, does not block; one in
  * another container of this machine does. The folder must not be shared by machines.
+ * @param flag names the folder in the error's hint
  * @returns a function that gives it back
  * @throws PlasmaError `FolderInUse` naming the pid that holds it
  */
-export async function lockFolder(folder: string): Promise<() => Promise<void>> {
+export async function lockFolder(folder: string, flag = '--data-dir'): Promise<() => Promise<void>> {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const me = myself()
   const text = JSON.stringify(me)
@@ -89,7 +90,7 @@ export async function lockFolder(folder: string): Promise<() => Promise<void>> {
   const closeSocket = await listenIn(folder, me.token)
   try {
     writeFileSync(mine, text, { mode: 0o600 })
-    await take(folder, mine, text, me)
+    await take(folder, mine, text, me, flag)
   } catch (error) {
     await closeSocket()
     throw error
@@ -107,7 +108,7 @@ export async function lockFolder(folder: string): Promise<() => Promise<void>> {
  * link(2) makes a name with its whole content or not at all and never replaces one. So of all that find a holder dead
  * exactly one becomes its successor, by linking the name made of the dead one's token; then it puts itself in its place.
  */
-async function take(folder: string, mine: string, text: string, me: Holder): Promise<void> {
+async function take(folder: string, mine: string, text: string, me: Holder, flag: string): Promise<void> {
   const file = join(folder, lockFile)
   for (let i = 0; i < tries; i += 1) {
     if (link(mine, file)) return
@@ -116,7 +117,7 @@ async function take(folder: string, mine: string, text: string, me: Holder): Pro
     let holder = parse(root)
     const dead: (string | undefined)[] = []
     for (;;) {
-      if (await isAlive(folder, holder, me)) throw inUse(folder, holder)
+      if (await isAlive(folder, holder, me)) throw inUse(folder, holder, flag)
       dead.push(holder.token)
       const successor = join(folder, `${successorPrefix}${holder.token ?? 'nobody'}`)
       if (!link(mine, successor)) {
@@ -164,8 +165,8 @@ function link(from: string, to: string): boolean {
   }
 }
 
-function inUse(folder: string, holder: Partial<Holder>): PlasmaError {
+function inUse(folder: string, holder: Partial<Holder>, flag: string): PlasmaError {
   return new PlasmaError('FolderInUse', `${folder} is in use by the process ${holder.pid}`, {
-    hint: 'one server a data directory: stop that one, or choose another --data-dir',
+    hint: `one server a folder: stop that one, or choose another ${flag}`,
   })
 }
