@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -10,6 +10,7 @@ import { Procfs } from '../../src/host/procfs.ts'
 import { qemuArgs } from '../../src/host/qemu-args.ts'
 import { scanProcesses } from '../../src/host/scan.ts'
 import { machine } from '../host/machines.ts'
+import { type Behaviour, scriptDir, scriptPath } from './qemu/script.ts'
 import { RawQmp } from './raw-qmp.ts'
 
 const qemus = [
@@ -47,14 +48,14 @@ afterEach(() => {
   rmSync(root, { recursive: true, force: true })
 })
 
-const argsOf = (files: VmPaths) =>
-  qemuArgs({
-    vm: machine({ memory: '64Mi' }, uid),
-    ...{ launchId: 'l-1', epoch: 0, paths: files, disks: new Map(), accelerator: 'tcg' },
-  })
+function argsOf(spec: Record<string, unknown>): string[] {
+  const vm = machine({ memory: '64Mi', ...spec }, uid)
+  const disks = new Map(vm.spec.disks.map(({ name, path = '' }) => [name, path]))
+  return qemuArgs({ vm, launchId: 'l-1', epoch: 0, paths, disks, accelerator: 'tcg' })
+}
 
-function start(binary: string, files = paths): Running {
-  const child = spawn(binary, argsOf(files), { stdio: ['ignore', 'pipe', 'pipe'] })
+function start(binary: string, args = argsOf({})): Running {
+  const child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   children.push(child)
   let output = ''
   for (const stream of [child.stdout, child.stderr])
@@ -73,10 +74,26 @@ async function client(): Promise<RawQmp> {
   return opened
 }
 
+/** How the fake behaves at its next launch. */
+function writeScript(behaviour: Behaviour): void {
+  mkdirSync(scriptDir(join(root, 'run')))
+  writeFileSync(scriptPath(join(root, 'run'), uid), JSON.stringify([behaviour]))
+}
+
+/** Puts a driver that fails every read below the disk: the firmware's look for something to boot does the rest. */
+function withReadErrors(args: readonly string[]): string[] {
+  const file = args.findIndex((arg) => arg.includes('"driver":"file"'))
+  const below = (args[file] ?? '').replace('"file-root"', '"below"')
+  const errors = [{ event: 'read_aio', errno: 28 }]
+  const failing = { driver: 'blkdebug', 'node-name': 'file-root', image: 'below', 'inject-error': errors }
+  const rest = args.slice(file + 1)
+  return [...args.slice(0, file), below, '-blockdev', JSON.stringify(failing), ...rest]
+}
+
 /** The firmware must have set up the ports first: said again until the guest has shut down. */
 async function shutDownFromInside(qmp: RawQmp): Promise<void> {
   await expect
-    .poll(async () => (await qmp.human('o/w 0x604 0x2000')) && (await qmp.status()), { timeout: 20_000 })
+    .poll(async () => (await qmp.human('o/w 0x604 0x2000')) && (await qmp.status()), { timeout: 40_000 })
     .toBe('shutdown')
 }
 
@@ -225,6 +242,29 @@ describe.each(qemus)('%s', (_, binary) => {
     expect(await qmp.status()).toBe('guest-panicked')
     await qmp.ask('cont')
     expect(await qmp.status()).toBe('running')
+  })
+
+  test('a disk that fails stops the guest, is told of and is named, until it goes on', async () => {
+    const path = join(root, 'root.raw')
+    writeFileSync(path, Buffer.alloc(1 << 20))
+    const args = argsOf({ disks: [{ name: 'root', path, format: 'raw' }] })
+    const fake = binary.endsWith('fake-qemu')
+    if (fake) writeScript({ guest: 'io-error' })
+    start(binary, fake ? args : withReadErrors(args))
+    const qmp = await client()
+    const device = { qdev: expect.stringContaining('/machine/peripheral/disk-root'), device: '' }
+    expect(await qmp.ask('query-block')).toMatchObject({ return: [{ ...device, 'io-status': 'ok' }] })
+    await qmp.ask('cont')
+    const { data } = await qmp.event('BLOCK_IO_ERROR')
+    expect(data).toEqual({
+      ...{ device: '', 'node-name': 'disk-root', operation: expect.stringMatching(/^(read|write)$/) },
+      ...{ action: 'stop', nospace: true, reason: 'No space left on device' },
+    })
+    await qmp.event('STOP')
+    expect(await qmp.status()).toBe('io-error')
+    expect(await qmp.ask('query-block')).toMatchObject({ return: [{ ...device, 'io-status': 'nospace' }] })
+    expect(await qmp.ask('cont')).toEqual({ return: {} })
+    await qmp.event('RESUME')
   })
 
   test('serves a second client when the first has left, without its negotiation', async () => {

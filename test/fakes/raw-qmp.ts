@@ -3,7 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 
 export type Json = Readonly<Record<string, unknown>>
 
-const deadlineMs = 20_000
+const deadlineMs = 40_000
 
 async function dial(path: string, deadline: number): Promise<Socket> {
   for (;;) {

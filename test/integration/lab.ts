@@ -25,7 +25,7 @@ export const fakeQemu = resolve('test/fakes/fake-qemu')
 export const graceSeconds = 3_600
 /** Of an agent: a pass that waits for an answer is short, and between passes the clock can leap. */
 export const answersWithin = { statusTimeoutMs: 300, resyncMs: 2_000 }
-const deadlineMs = 20_000
+const deadlineMs = 40_000
 const pollMs = 10
 const ref = { namespace: 'default', name: 'web' }
 

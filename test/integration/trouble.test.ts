@@ -24,12 +24,30 @@ describe('the guest', () => {
     expect(lab.commands()).toContain('quit')
   })
 
-  test('reboots: the same QEMU goes on', async ({ lab }) => {
-    const agent = await running(lab)
+  test('reboots: told, and the same QEMU goes on', async ({ lab }) => {
+    await running(lab)
     const { pid } = lab.qemu()
     await lab.guest('reboot')
-    await agent.passes(2)
-    expect(await lab.status()).toMatchObject({ phase: 'Running', restarts: 0, process: { pid } })
+    const status = await lab.untilPhase('Running', ({ guest }) => guest?.reboots === 1)
+    expect(status).toMatchObject({ restarts: 0, process: { pid } })
+    expect(await lab.events()).toContain('Normal GuestRebooted')
+    expect(lab.starts()).toBe(1)
+  })
+
+  test('hangs, and the watchdog resets it: told, and the same QEMU goes on', async ({ lab }) => {
+    await running(lab, { devices: { watchdog: { action: 'reset' } } })
+    const { pid } = lab.qemu()
+    await lab.guest('watchdog')
+    const status = await lab.untilPhase('Running', ({ guest }) => guest?.watchdogs === 1)
+    expect(status).toMatchObject({ restarts: 0, process: { pid } })
+    expect(await lab.events()).toContain('Warning WatchdogFired')
+  })
+
+  test('hangs, and the watchdog powers it off: a failure, so it comes up again', async ({ lab }) => {
+    await running(lab, { runStrategy: 'RerunOnFailure', devices: { watchdog: { action: 'poweroff' } } })
+    await lab.guest('watchdog')
+    const status = await lab.untilPhase('Running', ({ restarts }) => restarts === 1)
+    expect(status.lastExit?.reason).toBe('WatchdogPoweroff')
   })
 
   test('hangs, and the watchdog pauses it: until somebody lets it go on', async ({ lab }) => {
@@ -46,12 +64,14 @@ describe('the guest', () => {
     expect(lab.qemu().pid).toBe(pid)
   })
 
-  test('meets an I/O error: paused, then resumed with back-off', async ({ lab }) => {
-    await running(lab)
+  test('meets an I/O error: paused with its cause, then resumed with back-off', async ({ lab }) => {
+    await running(lab, { disks: [{ name: 'root', size: '1Gi' }] })
     const { pid } = lab.qemu()
     await lab.guest('io-error')
     const first = await lab.untilPhase('Paused', ({ reason }) => reason === 'IOError')
     expect(first.ioError?.retries).toBe(1)
+    expect(first.message).toContain('disk root')
+    expect(first.message).toMatch(/no space left/i)
     await lab.skip(6)
     await lab.untilPhase('Running')
     await lab.guest('io-error')

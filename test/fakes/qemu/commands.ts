@@ -1,4 +1,4 @@
-import { actionValues, type Machine, ResetRequired } from './machine.ts'
+import { actionValues, type Disk, type Machine, ResetRequired } from './machine.ts'
 import type { Behaviour } from './script.ts'
 
 type Args = Readonly<Record<string, unknown>>
@@ -104,6 +104,14 @@ function resize({ nodes }: Context, args: Args): object {
   return done
 }
 
+/** What query-block says of a disk, as far as it is read. */
+function blockInfo({ id, node, status }: Disk): object {
+  const image = { filename: node, format: 'raw', 'virtual-size': 1 << 20 }
+  const inserted = { file: node, 'node-name': node, ro: false, drv: 'raw', image }
+  const qdev = `/machine/peripheral/${id}/virtio-backend`
+  return { 'io-status': status, device: '', locked: false, removable: false, inserted, qdev, type: 'unknown' }
+}
+
 export const commands: Readonly<Record<string, Command>> = {
   'query-version': { run: () => version },
   'query-commands': { run: () => Object.keys(commands).map((name) => ({ name })) },
@@ -176,6 +184,7 @@ export const commands: Readonly<Record<string, Command>> = {
     run: ({ netdevs }, { id }) =>
       takeFrom(netdevs, id, new QmpError('DeviceNotFound', `Device '${id}' not found`)),
   },
+  'query-block': { run: ({ machine }) => machine.disks.map(blockInfo) },
   balloon: { required: ['value'], optional: [], run: () => done },
 }
 

@@ -16,6 +16,13 @@ const needsReset: ReadonlySet<RunState> = new Set(['internal-error', 'shutdown']
 
 export class ResetRequired extends Error {}
 
+/** A block device of the guest's, by its id and the node below it. */
+export interface Disk {
+  readonly id: string
+  readonly node: string
+  status: 'ok' | 'failed' | 'nospace'
+}
+
 export interface MachineHooks {
   readonly emit: (event: string, data?: Data) => void
   /** Called whenever the guest begins to run. */
@@ -27,10 +34,12 @@ export interface MachineHooks {
 export class Machine {
   state: RunState = 'prelaunch'
   readonly actions = new Map<string, string>(Object.entries({ reboot: 'reset', shutdown: 'poweroff' }))
+  readonly disks: readonly Disk[]
   readonly #hooks: MachineHooks
 
-  constructor(hooks: MachineHooks) {
+  constructor(hooks: MachineHooks, disks: readonly Disk[] = []) {
     this.#hooks = hooks
+    this.disks = disks
     this.actions.set('panic', 'shutdown').set('watchdog', 'reset')
   }
 
@@ -42,6 +51,7 @@ export class Machine {
   cont(): void {
     if (needsReset.has(this.state)) throw new ResetRequired('Resetting the Virtual Machine is required')
     if (this.running) return
+    for (const disk of this.disks) disk.status = 'ok'
     this.state = 'running'
     this.#hooks.emit('RESUME')
     this.#hooks.resumed()
@@ -81,14 +91,22 @@ export class Machine {
         return this.#panic()
       case 'watchdog':
         return this.#watchdog()
-      case 'io-error': {
-        const disk = { device: '', 'node-name': 'disk0', operation: 'write', action: 'stop', nospace: true }
-        this.#hooks.emit('BLOCK_IO_ERROR', { ...disk, reason: 'No space left on device' })
-        return this.stop('io-error')
-      }
+      case 'io-error':
+        return this.#ioError()
       case 'internal-error':
         return this.stop('internal-error')
     }
+  }
+
+  /** The first disk finds its storage full. */
+  #ioError(): void {
+    const [disk] = this.disks
+    if (disk) disk.status = 'nospace'
+    this.#hooks.emit('BLOCK_IO_ERROR', {
+      ...{ device: '', 'node-name': disk?.node ?? '', operation: 'write', action: 'stop', nospace: true },
+      reason: 'No space left on device',
+    })
+    this.stop('io-error')
   }
 
   #shutdown(reason: string): void {

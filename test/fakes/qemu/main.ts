@@ -5,7 +5,7 @@ import { dirname, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { messageOf } from '../../../src/lib/errors.ts'
 import { Options } from './argv.ts'
-import { Machine } from './machine.ts'
+import { type Disk, Machine, type MachineHooks } from './machine.ts'
 import { Monitor } from './monitor.ts'
 import { lockPidfile, takeName } from './pidfile.ts'
 import { type Behaviour, type Control, controlName, nextBehaviour, note } from './script.ts'
@@ -58,8 +58,12 @@ async function exit(code: number): Promise<void> {
 const crash = () => leave(1, behaviour.lastWords)
 const consoleLog = options.lists('chardev', 'backend').find((members) => members.has('logfile'))
 
+const disks = options.lists('device', 'driver').flatMap((members): Disk[] => {
+  const [id, node] = [members.get('id'), members.get('drive')]
+  return id === undefined || node === undefined ? [] : [{ id, node, status: 'ok' }]
+})
 let booted = false
-const machine = new Machine({
+const hooks: MachineHooks = {
   emit: (event, data) => monitor.emit(event, data),
   resumed: () => {
     const log = consoleLog?.get('logfile')
@@ -72,7 +76,8 @@ const machine = new Machine({
     // After the answer to the command that asked for it.
     setImmediate(() => void exit(code))
   },
-})
+}
+const machine = new Machine(hooks, disks)
 for (const members of options.lists('action', '')) {
   for (const [key, value] of members) machine.actions.set(key, value)
 }
