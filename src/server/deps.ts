@@ -7,6 +7,7 @@ import type { Log } from '../lib/log.ts'
 import type { ResourceDefinition } from '../resources/define.ts'
 import type { Ref } from '../store/objects.ts'
 import type { HandlerDeps } from './call.ts'
+import type { Limits } from './limits.ts'
 
 /** What the admin API needs from the rest of the program. */
 export interface ServerDeps {
@@ -18,6 +19,8 @@ export interface ServerDeps {
   readonly log: Log
   readonly clock: Clock
   readonly version: string
+  /** `defaultLimits` unless told. */
+  readonly limits?: Limits
   /** PEM. Plain HTTP without it. */
   readonly tls?: { readonly key: string; readonly cert: string }
   readonly ready: () => readonly { readonly name: string; readonly ok: boolean; readonly message?: string }[]

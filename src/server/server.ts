@@ -12,6 +12,7 @@ import type { ServerDeps } from './deps.ts'
 import { discovery, subresources } from './discovery.ts'
 import { duplicateKeys } from './duplicate-keys.ts'
 import { handle } from './handlers.ts'
+import { collectBodies, defaultLimits, serverOptions, whileSilent } from './limits.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
 import { numberOf, parameter, parseFieldSelector } from './query.ts'
@@ -22,7 +23,6 @@ import { sendWatch, startWatch } from './watch.ts'
 
 export type { ServerDeps } from './deps.ts'
 
-const bodyLimit = 3 * 1024 * 1024
 const logTailBytes = 64 * 1024
 const maxLogBytes = 1024 * 1024
 const openPaths: ReadonlySet<string> = new Set(['/livez', '/readyz', '/healthz', '/version'])
@@ -45,29 +45,29 @@ interface Context {
 
 /** The admin API: Kubernetes' REST dialect, every request signed. Call `listen`, or `inject` in tests. */
 export function createServer(deps: ServerDeps): FastifyInstance {
+  const limits = deps.limits ?? defaultLimits
   const options = {
-    bodyLimit,
+    bodyLimit: limits.bodyBytes,
     logger: false,
     routerOptions: { maxParamLength: 512 },
-    requestTimeout: 30_000,
-    connectionTimeout: 0,
+    requestTimeout: limits.requestMs,
+    connectionTimeout: limits.idleMs,
     keepAliveTimeout: 72_000,
     forceCloseConnections: true as const,
     exposeHeadRoutes: false,
+    ...(deps.tls ? { https: { ...deps.tls, ...serverOptions(limits) } } : { http: serverOptions(limits) }),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) =>
       void fail(error, request, reply, deps),
   }
-  const app = (deps.tls
-    ? fastify({ ...options, https: { ...deps.tls } } as never)
-    : fastify(options as never)) as unknown as FastifyInstance
+  const app = fastify(options as never) as unknown as FastifyInstance
+  app.server.maxConnections = limits.connections
   const shared: Shared = {
     deps,
     handlerDeps: { objects: deps.objects, clock: deps.clock, newId: randomUUID },
     documents: discovery(deps.kinds, ''),
     metrics: new Metrics(),
   }
-  app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit }, (_request, body, done) => done(null, body))
+  collectBodies(app, limits)
   app.setErrorHandler((error, request, reply) => fail(error, request, reply, deps))
   app.setNotFoundHandler((request, reply) => serve(request, reply, shared))
   attachConsoles(app, deps, shared.metrics)
@@ -167,7 +167,12 @@ function watch(
   const head = { ...reply.getHeaders(), 'content-type': 'application/json' } as OutgoingHttpHeaders
   reply.raw.writeHead(200, head)
   reply.raw.flushHeaders()
-  void sendWatch(started, reply.raw, deps.clock).finally(metrics.watchBegins())
+  const ends = metrics.watchBegins()
+  const over = whileSilent(reply.raw.socket, deps.limits ?? defaultLimits)
+  void sendWatch(started, reply.raw, deps.clock).finally(() => {
+    over()
+    ends()
+  })
   return undefined
 }
 
@@ -216,6 +221,8 @@ function fail(error: unknown, request: FastifyRequest, reply: FastifyReply, deps
   const { code, body } = statusOf(error)
   if (code >= 500)
     deps.log.error('request failed', { method: request.method, path: request.url.split('?')[0], err: error })
+  // What is left of such a body is not read.
+  if (code === 413 || code === 429) reply.header('connection', 'close')
   if (code === 401) reply.header('www-authenticate', 'AWS4-HMAC-SHA256')
   return json(reply, code, body)
 }

@@ -1,0 +1,79 @@
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+import { ApiError } from '../store/errors.ts'
+
+/** What keeps clients from taking more than their share, whoever they are. */
+export interface Limits {
+  /** From the first byte of a request, or from the connection where none comes, to its last. */
+  readonly requestMs: number
+  /** How long nothing may move on a connection while it is not a watch or a console. */
+  readonly idleMs: number
+  readonly connections: number
+  /** Longest body. */
+  readonly bodyBytes: number
+  /** Bodies being received at once, in all: their senders are not known yet. */
+  readonly pendingBytes: number
+}
+
+export const defaultLimits: Limits = {
+  requestMs: 30_000,
+  idleMs: 60_000,
+  connections: 5_000,
+  bodyBytes: 3 * 1024 * 1024,
+  pendingBytes: 64 * 1024 * 1024,
+}
+
+/** Options of node's HTTP and HTTPS servers. */
+export function serverOptions({ requestMs }: Limits) {
+  return {
+    // How often connections are looked at.
+    connectionsCheckingInterval: Math.ceil(requestMs / 6),
+    headersTimeout: requestMs,
+    requestTimeout: requestMs,
+    handshakeTimeout: requestMs,
+  }
+}
+
+/** Bodies are collected whole, within the limits, whatever their type. */
+export function collectBodies(app: FastifyInstance, limits: Limits): void {
+  let pending = 0
+  const collect = async (_request: unknown, payload: IncomingMessage): Promise<Buffer> => {
+    const chunks: Buffer[] = []
+    let size = 0
+    if (Number(payload.headers['content-length'] ?? 0) > limits.bodyBytes) throw tooLarge(limits)
+    try {
+      // The connection must live on, to say what is wrong.
+      for await (const chunk of payload.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+        size += chunk.length
+        pending += chunk.length
+        if (size > limits.bodyBytes) throw tooLarge(limits)
+        if (pending > limits.pendingBytes) throw tooMany()
+        chunks.push(chunk)
+      }
+    } finally {
+      pending -= size
+    }
+    return Buffer.concat(chunks)
+  }
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', collect as never)
+}
+
+function tooLarge({ bodyBytes }: Limits): ApiError {
+  return new ApiError('RequestEntityTooLarge', `the body is too large: the limit is ${bodyBytes} bytes`)
+}
+
+function tooMany(): ApiError {
+  return new ApiError('TooManyRequests', 'too many bodies are being received at once: try again later', {
+    retryAfterSeconds: 1,
+  })
+}
+
+/** A watch may be silent for hours; the connection is held to the limit again when it is over. */
+export function whileSilent(socket: Socket | null, { idleMs }: Limits): () => void {
+  socket?.setTimeout(0)
+  return () => {
+    if (!socket?.destroyed) socket?.setTimeout(idleMs)
+  }
+}
