@@ -73,20 +73,30 @@ test.concurrent('a QEMU stopped by a signal is killed after the grace period whe
   expect(lab.qemus(uidOf(vm))).toEqual([])
 })
 
-test.concurrent('deletion while it hangs: killed after the grace period, and describe says why it is still there', async () => {
+test.concurrent('deletion while it hangs: killed after the grace period', async () => {
   const vm = await make('hanging')
   process.kill(processOf(vm).pid, 'SIGSTOP')
   await lab.sees('hanging', 'is Unresponsive', is('Unresponsive'))
-  const deleting = lab.cli('delete', 'vm', 'hanging')
-  await lab.sees('hanging', 'is Terminating', ({ status }) => {
+  expect(await lab.cli('delete', 'vm', 'hanging')).toMatchObject({ code: 0 })
+  nothingLeft(vm)
+})
+
+test.concurrent('deletion while it hangs: describe says why it is still there', async () => {
+  const vm = await make('held', { terminationGracePeriodSeconds: 3600 })
+  const { pid } = processOf(vm)
+  process.kill(pid, 'SIGSTOP')
+  await lab.sees('held', 'is Unresponsive', is('Unresponsive'))
+  await lab.remove('held')
+  await lab.sees('held', 'is Terminating and known to be stopped', ({ status }) => {
     return status?.phase === 'Terminating' && status.reason === 'ProcessStopped'
   })
-  const { stdout } = await lab.cli('describe', 'vm', 'hanging')
+  const { stdout } = await lab.cli('describe', 'vm', 'held')
   expect(stdout).toMatch(/Held by: +plasmavmc.io\/host-cleanup/)
   expect(stdout).toMatch(/^Why: .*stopped by a signal/m)
   // Told once, not with every look.
   expect(stdout).toMatch(/Warning +Unresponsive .*[^)]$/m)
-  expect(await deleting).toMatchObject({ code: 0 })
+  process.kill(pid, 'SIGKILL')
+  await lab.gone('held')
   nothingLeft(vm)
 })
 
