@@ -40,6 +40,7 @@ function fakeHost(qemus: readonly QemuProcess[], onPowerdown: (uid: string) => v
   const disks: Disks = {
     observe: async () => [],
     prepare: () => {},
+    checkGrowth: async () => {},
     remove: async () => {},
     onChange: listen,
     close: async () => {},

@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.ts'
 import { adviceOf, errnoOf, PlasmaError } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
-import { type DiskItem, layout, offLimits, ownDirs, type Places, uidOf } from './disk-layout.ts'
+import { type DiskItem, layout, offLimits, ownDirs, type Places, uidOf, wantedBytes } from './disk-layout.ts'
 import { type LookContext, look } from './disk-look.ts'
 import { make } from './disk-make.ts'
 import { removeParts } from './durable-files.ts'
@@ -12,6 +12,7 @@ import { Images } from './images.ts'
 import { MadeDisks } from './made-disks.ts'
 import { type Pool, PoolSpace } from './pools.ts'
 import type { DiskState, Disks } from './ports.ts'
+import { virtualSize } from './qemu-img.ts'
 import { Slots } from './slots.ts'
 
 export interface HostDisksOptions {
@@ -79,13 +80,24 @@ export class HostDisks implements Disks {
     })
   }
 
-  prepare(vm: VirtualMachine): void {
+  prepare(vm: VirtualMachine, only?: readonly string[]): void {
     const uid = uidOf(vm)
     if (this.#closed || this.#jobs.has(uid)) return
     this.#failures.delete(uid)
     const job: Job = { controller: new AbortController(), percent: new Map(), done: Promise.resolve() }
     this.#jobs.set(uid, job)
-    job.done = this.#run(uid, vm, job)
+    job.done = this.#run(uid, vm, job, only)
+  }
+
+  async checkGrowth(vm: VirtualMachine, name: string): Promise<void> {
+    const item = layout(vm, this.#places()).find((candidate) => candidate.name === name)
+    const wants = item?.kind === 'disk' ? wantedBytes(item.disk) : undefined
+    if (item?.kind !== 'disk' || wants === undefined) return
+    const more = wants - (await virtualSize(item.path, item.disk.format))
+    if (more <= 0) return
+    const release = await this.#space.promise(item.pool, more, `${item.field}.size`)
+    // QEMU grows it at once, and then it counts as it is.
+    release()
   }
 
   async remove(vm: VirtualMachine): Promise<void> {
@@ -125,11 +137,11 @@ export class HostDisks implements Disks {
   }
 
   /** Never rejects: what fails is kept for `observe`. */
-  async #run(uid: string, vm: VirtualMachine, job: Job): Promise<void> {
+  async #run(uid: string, vm: VirtualMachine, job: Job, only?: readonly string[]): Promise<void> {
     const failures = new Map<string, string>()
     const { signal } = job.controller
     try {
-      await this.#prepareAll(uid, vm, job, failures)
+      await this.#prepareAll(uid, vm, job, failures, only)
     } catch (error) {
       for (const disk of vm.spec.disks) failures.set(disk.name, adviceOf(error))
     } finally {
@@ -139,12 +151,19 @@ export class HostDisks implements Disks {
     }
   }
 
-  async #prepareAll(uid: string, vm: VirtualMachine, job: Job, failures: Map<string, string>): Promise<void> {
+  async #prepareAll(
+    uid: string,
+    vm: VirtualMachine,
+    job: Job,
+    failures: Map<string, string>,
+    only?: readonly string[],
+  ): Promise<void> {
     const { signal } = job.controller
     const places = this.#places()
-    await this.#removeParts(layout(vm, places))
+    const items = layout(vm, places).filter(({ name }) => !only || only.includes(name))
+    await this.#removeParts(items)
     const context = this.#lookContext(vm, places)
-    for (const item of layout(vm, places)) {
+    for (const item of items) {
       signal.throwIfAborted()
       const before = await look(item, context)
       try {

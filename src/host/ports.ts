@@ -146,8 +146,16 @@ export interface Disks {
    * a `failed` entry named `kernel` or `initrd`; a `kernel` entry that is ready carries the resolved path.
    */
   observe(vm: VirtualMachine): Promise<readonly DiskState[]>
-  /** Starts preparing in the background; a running preparation is left alone. Reported through onChange. */
-  prepare(vm: VirtualMachine): void
+  /**
+   * Starts preparing in the background; a running preparation is left alone. Reported through onChange. `only` names
+   * the disks to prepare; all unless given.
+   */
+  prepare(vm: VirtualMachine, only?: readonly string[]): void
+  /**
+   * Checks that the pool of a disk that QEMU has open takes what the disk is to grow by.
+   * @throws PlasmaError `PoolFull` naming the field
+   */
+  checkGrowth(vm: VirtualMachine, name: string): Promise<void>
   /** Deletes what `prepare` made for this uid; never a `path` disk. Safe to repeat. */
   remove(vm: VirtualMachine): Promise<void>
   onChange(listener: (uid: string) => void): () => void

@@ -40,7 +40,7 @@ const kernel = z.object({
 const disk = z.object({
   name: label.describe('Unique within the machine.'),
   size: quantity(
-    'Virtual size. Required for a blank disk; for an image it grows the disk to this.',
+    'Virtual size. Required for a blank disk; for an image it grows the disk to this. It may grow while the machine runs, and never shrinks.',
   ).optional(),
   image: z
     .object({
@@ -145,7 +145,13 @@ export const vmSpec = z.object({
     .default('bios')
     .describe('SeaBIOS, or OVMF with its own variable store.'),
   kernel: kernel.optional().describe('Direct kernel boot.'),
-  disks: z.array(disk).max(64).default([]).describe('Block devices.'),
+  disks: z
+    .array(disk)
+    .max(64)
+    .default([])
+    .describe(
+      'Block devices. One that is taken out is detached, of a running machine where that goes without a restart; its file stays until the machine is deleted, and a disk of the same name gets it back.',
+    ),
   networks: z.array(network).max(16).default([]).describe('Network cards.'),
   cloudInit: cloudInit.optional().describe('A NoCloud seed disk.'),
   devices: devices.prefault({}).describe('Smaller devices.'),

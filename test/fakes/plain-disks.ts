@@ -24,6 +24,8 @@ export class PlainDisks implements Disks {
     this.onPrepare()
   }
 
+  async checkGrowth(): Promise<void> {}
+
   /** Sets the state and tells of it. */
   become(state: DiskState['state'], uid: string): void {
     this.state = state

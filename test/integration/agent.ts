@@ -119,7 +119,8 @@ export class TestAgent {
         this.#busy.add(keyOf(vm))
         return disks.observe(vm)
       },
-      prepare: (vm) => disks.prepare(vm),
+      prepare: (vm, only) => disks.prepare(vm, only),
+      checkGrowth: (vm, name) => disks.checkGrowth(vm, name),
       remove: (vm) => disks.remove(vm),
       onChange: (listener) => disks.onChange(listener),
       close: () => disks.close(),

@@ -1,20 +1,54 @@
 import type { Machines } from '../../host/ports.ts'
-import { diskDeviceId } from '../../host/qemu-disks.ts'
-import type { FailedDisk } from './types.ts'
+import type { RunState } from '../../qmp/types.ts'
+import type { VirtualMachine } from '../../resources/vm.ts'
+import { askFacts, diskOf, type MachineFacts } from './machine-facts.ts'
+import type { VmMemory } from './memory.ts'
+import { needsFacts, runningSpec } from './plan-live.ts'
+import type { FailedDisk, ProcessFact } from './types.ts'
 
-const diskPrefix = `/machine/peripheral/${diskDeviceId('')}`
+type Asked = Pick<Extract<ProcessFact, { state: 'alive' }>, 'facts' | 'failedDisks'>
 
-/** The disk a device's QOM path belongs to; undefined for a device that is none of ours. */
-function diskOf(qdev: string | undefined): string | undefined {
-  const path = qdev ?? ''
-  return path.startsWith(diskPrefix) ? path.slice(diskPrefix.length).split('/')[0] : undefined
+/** States in which a guest can be changed. */
+const changeable: ReadonlySet<RunState> = new Set(['running', 'paused', 'io-error', 'watchdog', 'suspended'])
+
+/** Asks a QEMU that has answered for what its state or its spec makes worth knowing. Never rejects. */
+export async function askMore(
+  vm: VirtualMachine,
+  state: RunState,
+  memory: VmMemory,
+  { machines }: { readonly machines: Machines },
+): Promise<Asked> {
+  const uid = vm.metadata.uid ?? ''
+  const failedDisks = state === 'io-error' ? await askFailedDisks(uid, machines) : undefined
+  const facts =
+    changeable.has(state) && mayChange(vm, memory) ? await askParts(uid, memory, machines) : undefined
+  return { ...(failedDisks && { failedDisks }), ...(facts && { facts }) }
 }
 
-/** The disks for which QEMU holds a guest; undefined where it does not say. Never rejects. */
-export async function askFailedDisks(
+/** Whether there is something to bring about, or to find gone, in a machine that is to go on running. */
+function mayChange(vm: VirtualMachine, { process, unplugging }: VmMemory): boolean {
+  if (!process || vm.metadata.deletionTimestamp !== undefined || vm.status?.stop) return false
+  const running = runningSpec(process)
+  return running !== undefined && (needsFacts(running, vm.spec) || (unplugging?.size ?? 0) > 0)
+}
+
+async function askParts(
   uid: string,
+  memory: VmMemory,
   machines: Machines,
-): Promise<readonly FailedDisk[] | undefined> {
+): Promise<MachineFacts | undefined> {
+  try {
+    const facts = await askFacts(uid, machines)
+    for (const id of memory.unplugging ?? []) if (!facts.devices.has(id)) memory.unplugging?.delete(id)
+    return facts
+  } catch {
+    // It is asked again: without facts nothing is changed.
+    return undefined
+  }
+}
+
+/** The disks for which QEMU holds a guest; undefined where it does not say. */
+async function askFailedDisks(uid: string, machines: Machines): Promise<readonly FailedDisk[] | undefined> {
   try {
     const blocks = await machines.execute(uid, 'query-block')
     return blocks.flatMap(({ qdev, 'io-status': status }) => {

@@ -79,7 +79,7 @@ export class Draft {
     const generation = this.vm.metadata.generation ?? 0
     this.status.observedGeneration = generation
     this.status.networks = networksOf(this.vm, this.seen)
-    const order = ['Ready', 'Paused', 'DisksReady', 'RestartRequired']
+    const order = ['Ready', 'Paused', 'DisksReady', 'Synchronized', 'RestartRequired']
     const facts = order.flatMap((type) => this.#conditions.get(type) ?? [])
     this.status.conditions = setConditions(this.vm.status?.conditions, facts, this.at, generation)
     return {

@@ -4,6 +4,7 @@ import { adviceOf, PlasmaError } from '../../lib/errors.ts'
 import type { Log } from '../../lib/log.ts'
 import { VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import type { ObjectStore } from '../../store/objects.ts'
+import { noteSpec, takeLiveStep } from './execute-live.ts'
 import type { Memories } from './memory.ts'
 import type { Action } from './types.ts'
 
@@ -39,7 +40,7 @@ export async function execute(action: Action, vm: VirtualMachine, deps: ExecuteD
     }
     case 'prepareDisks':
       if (memory.diskRetry) memory.diskRetry.waiting = false
-      return deps.disks.prepare(vm)
+      return deps.disks.prepare(vm, action.only)
     case 'launch':
       return launch(action.launchId, vm, uid, deps)
     case 'resume':
@@ -67,6 +68,10 @@ export async function execute(action: Action, vm: VirtualMachine, deps: ExecuteD
       deps.log.warn('killed QEMU', { uid, pid: action.identity.pid, why: action.why, result })
       return
     }
+    case 'live':
+      return takeLiveStep(action, vm, deps)
+    case 'noteSpec':
+      return noteSpec(action, uid, deps)
     case 'dispose':
       deps.machines.forget(uid)
       await deps.disks.remove(vm)

@@ -7,13 +7,16 @@ import type { Ref } from '../../store/objects.ts'
 import { type ExecuteDeps, execute } from './execute.ts'
 import { type ObserveDeps, observe } from './observe.ts'
 import { plan } from './plan.ts'
-import type { Happening, Observed, PlanEnv } from './types.ts'
+import type { Action, Happening, Observed, PlanEnv } from './types.ts'
 
 export interface VmControllerDeps extends ObserveDeps, ExecuteDeps {
   readonly newId: () => string
   /** Records a Kubernetes Event; must not reject. */
   readonly tell: (vm: VirtualMachine, happening: Happening) => void
 }
+
+/** Actions after which there is something new to see at once, of which nobody tells. */
+const changesWhatIsSeen: ReadonlySet<Action['do']> = new Set(['launch', 'dispose', 'live', 'noteSpec'])
 
 /**
  * One pass over one machine: observe, plan, record by compare-and-swap, execute, look again.
@@ -43,7 +46,7 @@ export async function reconcileVm(
     // It wrote the object: whatever follows needs the new resourceVersion, so it gets a pass of its own.
     if (action.do === 'addFinalizer' || action.do === 'dropFinalizer') return { next: 'again' }
   }
-  const lookAgain = next.actions.some((action) => action.do === 'launch' || action.do === 'dispose')
+  const lookAgain = next.actions.some((action) => changesWhatIsSeen.has(action.do))
   if (lookAgain) return { next: 'again' }
   return next.recheckMs === undefined ? { next: 'done' } : { next: 'wait', ms: next.recheckMs }
 }

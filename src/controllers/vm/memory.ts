@@ -8,6 +8,12 @@ export interface Since {
   readonly before: number
 }
 
+export interface LiveTry {
+  readonly tries: number
+  readonly at: number
+  readonly error?: string
+}
+
 /** What the agent remembers of one machine between passes. All of it may be lost: it only sharpens what is seen. */
 export interface VmMemory extends Hearing {
   /** The last process proven to be this machine's. */
@@ -27,6 +33,10 @@ export interface VmMemory extends Hearing {
   /** The end of the guest of the launch that still has a process. */
   ended?: Since
   powerdownAt?: number
+  /** Steps of live changes under one generation of the spec, by key; `at` is when the next try may be, monotonic. */
+  live?: { readonly generation: number; readonly tried: Map<string, LiveTry> }
+  /** Ids of devices that the guest was asked to let go and that have not been seen gone. */
+  unplugging?: Set<string>
   disposed?: boolean
   /** Failed disk preparations in a row under one generation, and when the next may be, monotonic. */
   diskRetry?: {

@@ -10,10 +10,10 @@ import type { Clock } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { exponential } from '../../runtime/backoff.ts'
-import { askFailedDisks } from './ask.ts'
+import { askMore } from './ask.ts'
 import type { Inventory } from './inventory.ts'
 import type { Memories, VmMemory } from './memory.ts'
-import type { Observed, ProcessFact } from './types.ts'
+import type { Observed, ProcessFact, Tried } from './types.ts'
 
 export interface ObserveDeps {
   readonly hostName: string
@@ -47,6 +47,7 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
     hostName: deps.hostName,
     hostLabels: deps.hostLabels(),
     process,
+    live: liveTries(vm, memory, deps.clock),
     heard: memory.heard ?? [],
     launching: memory.launching ?? false,
     ...(memory.exit && { exit: memory.exit }),
@@ -103,6 +104,16 @@ function diskRetryIn(vm: VirtualMachine, disks: Observed['disks'], memory: VmMem
   return Math.max(0, (memory.diskRetry?.at ?? 0) - clock.elapsed())
 }
 
+/** A changed spec is tried at once: what failed may be what was mended. */
+function liveTries(vm: VirtualMachine, memory: VmMemory, clock: Clock): Observed['live'] {
+  if (memory.live?.generation !== vm.metadata.generation) delete memory.live
+  const tries: [string, Tried][] = [...(memory.live?.tried ?? [])].map(([key, { tries, at, error }]) => {
+    const retryInMs = Math.max(0, at - clock.elapsed())
+    return [key, { tries, retryInMs, done: error === undefined, ...(error !== undefined && { error }) }]
+  })
+  return Object.fromEntries(tries)
+}
+
 async function observeProcess(
   vm: VirtualMachine,
   uid: string,
@@ -116,7 +127,7 @@ async function observeProcess(
     if (state !== 'gone') {
       const twins = await twinsOf(uid, known, deps)
       if (twins.length > 0) return { state: 'duplicate', pids: [known.pid, ...twins] }
-      return alive(uid, memory, state === 'stopped', deps)
+      return alive(vm, memory, state === 'stopped', deps)
     }
   }
   // Unknown to this life, or gone: only a scan that missed nothing proves that no other process carries the uid.
@@ -125,7 +136,7 @@ async function observeProcess(
   const found = scan.processes.filter((process) => process.uid === uid)
   if (found.length > 1) return { state: 'duplicate', pids: found.map((process) => process.pid) }
   const [one] = found
-  if (one) return adopt(uid, one, memory, deps)
+  if (one) return adopt(vm, one, memory, deps)
   if (scan.incomplete) return { state: 'unknown', why: scan.incomplete }
   // A launch under way may fork after this scan began: it will say so itself.
   if (memory.process) deps.machines.forget(uid)
@@ -148,14 +159,14 @@ function recordedIdentity(vm: VirtualMachine, bootId: string): ProcessIdentity |
 }
 
 async function adopt(
-  uid: string,
+  vm: VirtualMachine,
   found: QemuProcess,
   memory: VmMemory,
   deps: ObserveDeps,
 ): Promise<ProcessFact> {
   let record: LaunchRecord | undefined
   try {
-    record = await deps.processes.launchRecord(uid)
+    record = await deps.processes.launchRecord(vm.metadata.uid ?? '')
   } catch {
     // An unreadable record only costs details; the process itself is identified by /proc.
   }
@@ -167,26 +178,24 @@ async function adopt(
     ...(record && { record }),
   }
   delete memory.silentSince
-  return alive(uid, memory, state === 'T' || state === 't', deps)
+  return alive(vm, memory, state === 'T' || state === 't', deps)
 }
 
 async function alive(
-  uid: string,
+  vm: VirtualMachine,
   memory: VmMemory,
   stopped: boolean,
   deps: ObserveDeps,
 ): Promise<ProcessFact> {
   const process = memory.process
   if (!process) throw new Error('a process is alive that is not known')
+  const uid = vm.metadata.uid ?? ''
   const machine = stopped
     ? ({ state: 'unreachable', why: 'timeout', message: 'the process is stopped by a signal' } as const)
     : await deps.machines.status(uid).catch((error: unknown) => {
         return { state: 'unreachable', why: 'error', message: messageOf(error) } as const
       })
-  const failedDisks =
-    machine.state === 'answered' && machine.status === 'io-error'
-      ? await askFailedDisks(uid, deps.machines)
-      : undefined
+  const asked = machine.state === 'answered' ? await askMore(vm, machine.status, memory, deps) : {}
   const now = deps.clock.elapsed()
   if (machine.state === 'answered') delete memory.silentSince
   else memory.silentSince ??= now
@@ -197,7 +206,7 @@ async function alive(
     ...(process.record && { record: process.record }),
     stopped,
     machine,
-    ...(failedDisks && { failedDisks }),
+    ...asked,
     seenForMs: now - process.seenAt,
     silentForMs: now - (memory.silentSince ?? now),
   }

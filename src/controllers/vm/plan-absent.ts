@@ -49,6 +49,7 @@ function noteEnd(draft: Draft): void {
   delete status.pausedByUser
   delete status.ioError
   draft.condition('Paused', 'False', 'NotRunning')
+  draft.condition('Synchronized', 'True', 'NotRunning')
   draft.condition('RestartRequired', 'False', 'NotRunning')
 }
 

@@ -1,11 +1,10 @@
-import type { LaunchRecord } from '../../host/ports.ts'
 import { rfc3339 } from '../../lib/clock.ts'
 import type { RunState } from '../../qmp/types.ts'
-import type { VmSpec } from '../../resources/vm.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
 import { healthyRunMs, recordExit } from './exits.ts'
 import { ioCause, noteGuest, panicWords } from './guest.ts'
+import { describeChanges, planLive } from './plan-live.ts'
 import { powerAfterRequest } from './power.ts'
 import type { ProcessFact } from './types.ts'
 
@@ -35,10 +34,12 @@ const overStates: ReadonlySet<RunState> = new Set([
   'watchdog',
 ])
 
+/** States in which QEMU has nothing under way that a change could disturb. */
+const settled: ReadonlySet<RunState> = new Set(['running', 'paused', 'io-error', 'watchdog', 'suspended'])
+
 /** The process lives: make the status tell of it, then stop it, keep it, or bring it to what is wanted. */
 export function planAlive(draft: Draft, alive: Alive): void {
   adopt(draft, alive)
-  restartRequired(draft)
   takeRequest(draft, alive)
   const wantDown = draft.deleting || draft.status.power?.desired === 'Down'
   if (wantDown && !draft.status.stop && !isOver(draft, alive))
@@ -55,20 +56,11 @@ function isOver(draft: Draft, { machine }: Alive): boolean {
   return machine.state !== 'answered' || overStates.has(machine.status)
 }
 
-/** launch.json of exactly this process: an older one tells nothing of it. */
-function ownRecord({ record, launchId }: Alive): LaunchRecord | undefined {
-  return record && record.launchId === launchId ? record : undefined
-}
-
-/** What the running QEMU was started with and has been changed to since; undefined where nothing tells. */
-export function runningSpec(alive: Alive): VmSpec | undefined {
-  return ownRecord(alive)?.manifest.spec
-}
-
 function adopt(draft: Draft, alive: Alive): void {
   const { status, seen } = draft
   const { identity } = alive
-  const own = ownRecord(alive)
+  // The record belongs to this process only if it names the same launch.
+  const own = alive.record?.launchId === alive.launchId ? alive.record : undefined
   const before = status.process
   if (
     before &&
@@ -93,18 +85,6 @@ function adopt(draft: Draft, alive: Alive): void {
   const ours = status.launch?.id === launchId
   if (!ours) draft.tell('Normal', 'Adopted', `took over the running QEMU with pid ${identity.pid}`)
   delete status.launch
-}
-
-function restartRequired(draft: Draft): void {
-  const differs = draft.status.process?.specHash !== draft.seen.specHash
-  if (differs)
-    draft.condition(
-      'RestartRequired',
-      'True',
-      'SpecChanged',
-      'the spec has changes that take effect at the next start',
-    )
-  else draft.condition('RestartRequired', 'False', 'UpToDate')
 }
 
 function startStop(draft: Draft, why: string): void {
@@ -164,6 +144,7 @@ function mayBeEnding({ machine, silentForMs, stopped }: Alive): boolean {
 
 function silent(draft: Draft, alive: Alive, why: string): void {
   draft.recheckIn(silentRecheck(alive))
+  describeChanges(draft, alive, 'NoAnswer')
   // A process stopped by a signal can't take a powerdown, and one that does not answer may never: after the grace
   // period only the kill is left, and the process is identified by /proc, not by QMP.
   if (draft.status.stop && stopOverdue(draft, killAfterQuitMs)) {
@@ -226,6 +207,7 @@ function ended(draft: Draft, alive: Alive, reason: EndReason, message: string): 
     recordExit(draft, { reason, message, ...(launchId !== undefined && { launchId }) })
   }
   draft.phase('Stopping', reason, message)
+  describeChanges(draft, alive, 'Stopping')
   draft.recheckIn(silentRecheckMs)
   if (draft.seen.endedElapsedMs < killAfterQuitMs) return draft.act({ do: 'quit', why: message })
   draft.act({ do: 'kill', identity: alive.identity, why: 'QEMU did not quit after the guest ended' })
@@ -243,6 +225,7 @@ function stopping(draft: Draft, alive: Alive, state: RunState): void {
     stop?.why ?? 'Stop',
     `powering down since ${stop?.at}, at most ${stop?.graceSeconds} s`,
   )
+  describeChanges(draft, alive, 'Stopping')
   draft.recheckIn(silentRecheckMs)
   if (stopOverdue(draft, killAfterQuitMs)) {
     return draft.act({ do: 'kill', identity: alive.identity, why: 'QEMU did not quit' })
@@ -255,6 +238,8 @@ function stopping(draft: Draft, alive: Alive, state: RunState): void {
 }
 
 function keep(draft: Draft, alive: Alive, state: RunState): void {
+  if (settled.has(state)) planLive(draft, alive)
+  else describeChanges(draft, alive, 'NotRunning')
   switch (state) {
     case 'running':
       return running(draft, alive)

@@ -2,7 +2,8 @@ import { addressOf } from '../../host/qemu-networks.ts'
 import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import { Draft } from './draft.ts'
 import { planAbsent } from './plan-absent.ts'
-import { planAlive, runningSpec } from './plan-alive.ts'
+import { planAlive } from './plan-alive.ts'
+import { runningSpec } from './plan-live.ts'
 import { currentPower } from './power.ts'
 import type { Observed, Plan, PlanEnv } from './types.ts'
 
@@ -26,7 +27,8 @@ export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
 
   const { process } = seen
   if (process.state === 'unknown' || process.state === 'duplicate')
-    for (const type of ['Paused', 'RestartRequired']) draft.condition(type, 'Unknown', 'ProcessUnknown')
+    for (const type of ['Paused', 'Synchronized', 'RestartRequired'])
+      draft.condition(type, 'Unknown', 'ProcessUnknown')
   switch (process.state) {
     case 'unknown':
       draft.phase('Unknown', 'ProcessUnknown', `whether QEMU runs can't be told: ${process.why}`)

@@ -5,8 +5,10 @@ import type {
   ProcessExit,
   ProcessIdentity,
 } from '../../host/ports.ts'
-import type { VmStatus } from '../../resources/vm.ts'
+import type { VmSpec, VmStatus } from '../../resources/vm.ts'
 import type { Heard } from './heard.ts'
+import type { QmpCall } from './live-steps.ts'
+import type { MachineFacts } from './machine-facts.ts'
 
 /** A disk on which the guest's reading or writing failed, as QEMU says while it holds the guest for it. */
 export interface FailedDisk {
@@ -27,6 +29,8 @@ export type ProcessFact =
       /** The process is stopped by a signal (SIGSTOP) or a tracer. */
       readonly stopped: boolean
       readonly record?: LaunchRecord
+      /** Asked only where a change may be made while the guest runs; absent where QEMU did not say. */
+      readonly facts?: MachineFacts
       readonly machine: MachineAnswer
       /** Asked in the state `io-error` only; absent where QEMU did not say. */
       readonly failedDisks?: readonly FailedDisk[]
@@ -36,12 +40,24 @@ export type ProcessFact =
       readonly silentForMs: number
     }
 
+export interface Tried {
+  readonly tries: number
+  /** Ms until it may be tried again; 0 now. */
+  readonly retryInMs: number
+  /** QEMU obeyed the last try. */
+  readonly done: boolean
+  /** Why the last try failed. */
+  readonly error?: string
+}
+
 /** Everything one pass has looked at. Plain data: any case is a fixture. */
 export interface Observed {
   readonly bootId: string
   readonly hostName: string
   readonly hostLabels: Readonly<Record<string, string>>
   readonly process: ProcessFact
+  /** Steps of live changes that were taken, by key: how often, when the next try may be, and what came of the last. */
+  readonly live: Readonly<Record<string, Tried>>
   /** What QEMU told since the last recorded pass, oldest first. */
   readonly heard: readonly Heard[]
   /** A launch that this agent is executing right now. */
@@ -69,7 +85,8 @@ export interface Observed {
 export type Action =
   | { readonly do: 'addFinalizer' }
   | { readonly do: 'dropFinalizer' }
-  | { readonly do: 'prepareDisks' }
+  /** `only` where the machine runs: the disks that it does not have yet. */
+  | { readonly do: 'prepareDisks'; readonly only?: readonly string[] }
   | { readonly do: 'launch'; readonly launchId: string }
   | { readonly do: 'resume' }
   | { readonly do: 'pause' }
@@ -77,6 +94,19 @@ export type Action =
   | { readonly do: 'powerdown' }
   | { readonly do: 'quit'; readonly why: string }
   | { readonly do: 'kill'; readonly identity: ProcessIdentity; readonly why: string }
+  /**
+   * One step of a change to a running machine, its commands in order; the first that fails is the last. `key` names the
+   * step for its back-off, `grows` the disk whose pool must have room for it.
+   */
+  | {
+      readonly do: 'live'
+      readonly key: string
+      readonly launchId: string
+      readonly calls: readonly QmpCall[]
+      readonly grows?: string
+    }
+  /** Notes in launch.json what the running QEMU has become. */
+  | { readonly do: 'noteSpec'; readonly launchId: string; readonly spec: VmSpec }
   /** Removes disks, run directory and cgroup of a machine that is being deleted and has no process. */
   | { readonly do: 'dispose' }
 

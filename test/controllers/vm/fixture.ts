@@ -77,6 +77,7 @@ export function observed(fact: ProcessFact, more: Partial<Observed> = {}): Obser
       stopElapsedMs: 0,
       endedElapsedMs: 0,
       heard: [],
+      live: {},
       specHash: 'same',
       disposed: false,
     },

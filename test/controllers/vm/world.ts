@@ -172,6 +172,7 @@ export class World {
       hostLabels: {},
       process: this.#process(),
       heard: [],
+      live: {},
       launching: false,
       disks: [{ name: 'root', state, ...(state === 'ready' && { path: '/disks/root.qcow2' }) }],
       diskRetryInMs: 0,

@@ -1,0 +1,243 @@
+import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { freePort } from '../../src/drill/lab.ts'
+import type { LaunchRecord } from '../../src/host/ports.ts'
+import type { VirtualMachine } from '../../src/resources/vm.ts'
+import { Lab, linux, processOf, tiny, uidOf } from './lab.ts'
+
+let lab: Lab
+
+beforeAll(async () => {
+  lab = await Lab.start()
+  lab.installGuest()
+})
+afterAll(() => lab.close())
+
+const timeout = 300_000
+const data = { name: 'data', size: '16Mi', format: 'raw' }
+const extra = { name: 'extra', size: '8Mi' }
+
+const conditionOf = ({ status }: VirtualMachine, type: string) =>
+  status?.conditions.find((c) => c.type === type)
+
+/** Boots the guest. @returns the machine as it then is */
+async function boot(name: string, spec: Record<string, unknown>): Promise<VirtualMachine> {
+  const uid = uidOf(await lab.create(linux(name, spec)))
+  await lab.booted(uid, 1)
+  return lab.running(name)
+}
+
+/** Changes the spec and waits until the agent has brought it about, whatever it has to say of a restart. */
+async function change(name: string, spec: Record<string, unknown>): Promise<VirtualMachine> {
+  const { metadata } = await lab.patch(name, { spec })
+  return lab.sees(name, 'is synchronized', (vm) => {
+    const condition = conditionOf(vm, 'Synchronized')
+    return condition?.status === 'True' && (condition.observedGeneration ?? 0) >= (metadata.generation ?? 0)
+  })
+}
+
+let asked = 0
+
+/** What the guest answers to a line of shell. */
+async function guestSays(vm: VirtualMachine, line: string): Promise<string> {
+  const mark = `m${asked++}`
+  await lab.type(uidOf(vm), `echo "${mark}"="$(${line})"=end`)
+  const answer = new RegExp(`^${mark}=([^]*?)=end`, 'm')
+  await lab.until(`the guest answers ${line}`, () => answer.test(lab.console(uidOf(vm))))
+  return (
+    answer
+      .exec(lab.console(uidOf(vm)))?.[1]
+      ?.trim()
+      .replaceAll('\r', '') ?? ''
+  )
+}
+
+function runsWith(vm: VirtualMachine): VirtualMachine['spec'] {
+  const record: LaunchRecord = JSON.parse(readFileSync(lab.paths(uidOf(vm)).launch, 'utf8'))
+  return record.manifest.spec
+}
+
+const untouched = (before: VirtualMachine, after: VirtualMachine) => {
+  expect(processOf(after)).toMatchObject({ pid: processOf(before).pid, launchId: processOf(before).launchId })
+  expect(after.status).toMatchObject({ phase: 'Running', restarts: 0 })
+  expect(conditionOf(after, 'RestartRequired')?.status).toBe('False')
+}
+
+test('a disk grows under the guest', { timeout }, async () => {
+  const vm = await boot('grows', { disks: [data] })
+  expect(await guestSays(vm, 'cat /sys/block/vda/size')).toBe('32768')
+  untouched(vm, await change('grows', { disks: [{ ...data, size: '32Mi' }] }))
+  await lab.until(
+    'the guest sees it',
+    async () => (await guestSays(vm, 'cat /sys/block/vda/size')) === '65536',
+  )
+  expect(runsWith(vm).disks[0]?.size).toBe('32Mi')
+
+  const { metadata } = await lab.patch('grows', { spec: { disks: [data] } })
+  const refused = await lab.sees('grows', 'refuses to shrink', ({ status }) => {
+    return status?.conditions.some((c) => c.reason === 'Refused') ?? false
+  })
+  expect(refused.metadata.generation).toBe(metadata.generation)
+  expect(conditionOf(refused, 'Synchronized')?.message).toContain('spec.disks[data].size')
+  expect(refused.status?.phase).toBe('Running')
+  await lab.remove('grows')
+})
+
+test('a disk comes and goes while the guest runs, and its file stays', { timeout }, async () => {
+  const vm = await boot('plugs', { disks: [data] })
+  const before = await guestSays(vm, 'cd /sys/block; echo vd*')
+  expect(before).toBe('vda')
+  const added = await change('plugs', { disks: [data, extra] })
+  untouched(vm, added)
+  await lab.until(
+    'the guest has it',
+    async () => (await guestSays(vm, 'cat /sys/block/vdb/size')) === '16384',
+  )
+  expect(await guestSays(vm, 'echo kept >/dev/vdb; head -c 4 /dev/vdb')).toBe('kept')
+  const file = added.status?.disks.find(({ name }) => name === 'extra')?.path ?? ''
+  expect(runsWith(vm).disks.map(({ name }) => name)).toEqual(['data', 'extra'])
+
+  untouched(vm, await change('plugs', { disks: [data] }))
+  expect(await guestSays(vm, 'cd /sys/block; echo vd*')).toBe('vda')
+  expect(runsWith(vm).disks.map(({ name }) => name)).toEqual(['data'])
+  expect(existsSync(file)).toBe(true)
+
+  untouched(vm, await change('plugs', { disks: [data, extra] }))
+  await lab.until('it is the same', async () => (await guestSays(vm, 'head -c 4 /dev/vdb')) === 'kept')
+
+  // A q35's own bus gives nothing back: what was there at the start waits for the next one.
+  const waits = await change('plugs', { disks: [extra] })
+  expect(conditionOf(waits, 'RestartRequired')).toMatchObject({
+    status: 'True',
+    message: 'spec.disks[data] takes effect at the next start',
+  })
+  await lab.verb('plugs', 'restart')
+  const again = await lab.sees('plugs', 'was restarted', ({ status }) => {
+    return status?.phase === 'Running' && status.restarts === 1
+  })
+  expect(conditionOf(again, 'RestartRequired')?.status).toBe('False')
+  await lab.remove('plugs')
+  await lab.gone('plugs')
+  expect(existsSync(file)).toBe(false)
+})
+
+/** What a port of this host gives to who connects; undefined where nobody listens. */
+function read(port: number): Promise<string | undefined> {
+  return new Promise((done) => {
+    let text = ''
+    const socket = connect(port, '127.0.0.1')
+    socket.setTimeout(5_000, () => socket.destroy())
+    socket.on('data', (chunk) => {
+      text += chunk
+    })
+    socket.on('error', () => done(undefined))
+    socket.on('close', () => done(text))
+  })
+}
+
+test('forwards of a user network come and go, and a taken port is told', { timeout }, async () => {
+  const nat = (...hostPorts: number[]) => ({
+    networks: [
+      { name: 'nat', user: { forwards: hostPorts.map((hostPort) => ({ hostPort, guestPort: 80 })) } },
+    ],
+  })
+  const vm = await boot('forwards', { disks: [data], ...nat() })
+  await lab.type(uidOf(vm), 'while :; do echo hi | nc -l -p 80; done >/dev/null 2>&1 &')
+  const port = await freePort()
+  expect(await read(port)).toBeUndefined()
+  untouched(vm, await change('forwards', nat(port)))
+  await lab.until('the guest answers through it', async () => (await read(port))?.trim() === 'hi')
+
+  const holder = createServer().listen(0, '127.0.0.1')
+  await once(holder, 'listening')
+  const taken = (holder.address() as AddressInfo).port
+  await lab.patch('forwards', { spec: nat(taken) })
+  const failed = await lab.sees('forwards', 'tells of the port', (now) => {
+    return conditionOf(now, 'Synchronized')?.reason === 'Failed'
+  })
+  expect(conditionOf(failed, 'Synchronized')?.message).toContain(`tcp:127.0.0.1:${taken}`)
+  expect(failed.status?.phase).toBe('Running')
+  expect(await read(port), 'the other is gone').toBeUndefined()
+  holder.close()
+  await once(holder, 'close')
+  const synchronized = await lab.sees('forwards', 'tries again', (now) => {
+    return conditionOf(now, 'Synchronized')?.status === 'True'
+  })
+  untouched(vm, synchronized)
+  await lab.until('the guest answers through it', async () => (await read(taken))?.trim() === 'hi')
+  await lab.remove('forwards')
+})
+
+test('a network card comes and goes while the guest runs', { timeout }, async () => {
+  const vm = await boot('cards', { disks: [data], networks: [{ name: 'nat' }] })
+  const added = await change('cards', { networks: [{ name: 'nat' }, { name: 'more' }] })
+  untouched(vm, added)
+  const mac = added.status?.networks.find(({ name }) => name === 'more')?.mac
+  await lab.until('the guest has it', async () => {
+    return (await guestSays(vm, 'cat /sys/class/net/eth1/address')) === mac
+  })
+  untouched(vm, await change('cards', { networks: [{ name: 'nat' }] }))
+  expect(await guestSays(vm, 'cd /sys/class/net; echo eth*')).toBe('eth0')
+  await lab.remove('cards')
+})
+
+test('a server that is killed at any moment of a change leads to the same end', { timeout }, async () => {
+  const vm = await boot('killed', { disks: [data] })
+  for (const pause of [0, 30, 100]) {
+    for (const disks of [[data, extra], [data]]) {
+      const { metadata } = await lab.patch('killed', { spec: { disks } })
+      await new Promise((done) => setTimeout(done, pause))
+      await lab.restart()
+      const after = await lab.sees('killed', 'is synchronized', (now) => {
+        const condition = conditionOf(now, 'Synchronized')
+        return condition?.status === 'True' && condition.observedGeneration === metadata.generation
+      })
+      untouched(vm, after)
+      expect(runsWith(vm).disks).toHaveLength(disks.length)
+      const names = disks.length === 2 ? 'vda vdb' : 'vda'
+      await lab.until(
+        'so does the guest',
+        async () => (await guestSays(vm, 'cd /sys/block; echo vd*')) === names,
+      )
+    }
+  }
+  await lab.remove('killed')
+})
+
+test('what needs a restart is named, until it is taken back or the restart is done', {
+  timeout,
+}, async () => {
+  await lab.create(tiny('named', { memory: '32Mi' }))
+  await lab.running('named')
+  await lab.patch('named', { spec: { memory: '48Mi', cpu: { cores: 2 } } })
+  const isRequired = (status: string) => (vm: VirtualMachine) =>
+    conditionOf(vm, 'RestartRequired')?.status === status
+  const required = await lab.sees('named', 'needs a restart', isRequired('True'))
+  expect(conditionOf(required, 'RestartRequired')?.message).toBe(
+    'spec.cpu.cores, spec.memory take effect at the next start',
+  )
+  expect(required.status?.phase).toBe('Running')
+  await lab.patch('named', { spec: { memory: '32768Ki', cpu: { cores: 1 } } })
+  await lab.sees('named', 'needs none', isRequired('False'))
+  await lab.patch('named', { spec: { memory: '48Mi' } })
+  await lab.sees('named', 'needs one again', isRequired('True'))
+  await lab.verb('named', 'restart')
+  const after = await lab.sees('named', 'was restarted', isRequired('False'))
+  await lab.running('named')
+  expect(after.status?.restarts).toBe(1)
+  await lab.remove('named')
+})
+
+test('a microvm can’t be plugged into: a new disk waits for the next start', { timeout }, async () => {
+  await lab.create(tiny('micro', { machine: 'microvm', disks: [data] }))
+  await lab.running('micro')
+  await lab.patch('micro', { spec: { disks: [data, extra] } })
+  const waits = await lab.sees('micro', 'needs a restart', (vm) => {
+    return conditionOf(vm, 'RestartRequired')?.status === 'True'
+  })
+  expect(conditionOf(waits, 'RestartRequired')?.message).toContain('spec.disks[extra]')
+  expect(conditionOf(waits, 'Ready')?.status).toBe('True')
+  await lab.remove('micro')
+})
