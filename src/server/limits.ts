@@ -1,5 +1,5 @@
-import type { IncomingMessage } from 'node:http'
-import type { Socket } from 'node:net'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { ApiError } from '../store/errors.ts'
 
@@ -70,10 +70,15 @@ function tooMany(): ApiError {
   })
 }
 
-/** A watch may be silent for hours; the connection is held to the limit again when it is over. */
-export function whileSilent(socket: Socket | null, { idleMs }: Limits): () => void {
-  socket?.setTimeout(0)
+/**
+ * A watch may be silent for hours; the connection is held to the limit again when it is over. Requests that are
+ * injected have no connection.
+ */
+export function whileSilent(response: ServerResponse, { idleMs }: Limits): () => void {
+  const { socket } = response
+  if (!(socket instanceof Socket)) return () => {}
+  socket.setTimeout(0)
   return () => {
-    if (!socket?.destroyed) socket?.setTimeout(idleMs)
+    if (!socket.destroyed) socket.setTimeout(idleMs)
   }
 }

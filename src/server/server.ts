@@ -168,7 +168,7 @@ function watch(
   reply.raw.writeHead(200, head)
   reply.raw.flushHeaders()
   const ends = metrics.watchBegins()
-  const over = whileSilent(reply.raw.socket, deps.limits ?? defaultLimits)
+  const over = whileSilent(reply.raw, deps.limits ?? defaultLimits)
   void sendWatch(started, reply.raw, deps.clock).finally(() => {
     over()
     ends()
