@@ -18,8 +18,8 @@ await mkdir(part, { recursive: true })
 const build = await rolldown({
   input: join(root, 'src', 'main.ts'),
   platform: 'node',
-  // It loads native code from beside itself.
-  external: ['lmdb'],
+  // They load native code, and protocol files, from beside themselves.
+  external: ['lmdb', 'etcd3'],
   logLevel: 'warn',
 })
 await build.write({ dir: part, format: 'esm', entryFileNames: '[name].js', minifyInternalExports: false })

@@ -68,6 +68,8 @@ missing_packages() {
   have isoinfo || echo genisoimage
   have strace || echo strace
   have kubectl || echo kubernetes-client
+  have etcd || echo etcd-server
+  have etcdctl || echo etcd-client
 }
 
 as_root() {
@@ -104,8 +106,8 @@ install_packages() {
   [ -n "$missing" ] || return 0
   say "missing, and not installable from here: $missing"
   say "  Debian, Ubuntu:  sudo apt-get install $missing"
-  say "  Fedora:          sudo dnf install qemu-system-x86 qemu-img edk2-ovmf curl openssl genisoimage strace kubernetes-client"
-  say "  Arch:            sudo pacman -S qemu-system-x86 qemu-img edk2-ovmf curl openssl cdrtools strace kubectl"
+  say "  Fedora:          sudo dnf install qemu-system-x86 qemu-img edk2-ovmf curl openssl genisoimage strace kubernetes-client etcd"
+  say "  Arch:            sudo pacman -S qemu-system-x86 qemu-img edk2-ovmf curl openssl cdrtools strace kubectl etcd"
   have qemu-system-x86_64 && have qemu-img || die "QEMU is needed to go on: install it, then repeat"
   say "going on without them: what needs them will fail and say so"
 }

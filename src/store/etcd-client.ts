@@ -1,0 +1,176 @@
+import type { Duplex } from 'node:stream'
+import {
+  Etcd3,
+  type ICompare,
+  type IEvent,
+  type IKeyValue,
+  type IOptions,
+  type IRangeRequest,
+  type IRangeResponse,
+  type IRequestOp,
+  type IResponseHeader,
+  type ITxnResponse,
+  type IWatchRequest,
+  type IWatchResponse,
+} from 'etcd3'
+import type { Clock } from '../lib/clock.ts'
+import { EtcdFailure, failureOf } from './etcd-errors.ts'
+
+export type {
+  ICompare,
+  IEvent,
+  IKeyValue,
+  IRangeRequest,
+  IRangeResponse,
+  IRequestOp,
+  IResponseHeader,
+  ITxnResponse,
+  IWatchResponse,
+}
+
+/** How to be let in; PEM texts. */
+export interface EtcdAccess {
+  readonly tls?: { readonly ca?: Buffer; readonly cert?: Buffer; readonly key?: Buffer }
+  readonly auth?: { readonly username: string; readonly password: string }
+}
+
+/** A watch as etcd sends it, one message at a time: nothing is fetched that is not read. */
+export interface EtcdStream {
+  readonly messages: AsyncIterator<IWatchResponse>
+  send(request: IWatchRequest): void
+  close(): void
+}
+
+/** An answer may hold a batch of a watch, or a page of a list. Bytes. */
+const maxAnswerBytes = 64 * 1024 * 1024
+/** More than a deadline's worth: the deadline of gRPC goes first, this is for what hangs before the call. */
+const graceMs = 250
+
+const channel = {
+  'grpc.max_receive_message_length': maxAnswerBytes,
+  'grpc.max_send_message_length': -1,
+  // etcd tolerates a ping every 5 s. What is open but dead is closed after these.
+  'grpc.keepalive_time_ms': 6_000,
+  'grpc.keepalive_timeout_ms': 3_000,
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 1_000,
+  'grpc.enable_http_proxy': 0,
+  'grpc.enable_channelz': 0,
+}
+
+/** Trying again is decided by who knows what is safe to repeat, so the client must never do so by itself. */
+const never = { execute: async (work: (context: object) => unknown) => work({}) }
+
+/** Asks etcd to end a watch on a member that has lost its leader: such a one would stay silent for ever. */
+const requireLeader = (options: unknown, nextCall: (options: unknown) => Call): Call => {
+  const call = nextCall(options)
+  const start = call.start.bind(call)
+  call.start = (metadata, listener) => {
+    metadata.set('hasleader', 'true')
+    start(metadata, listener)
+  }
+  return call
+}
+
+interface Call {
+  start(metadata: { set(key: string, value: string): void }, listener: unknown): void
+}
+
+/** One endpoint of etcd. Every call has a deadline and fails with an EtcdFailure; none is ever repeated. */
+export class EtcdClient {
+  readonly endpoint: string
+  readonly #clock: Clock
+  readonly #options: IOptions
+  #etcd: Etcd3
+  #closed = false
+
+  constructor(endpoint: string, access: EtcdAccess, clock: Clock) {
+    this.endpoint = endpoint
+    this.#clock = clock
+    this.#options = optionsOf(endpoint, access)
+    this.#etcd = new Etcd3(this.#options)
+  }
+
+  range(request: IRangeRequest, timeoutMs: number): Promise<IRangeResponse> {
+    return this.#call(timeoutMs, (options) => this.#etcd.kv.range(request, options))
+  }
+
+  txn(
+    request: { compare: ICompare[]; success: IRequestOp[]; failure: IRequestOp[] },
+    timeoutMs: number,
+  ): Promise<ITxnResponse> {
+    return this.#call(timeoutMs, (options) => this.#etcd.kv.txn(request, options))
+  }
+
+  /** Forgets the history before a revision. */
+  async compact(revision: bigint, timeoutMs: number): Promise<void> {
+    await this.#call(timeoutMs, (options) => this.#etcd.kv.compact({ revision: String(revision) }, options))
+  }
+
+  async watch(timeoutMs: number): Promise<EtcdStream> {
+    const interceptors = [requireLeader] as never
+    const stream = await this.#call(timeoutMs, () => this.#etcd.watchClient.watch({ interceptors }))
+    const duplex = stream as unknown as Duplex & { cancel(): void }
+    return {
+      messages: duplex[Symbol.asyncIterator](),
+      send: (request) => stream.write(request),
+      close: () => {
+        // Ended first: etcd3 takes a cancelled stream that was not for a lost connection.
+        stream.end()
+        duplex.cancel()
+      },
+    }
+  }
+
+  /** Logs in anew at the next call. What is under way goes on. */
+  renew(): void {
+    if (this.#closed) return
+    const old = this.#etcd
+    this.#etcd = new Etcd3(this.#options)
+    old.close()
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#etcd.close()
+  }
+
+  async #call<T>(timeoutMs: number, work: (options: { deadline: number }) => Promise<T>): Promise<T> {
+    if (this.#closed) throw new EtcdFailure('unsent', 'the store is closed')
+    let cancel = () => {}
+    const late = new Promise<never>((_, reject) => {
+      cancel = this.#clock.after(timeoutMs + graceMs, () =>
+        reject(new EtcdFailure('unknown', `no answer from ${this.endpoint} within ${timeoutMs} ms`)),
+      )
+    })
+    try {
+      return await Promise.race([work({ deadline: Date.now() + timeoutMs }), late])
+    } catch (error) {
+      const failure = failureOf(error)
+      throw new EtcdFailure(failure.kind, `${this.endpoint}: ${failure.message}`, { cause: error })
+    } finally {
+      cancel()
+    }
+  }
+}
+
+/** Longest wait for a log-in. */
+const loginMs = 2_000
+
+function optionsOf(endpoint: string, { tls, auth }: EtcdAccess): IOptions {
+  const callOptions = () => ({ deadline: Date.now() + loginMs })
+  const { ca, cert, key } = tls ?? {}
+  // Without a CA of its own, those that Node trusts count.
+  const credentials = tls && {
+    ...{ rootCertificate: (ca ?? null) as Buffer },
+    ...(key && { privateKey: key }),
+    ...(cert && { certChain: cert }),
+  }
+  return {
+    hosts: [endpoint],
+    grpcOptions: channel,
+    ...(credentials && { credentials }),
+    ...(auth && { auth: { ...auth, callOptions } }),
+    faultHandling: { host: () => never as never, global: never as never },
+  }
+}

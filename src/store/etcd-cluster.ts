@@ -1,0 +1,179 @@
+import { type Clock, sleep } from '../lib/clock.ts'
+import { messageOf } from '../lib/errors.ts'
+import type { Log } from '../lib/log.ts'
+import { ApiError } from './errors.ts'
+import type { EtcdClient, IResponseHeader } from './etcd-client.ts'
+import { apiErrorOf, EtcdFailure, failureOf, unavailable } from './etcd-errors.ts'
+
+/** Deadlines of calls, milliseconds. */
+export interface CallTimes {
+  /** Until an operation as a whole fails, whatever was tried. */
+  readonly callMs: number
+  /** Until one endpoint is given up for the next. Longer than an election would be a wait for the dead. */
+  readonly attemptMs: number
+}
+
+export const callTimes: CallTimes = { callMs: 5_000, attemptMs: 1_500 }
+
+const pauseBaseMs = 50
+const pauseCapMs = 500
+
+/** Shorter than this is no attempt: it would only make an outcome unknown. */
+const leastAttemptMs = 50
+
+interface Answer {
+  readonly header: IResponseHeader
+}
+
+/**
+ * The endpoints of one etcd as one: everybody uses the same endpoint until it fails, then the next. Refuses an etcd that
+ * is another than it was, or that has forgotten what it acknowledged.
+ */
+export class EtcdCluster {
+  readonly clock: Clock
+  readonly #clients: readonly EtcdClient[]
+  readonly #log: Log
+  readonly #times: CallTimes
+  readonly #closed = new AbortController()
+  #current: number
+  #revision = 0n
+  #id: string | undefined
+  #broken: ApiError | undefined
+
+  constructor(clients: readonly EtcdClient[], clock: Clock, log: Log, times: CallTimes, first: number) {
+    this.#clients = clients
+    this.clock = clock
+    this.#log = log
+    this.#times = times
+    this.#current = first
+  }
+
+  /** The highest revision that is known to exist. */
+  get revision(): bigint {
+    return this.#revision
+  }
+
+  get current(): EtcdClient {
+    return this.#clients[this.#current] as EtcdClient
+  }
+
+  /** Until an operation fails, milliseconds. */
+  get callMs(): number {
+    return this.#times.callMs
+  }
+
+  /** Monotonic time at which an operation that begins now must have ended. */
+  deadline(): number {
+    return this.clock.elapsed() + this.#times.callMs
+  }
+
+  /** The next endpoint takes over, unless one has already. */
+  failed(client: EtcdClient, why: EtcdFailure): void {
+    if (why.kind === 'token') client.renew()
+    if (client !== this.current || this.#clients.length === 1) return
+    this.#current = (this.#current + 1) % this.#clients.length
+    this.#log.warn('etcd: going on with another endpoint', {
+      ...{ from: client.endpoint, to: this.current.endpoint, message: why.message },
+    })
+  }
+
+  /** A revision that a watch told of. */
+  saw(revision: bigint): void {
+    if (revision > this.#revision) this.#revision = revision
+  }
+
+  /** Once, on one endpoint. @throws EtcdFailure; ApiError where this etcd is not to be used any more */
+  async once<T extends Answer>(
+    client: EtcdClient,
+    work: (client: EtcdClient, timeoutMs: number) => Promise<T>,
+    leftMs = this.#times.attemptMs,
+  ): Promise<T> {
+    this.check()
+    const floor = this.#revision
+    try {
+      const answer = await work(client, Math.min(leftMs, this.#times.attemptMs))
+      this.#judge(answer.header, floor, client)
+      return answer
+    } catch (error) {
+      if (error instanceof ApiError) throw error
+      const failure = failureOf(error)
+      if (failure.transient) this.failed(client, failure)
+      throw failure
+    }
+  }
+
+  /**
+   * Until the deadline, on one endpoint after the other; only for what may be executed more than once.
+   * @throws EtcdFailure that is not transient; ApiError `ServiceUnavailable`
+   */
+  async read<T extends Answer>(
+    work: (client: EtcdClient, timeoutMs: number) => Promise<T>,
+    deadline = this.deadline(),
+  ): Promise<T> {
+    let last: unknown
+    for (let tries = 0; ; tries += 1) {
+      const left = this.left(deadline)
+      if (left <= 0) throw unavailable(`etcd can't be read: ${messageOf(last)}`, last)
+      try {
+        return await this.once(this.current, work, left)
+      } catch (error) {
+        if (!(error instanceof EtcdFailure) || !error.transient) throw error
+        last = error
+      }
+      await this.pause(tries)
+    }
+  }
+
+  /** Milliseconds that are left for another attempt; 0 where that is none. */
+  left(deadline: number): number {
+    const left = deadline - this.clock.elapsed()
+    return left < leastAttemptMs ? 0 : left
+  }
+
+  /** Between two attempts; longer once every endpoint has failed. Ends at once when the store is closed. */
+  async pause(tries: number): Promise<void> {
+    const rounds = Math.floor(tries / this.#clients.length)
+    const ms = (tries + 1) % this.#clients.length === 0 ? pauseBaseMs * 2 ** Math.min(rounds, 5) : 0
+    await sleep(this.clock, Math.min(ms, pauseCapMs), this.#closed.signal).catch(() => {})
+  }
+
+  /** @throws ApiError where this etcd is not to be used, now or any more */
+  check(): void {
+    if (this.#broken) throw this.#broken
+    if (this.#closed.signal.aborted) throw unavailable('the store is closed')
+  }
+
+  get closed(): AbortSignal {
+    return this.#closed.signal
+  }
+
+  close(): void {
+    this.#closed.abort()
+    for (const client of this.#clients) client.close()
+  }
+
+  /** What a linearizable answer says of etcd itself: `floor` is what existed when it was asked for. */
+  #judge(header: IResponseHeader, floor: bigint, { endpoint }: EtcdClient): void {
+    const revision = BigInt(header.revision)
+    this.#id ??= header.cluster_id
+    if (header.cluster_id !== this.#id)
+      this.#refuse(`${endpoint} is another etcd than before (cluster ${header.cluster_id}, not ${this.#id})`)
+    if (revision < floor)
+      this.#refuse(
+        `${endpoint} is at revision ${revision}, but revision ${floor} was there: it has lost data`,
+      )
+    this.saw(revision)
+  }
+
+  #refuse(what: string): never {
+    const hint = 'nothing is read or written until this server is restarted; look at etcd first'
+    this.#broken = new ApiError('ServiceUnavailable', `etcd: ${what}`, {}, { hint })
+    this.#log.error('etcd: refused', { message: what })
+    throw this.#broken
+  }
+}
+
+/** The ApiError of whatever a call threw. */
+export function apiError(error: unknown, doing: string): unknown {
+  return error instanceof EtcdFailure ? apiErrorOf(error, doing) : error
+}

@@ -1,0 +1,197 @@
+import { randomUUID } from 'node:crypto'
+import { type Clock, systemClock } from '../lib/clock.ts'
+import { messageOf, PlasmaError } from '../lib/errors.ts'
+import { type Log, silentLog } from '../lib/log.ts'
+import { type EtcdAccess, EtcdClient, type IRequestOp } from './etcd-client.ts'
+import { apiError, type CallTimes, callTimes, EtcdCluster } from './etcd-cluster.ts'
+import { failureOf } from './etcd-errors.ts'
+import { HistoryBudget, type HistoryLimits } from './etcd-history.ts'
+import { EtcdKeys } from './etcd-keys.ts'
+import { listEtcd } from './etcd-list.ts'
+import { type SilenceTimes, silenceTimes } from './etcd-stream.ts'
+import { EtcdWatches } from './etcd-watches.ts'
+import { EtcdWrites, modIs } from './etcd-writes.ts'
+import type { Kv, KvEntry, KvEvent, KvList, KvListOptions } from './kv.ts'
+
+export interface EtcdOptions extends EtcdAccess {
+  /** Such as `http://10.0.0.1:2379`, all with the same scheme. */
+  readonly endpoints: readonly string[]
+  /** Under which everything is kept: `/plasmavmc`. */
+  readonly prefix?: string
+  /** What etcd keeps of the past. */
+  readonly history?: Partial<HistoryLimits>
+  readonly times?: Partial<CallTimes & SilenceTimes>
+  readonly clock?: Clock
+  readonly log?: Log
+  /** 0 to 1; which endpoint comes first, so that many servers spread over them. */
+  readonly random?: () => number
+  /** A name that no other process has or had. */
+  readonly newId?: () => string
+}
+
+export interface EtcdKv extends Kv {
+  /** Resolves when no clean-up of the history is under way. */
+  settled(): Promise<void>
+  /** Watches that are open and shared by readers. */
+  readonly watches: number
+}
+
+const defaultPrefix = '/plasmavmc'
+
+/** etcd's quota is 2 GiB by default, objects that are alive come on top of this. */
+const defaultLimits: HistoryLimits = { limit: 100_000, bytes: 256 * 1024 * 1024 }
+
+/** What each watch keeps for readers that come later or are slow; what is older they get from etcd. */
+const keptEvents = 4_000
+const keptBytes = 32 * 1024 * 1024
+
+/** A process that is gone leaves its slots. After so many revisions none of its writes can be under way. */
+const sweepAfter = 1_000_000n
+const sweepAtOnce = 500
+
+/**
+ * A store in etcd 3.4 or newer, shared by any number of processes.
+ * @throws PlasmaError `StoreUnusable` where it can't be reached, or does not let us in
+ */
+export async function openEtcd(options: EtcdOptions): Promise<EtcdKv> {
+  const { endpoints, clock = systemClock, log = silentLog, random = Math.random } = options
+  const where = `etcd at ${endpoints.join(', ')}`
+  let clients: EtcdClient[]
+  try {
+    clients = endpoints.map((endpoint) => new EtcdClient(endpoint, options, clock))
+  } catch (error) {
+    const hint = 'are --etcd-ca, --etcd-cert and --etcd-key PEM files that belong together?'
+    throw new PlasmaError('StoreUnusable', `${where} can't be used: ${messageOf(error)}`, {
+      hint,
+      cause: error,
+    })
+  }
+  const first = Math.min(endpoints.length - 1, Math.floor(random() * endpoints.length))
+  const cluster = new EtcdCluster(clients, clock, log, { ...callTimes, ...options.times }, first)
+  const keys = new EtcdKeys(options.prefix ?? defaultPrefix)
+  try {
+    await cluster.read((client, timeoutMs) => client.range({ key: keys.of('') }, timeoutMs))
+  } catch (error) {
+    cluster.close()
+    const shown = apiError(error, "can't be read") as PlasmaError
+    const { hint } = shown
+    throw new PlasmaError('StoreUnusable', `${where} can't be used: ${messageOf(shown)}`, {
+      ...(hint !== undefined && { hint }),
+      cause: error,
+    })
+  }
+  return new EtcdStore(cluster, keys, options, log)
+}
+
+class EtcdStore implements EtcdKv {
+  readonly #cluster: EtcdCluster
+  readonly #keys: EtcdKeys
+  readonly #writes: EtcdWrites
+  readonly #watches: EtcdWatches
+  readonly #budget: HistoryBudget
+  readonly #log: Log
+  #compaction: Promise<void> = Promise.resolve()
+  #compacting = false
+
+  constructor(cluster: EtcdCluster, keys: EtcdKeys, options: EtcdOptions, log: Log) {
+    const { newId = randomUUID, times } = options
+    const history = { ...defaultLimits, ...options.history }
+    this.#cluster = cluster
+    this.#keys = keys
+    this.#log = log
+    this.#writes = new EtcdWrites(cluster, `${keys.writes}${newId()}/`)
+    this.#watches = new EtcdWatches({
+      ...{ cluster, keys, log, silence: { ...silenceTimes, ...times } },
+      kept: { events: Math.min(keptEvents, history.limit), bytes: Math.min(keptBytes, history.bytes) },
+    })
+    this.#budget = new HistoryBudget(history, cluster.revision)
+  }
+
+  get watches(): number {
+    return this.#watches.size
+  }
+
+  async get(key: string): Promise<KvEntry | undefined> {
+    const request = { key: this.#keys.of(key) }
+    try {
+      const { kvs } = await this.#cluster.read((client, timeoutMs) => client.range(request, timeoutMs))
+      return kvs[0] && this.#keys.entry(kvs[0])
+    } catch (error) {
+      throw apiError(error, "can't be read")
+    }
+  }
+
+  list(prefix: string, options: KvListOptions = {}): Promise<KvList> {
+    return listEtcd(this.#cluster, this.#keys, prefix, options)
+  }
+
+  put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {
+    const bytes = Buffer.from(value)
+    const change = { request_put: { key: this.#keys.of(key), value: bytes } }
+    return this.#write(key, expected, change, bytes.length)
+  }
+
+  async delete(key: string, expected: bigint): Promise<bigint | undefined> {
+    if (expected === 0n) return undefined
+    return this.#write(key, expected, { request_delete_range: { key: this.#keys.of(key) } }, 0)
+  }
+
+  watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent> {
+    return this.#watches.watch(prefix, from, signal)
+  }
+
+  settled(): Promise<void> {
+    return this.#compaction
+  }
+
+  async close(): Promise<void> {
+    this.#cluster.close()
+    await this.#compaction
+  }
+
+  async #write(
+    key: string,
+    expected: bigint,
+    change: IRequestOp,
+    bytes: number,
+  ): Promise<bigint | undefined> {
+    const revision = await this.#writes.write(this.#keys.of(key), expected, change, key)
+    if (revision === undefined) return undefined
+    // Twice: what was there before stays in the history as well.
+    const upTo = this.#budget.wrote(revision, (key.length + bytes) * 2)
+    if (upTo !== undefined && !this.#compacting) this.#compaction = this.#compact(upTo)
+    return revision
+  }
+
+  /** etcd keeps all of the past unless it is told otherwise. Several processes may do so at once. */
+  async #compact(upTo: bigint): Promise<void> {
+    this.#compacting = true
+    try {
+      await this.#cluster.current.compact(upTo, callTimes.attemptMs).catch((error: unknown) => {
+        if (failureOf(error).kind !== 'compacted') throw error
+      })
+      if (upTo > sweepAfter) await this.#sweep(upTo - sweepAfter)
+    } catch (error) {
+      this.#log.warn('etcd: the history was not compacted', { upTo: `${upTo}`, message: messageOf(error) })
+    } finally {
+      this.#compacting = false
+    }
+  }
+
+  /** Removes slots that nobody has written to since a revision. */
+  async #sweep(before: bigint): Promise<void> {
+    const place = this.#keys.writes
+    const { kvs } = await this.#cluster.current.range(
+      {
+        ...{ key: Buffer.from(place), range_end: Buffer.from(`${place.slice(0, -1)}0`) },
+        ...{ max_mod_revision: String(before), keys_only: true, limit: sweepAtOnce },
+      },
+      callTimes.attemptMs,
+    )
+    for (const { key, mod_revision } of kvs) {
+      const compare = [modIs(key, BigInt(mod_revision))]
+      const success = [{ request_delete_range: { key } }]
+      await this.#cluster.current.txn({ compare, success, failure: [] }, callTimes.attemptMs)
+    }
+  }
+}
