@@ -34,6 +34,8 @@ export interface Scan {
 /** How a QEMU that was our child ended. An adopted one's code stays unknown to us. */
 export interface ProcessExit {
   readonly uid: string
+  /** Of the launch that it was: the next one may be under way when the news comes. */
+  readonly launchId: string
   readonly identity: ProcessIdentity
   readonly exitCode?: number
   readonly signal?: string

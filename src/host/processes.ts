@@ -240,7 +240,7 @@ export class HostProcesses implements Processes {
     })
     // After the record, which is what tells the clean-up of them.
     await ensureTaps(request.vm)
-    const identity = await this.#start(uid, binary, args, paths.log)
+    const identity = await this.#start({ uid, launchId: request.launchId }, binary, args, paths.log)
     this.#grouped.add(`${identity.pid}/${identity.startTime}`)
     this.#enterGroup(uid, identity.pid, limitsOf(spec, accelerator))
     return { ...identity, accelerator, specHash: record.specHash }
@@ -280,7 +280,12 @@ export class HostProcesses implements Processes {
     }
   }
 
-  async #start(uid: string, binary: string, args: readonly string[], log: string): Promise<ProcessIdentity> {
+  async #start(
+    launch: Pick<ProcessExit, 'uid' | 'launchId'>,
+    binary: string,
+    args: readonly string[],
+    log: string,
+  ): Promise<ProcessIdentity> {
     // What earlier launches wrote stays in the log but is not this one's last words.
     const written = statSync(log).size
     const lastWords = () => tailOfFile(log, outputBytes, written).catch((error: unknown) => messageOf(error))
@@ -308,7 +313,7 @@ export class HostProcesses implements Processes {
     if (stat.state === 'gone' || hasEnded(stat.value)) throw await deadAtOnce(child, lastWords)
     ownOomScore(child.pid)
     const identity = { pid: child.pid, startTime: stat.value.startTime, bootId: this.bootId }
-    const told = child.exited.then((how) => this.#reportExit({ uid, identity, ...how }, lastWords))
+    const told = child.exited.then((how) => this.#reportExit({ ...launch, identity, ...how }, lastWords))
     this.#children.set(child.pid, { identity, told })
     void told.finally(() => this.#children.delete(child.pid))
     return identity

@@ -42,6 +42,9 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
   const memory = deps.memories.of(uid)
   const [process, disks] = await Promise.all([observeProcess(vm, uid, memory, deps), deps.disks.observe(vm)])
   const diskClaim = deps.diskClaim(vm)
+  // Of an earlier launch it says nothing of this one.
+  const launchId = vm.status?.process?.launchId ?? vm.status?.launch?.id
+  const exit = memory.exit?.launchId === launchId ? memory.exit : undefined
   return {
     bootId: deps.processes.bootId,
     hostName: deps.hostName,
@@ -50,7 +53,7 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
     live: liveTries(vm, memory, deps.clock),
     heard: memory.heard ?? [],
     launching: memory.launching ?? false,
-    ...(memory.exit && { exit: memory.exit }),
+    ...(exit && { exit }),
     ...(memory.launchError && { launchError: memory.launchError }),
     disks,
     ...(diskClaim && { diskClaim }),

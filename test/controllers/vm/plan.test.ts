@@ -102,7 +102,7 @@ describe('run strategies, as the KubeVirt user guide has them', () => {
       expect(planOf(recorded(vm, ended), alive(how.state)).happenings).toEqual([])
       vm = recorded(vm, ended)
     }
-    const exit = how.exit && { exit: { uid: '', identity, output: '', ...how.exit } }
+    const exit = how.exit && { exit: { uid: '', launchId: '', identity, output: '', ...how.exit } }
     const next = planOf(vm, absent, exit)
     expect(next.status.lastExit).toMatchObject({ reason: how.reason, launchId: 'l-1' })
     expect(next.status.process).toBeUndefined()
