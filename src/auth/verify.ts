@@ -77,7 +77,9 @@ function verifyHeader(header: string, request: Parts, options: VerifyOptions): V
   const problem = problemWith(claim, date, parts, options)
   if (problem) return problem
   const asSent = asSentRequest(parts)
-  return judge(claim, date, [canonicalRequest(parts), ...(asSent === undefined ? [] : [asSent])], options)
+  // Nearly always one text: then there is one signature to make.
+  const canonicals = new Set([canonicalRequest(parts), ...(asSent === undefined ? [] : [asSent])])
+  return judge(claim, date, [...canonicals], options)
 }
 
 function verifyPresigned(request: Parts, options: VerifyOptions): Verdict {

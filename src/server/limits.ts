@@ -35,26 +35,32 @@ export function serverOptions({ requestMs }: Limits) {
   }
 }
 
+type Done = (error: Error | null, body?: Buffer) => void
+
 /** Bodies are collected whole, within the limits, whatever their type. */
 export function collectBodies(app: FastifyInstance, limits: Limits): void {
   let pending = 0
-  const collect = async (_request: unknown, payload: IncomingMessage): Promise<Buffer> => {
+  const collect = (_request: unknown, payload: IncomingMessage, done: Done) => {
+    if (Number(payload.headers['content-length'] ?? 0) > limits.bodyBytes) return done(tooLarge(limits))
     const chunks: Buffer[] = []
     let size = 0
-    if (Number(payload.headers['content-length'] ?? 0) > limits.bodyBytes) throw tooLarge(limits)
-    try {
-      // The connection must live on, to say what is wrong.
-      for await (const chunk of payload.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-        size += chunk.length
-        pending += chunk.length
-        if (size > limits.bodyBytes) throw tooLarge(limits)
-        if (pending > limits.pendingBytes) throw tooMany()
-        chunks.push(chunk)
-      }
-    } finally {
+    // The rest is not read; the connection must live on to say what is wrong.
+    const end = (error: Error | null) => {
+      payload.off('data', take).off('end', whole).off('error', end).off('close', broken)
+      if (error) payload.pause()
       pending -= size
+      done(error, error ? undefined : chunks.length === 1 ? chunks[0] : Buffer.concat(chunks))
     }
-    return Buffer.concat(chunks)
+    const take = (chunk: Buffer) => {
+      size += chunk.length
+      pending += chunk.length
+      chunks.push(chunk)
+      if (size > limits.bodyBytes) end(tooLarge(limits))
+      else if (pending > limits.pendingBytes) end(tooMany())
+    }
+    const whole = () => end(null)
+    const broken = () => end(new ApiError('BadRequest', 'the body ended before its end'))
+    payload.on('data', take).on('end', whole).on('error', end).on('close', broken)
   }
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', collect as never)

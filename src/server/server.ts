@@ -129,7 +129,7 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   }
   const contentType = request.headers['content-type'] ?? 'application/json'
   const body = parseBody(raw, contentType, request.headers['content-encoding'])
-  const duplicates = () => (/json$/.test(mediaType(contentType)) ? duplicateKeys(raw.toString()) : [])
+  const duplicates = () => (/json$/.test(mediaType(contentType)) ? duplicateKeys(raw.toString(), body) : [])
   const { method } = request
   const call: Call = { method, path, query: url.searchParams, body, duplicates, contentType, table }
   const result = await handle(call, shared.handlerDeps)

@@ -30,8 +30,8 @@ describe('the worked example of the specification', () => {
 
   it('has the documented signing key', () => {
     const key = 'c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9'
-    expect(signingKey(secret, scope).toString('hex')).toBe(key)
-    expect(signingKey(secret, scope).toString('hex')).toBe(key)
+    expect(signingKey(secret, scope).export().toString('hex')).toBe(key)
+    expect(signingKey(secret, scope).export().toString('hex')).toBe(key)
   })
 
   it('has the documented signature', () => {
