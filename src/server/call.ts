@@ -27,7 +27,7 @@ export interface Call {
 
 export interface Answer {
   readonly code: number
-  /** A string is JSON text already. */
+  /** A string, or a stream, is JSON text already. */
   readonly body: unknown
   readonly warnings?: readonly string[]
 }

@@ -17,6 +17,7 @@ import {
   write,
 } from './call.ts'
 import { remove, removeCollection } from './delete-call.ts'
+import { listBody } from './list-text.ts'
 import { patch, writeTries } from './patch-call.ts'
 import { flag, isDryRun, numberOf, parameter, parseFieldSelector } from './query.ts'
 
@@ -76,7 +77,7 @@ async function list(call: Call, deps: HandlerDeps): Promise<Answer> {
       kind: `${kind.kind}List`,
       metadata: metaOf(page),
     })
-    return { code: 200, body: `${head.slice(0, -1)},"items":[${page.items.join(',')}]}` }
+    return { code: 200, body: listBody(head, page.items) }
   }
   const page = await deps.objects.list(kind, options)
   const items = page.items.filter(parseFieldSelector(fieldSelector))

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { OutgoingHttpHeaders } from 'node:http'
+import { Readable } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
 import { VirtualMachine } from '../resources/vm.ts'
@@ -178,7 +179,7 @@ function watch(
 
 function json(reply: FastifyReply, code: number, body: unknown): unknown {
   reply.code(code).header('content-type', 'application/json')
-  return reply.send(typeof body === 'string' ? body : JSON.stringify(body))
+  return reply.send(typeof body === 'string' || body instanceof Readable ? body : JSON.stringify(body))
 }
 
 /** Warning headers (RFC 7234 section 5.5, code 299), at most 20. */

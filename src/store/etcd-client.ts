@@ -32,6 +32,8 @@ export type {
 export interface EtcdAccess {
   readonly tls?: { readonly ca?: Buffer; readonly cert?: Buffer; readonly key?: Buffer }
   readonly auth?: { readonly username: string; readonly password: string }
+  /** Between two pings of a connection, milliseconds; etcd tolerates one in 5 s. */
+  readonly keepaliveMs?: number
 }
 
 /** A watch as etcd sends it, one message at a time: nothing is fetched that is not read. */
@@ -49,7 +51,7 @@ const graceMs = 250
 const channel = {
   'grpc.max_receive_message_length': maxAnswerBytes,
   'grpc.max_send_message_length': -1,
-  // etcd tolerates a ping every 5 s. What is open but dead is closed after these.
+  // What is open but dead is closed after both.
   'grpc.keepalive_time_ms': 6_000,
   'grpc.keepalive_timeout_ms': 3_000,
   'grpc.initial_reconnect_backoff_ms': 100,
@@ -157,7 +159,7 @@ export class EtcdClient {
 /** Longest wait for a log-in. */
 const loginMs = 2_000
 
-function optionsOf(endpoint: string, { tls, auth }: EtcdAccess): IOptions {
+function optionsOf(endpoint: string, { tls, auth, keepaliveMs }: EtcdAccess): IOptions {
   const callOptions = () => ({ deadline: Date.now() + loginMs })
   const { ca, cert, key } = tls ?? {}
   // Without a CA of its own, those that Node trusts count.
@@ -168,7 +170,7 @@ function optionsOf(endpoint: string, { tls, auth }: EtcdAccess): IOptions {
   }
   return {
     hosts: [endpoint],
-    grpcOptions: channel,
+    grpcOptions: { ...channel, ...(keepaliveMs !== undefined && { 'grpc.keepalive_time_ms': keepaliveMs }) },
     ...(credentials && { credentials }),
     ...(auth && { auth: { ...auth, callOptions } }),
     faultHandling: { host: () => never as never, global: never as never },

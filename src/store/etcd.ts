@@ -7,7 +7,7 @@ import { apiError, type CallTimes, callTimes, EtcdCluster } from './etcd-cluster
 import { failureOf } from './etcd-errors.ts'
 import { HistoryBudget, type HistoryLimits } from './etcd-history.ts'
 import { EtcdKeys } from './etcd-keys.ts'
-import { listEtcd } from './etcd-list.ts'
+import { EtcdLists } from './etcd-list.ts'
 import { type SilenceTimes, silenceTimes } from './etcd-stream.ts'
 import { EtcdWatches } from './etcd-watches.ts'
 import { EtcdWrites, modIs } from './etcd-writes.ts'
@@ -87,6 +87,7 @@ class EtcdStore implements EtcdKv {
   readonly #cluster: EtcdCluster
   readonly #keys: EtcdKeys
   readonly #writes: EtcdWrites
+  readonly #lists: EtcdLists
   readonly #watches: EtcdWatches
   readonly #budget: HistoryBudget
   readonly #log: Log
@@ -100,6 +101,7 @@ class EtcdStore implements EtcdKv {
     this.#keys = keys
     this.#log = log
     this.#writes = new EtcdWrites(cluster, `${keys.writes}${newId()}/`)
+    this.#lists = new EtcdLists(cluster, keys)
     this.#watches = new EtcdWatches({
       ...{ cluster, keys, log, silence: { ...silenceTimes, ...times } },
       kept: { events: Math.min(keptEvents, history.limit), bytes: Math.min(keptBytes, history.bytes) },
@@ -122,7 +124,7 @@ class EtcdStore implements EtcdKv {
   }
 
   list(prefix: string, options: KvListOptions = {}): Promise<KvList> {
-    return listEtcd(this.#cluster, this.#keys, prefix, options)
+    return this.#lists.list(prefix, options)
   }
 
   put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {

@@ -7,6 +7,7 @@ import { lockFolder } from './folder-lock.ts'
 import { defaultHistory, historyChunk, pageOf, setBack, tooOld, undo, weightOf } from './history.ts'
 import { endOfPrefix } from './key-range.ts'
 import type { Kv, KvEntry, KvEvent, KvList, KvListOptions, KvPrevious } from './kv.ts'
+import { entryOf, entryRow, eventOf, eventRow } from './rows.ts'
 
 export interface LmdbOptions {
   /** How many events are kept for watchers that come back; older ones get Gone. */
@@ -14,18 +15,6 @@ export interface LmdbOptions {
   /** And how many bytes of them. */
   readonly historyBytes?: number
   readonly log?: Log
-}
-
-interface Stored {
-  readonly r: number
-  readonly v: string
-}
-
-/** An event as it is stored under its revision: key, value unless it was deleted, and what was there before. */
-interface Row {
-  readonly k: string
-  readonly v?: string
-  readonly p?: Stored
 }
 
 type Transaction = ReturnType<RootDatabase['useReadTransaction']>
@@ -63,8 +52,8 @@ export async function openLmdb(path: string, options: LmdbOptions = {}): Promise
 
 class LmdbKv implements Kv {
   readonly #root: RootDatabase
-  readonly #objects: Database<Stored, string>
-  readonly #events: Database<Row, number>
+  readonly #objects: Database<string, string>
+  readonly #events: Database<string, number>
   readonly #meta: Database<number, string>
   readonly #feed = new Feed()
   readonly #uncommitted: KvEvent[] = []
@@ -79,18 +68,21 @@ class LmdbKv implements Kv {
     this.#historyLimit = options.historyLimit ?? defaultHistory.limit
     this.#historyBytes = options.historyBytes ?? defaultHistory.bytes
     this.#log = options.log
-    this.#objects = root.openDB({ name: 'objects', encoding: 'json' })
-    this.#events = root.openDB({ name: 'history', encoding: 'json' })
+    this.#objects = root.openDB({ name: 'objects', encoding: 'string' })
+    this.#events = root.openDB({ name: 'log', encoding: 'string' })
     this.#meta = root.openDB({ name: 'meta', encoding: 'json' })
     const revision = this.#meta.get('revision') ?? 0
     // Events that are not there, of an older format say, must not look as if nothing had happened.
-    if (revision > 0 && this.#events.get(revision) === undefined) this.#meta.putSync('oldest', revision)
+    if (revision > 0 && this.#events.get(revision) === undefined) {
+      this.#meta.putSync('oldest', revision)
+      this.#meta.putSync('historyBytes', 0)
+    }
   }
 
   async get(key: string): Promise<KvEntry | undefined> {
     if (key.length > maxKeyLength) return undefined
-    const stored = this.#objects.get(key)
-    return stored && entryOf(key, stored)
+    const row = this.#objects.get(key)
+    return row === undefined ? undefined : entryOf(key, row)
   }
 
   async list(prefix: string, options: KvListOptions = {}): Promise<KvList> {
@@ -112,7 +104,7 @@ class LmdbKv implements Kv {
 
   put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {
     return this.#write(key, expected, (revision, previous) => {
-      this.#objects.put(key, { r: Number(revision), v: value })
+      this.#objects.put(key, entryRow(revision, value))
       return { type: 'put', key, value, revision, ...(previous && { previous }) }
     })
   }
@@ -144,11 +136,12 @@ class LmdbKv implements Kv {
     let event: KvEvent | undefined
     try {
       await this.#root.transaction(() => {
-        const before = this.#objects.get(key)
-        if (BigInt(before?.r ?? 0) !== expected) return
+        const row = this.#objects.get(key)
+        const before = row === undefined ? undefined : entryOf(key, row)
+        if ((before?.revision ?? 0n) !== expected) return
         const revision = (this.#meta.get('revision') ?? 0) + 1
-        event = change(BigInt(revision), before && { value: before.v, revision: BigInt(before.r) })
-        this.#events.put(revision, rowOf(event))
+        event = change(BigInt(revision), before && { value: before.value, revision: before.revision })
+        this.#events.put(revision, eventRow(event))
         this.#meta.put('revision', revision)
         this.#trim(revision, weightOf(event))
         this.#uncommitted.push(event)
@@ -224,24 +217,4 @@ class LmdbKv implements Kv {
       transaction.done()
     }
   }
-}
-
-function entryOf(key: string, { r, v }: Stored): KvEntry {
-  return { key, value: v, revision: BigInt(r) }
-}
-
-function rowOf(event: KvEvent): Row {
-  const { key, previous } = event
-  return {
-    k: key,
-    ...(event.type === 'put' && { v: event.value }),
-    ...(previous && { p: { r: Number(previous.revision), v: previous.value } }),
-  }
-}
-
-function eventOf(revision: number, { k, v, p }: Row): KvEvent {
-  const previous = p && { value: p.v, revision: BigInt(p.r) }
-  const common = { key: k, revision: BigInt(revision) }
-  if (v !== undefined) return { type: 'put', ...common, value: v, ...(previous && { previous }) }
-  return { type: 'delete', ...common, previous: previous ?? { value: '', revision: 0n } }
 }

@@ -46,6 +46,27 @@ describe('create and read', () => {
     expect(await names(`${machines}?limit=2&continue=${page.json.metadata.continue}`)).toEqual(['c'])
   })
 
+  it('lists whatever its length', async () => {
+    for (const [count, size] of [
+      [0, 0],
+      [1, 10],
+      [1, 200_000],
+      [40, 10_000],
+    ] as const) {
+      const here = await lab()
+      const names = Array.from({ length: count }, (_, i) => `m${String(i).padStart(3, '0')}`)
+      const metadata = { annotations: { a: 'é"'.repeat(size / 2) } }
+      for (const name of names) await here.call('POST', machines, machine(name, {}, metadata))
+      const { code, json, headers } = await here.call('GET', machines)
+      expect([code, headers['content-type']]).toEqual([200, expect.stringMatching(/^application.json/)])
+      expect(json).toMatchObject({
+        kind: 'VirtualMachineList',
+        metadata: { resourceVersion: `${count + 1}` },
+      })
+      expect(json.items.map((item: { metadata: { name: string } }) => item.metadata.name)).toEqual(names)
+    }
+  })
+
   it('shows tables to whoever prefers them', async () => {
     await server.call('POST', machines, machine('web'))
     const accept = 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json'

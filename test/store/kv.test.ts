@@ -37,7 +37,7 @@ it('does not take a history that is not there for one in which nothing happened'
   await kv.close()
   const { open } = await import('lmdb')
   const root = open({ path, name: 'plasmavmc', overlappingSync: false, maxDbs: 4, encoding: 'json' })
-  await root.openDB({ name: 'history', encoding: 'json' }).clearAsync()
+  await root.openDB({ name: 'log', encoding: 'string' }).clearAsync()
   await root.close()
   const again = await openLmdb(path)
   await expect(take(again, '/a/', 2n, 1)).rejects.toMatchObject({ reason: 'Gone' })

@@ -1,0 +1,33 @@
+import { Readable } from 'node:stream'
+
+/** Characters that are sent at once: a long list as one piece would hold up everybody else, and fill the memory twice. */
+const pieceLength = 128 * 1024
+
+/**
+ * The JSON text of a list from the texts of its items: as a string, or as a stream where it is long.
+ * @param head the list without its items, as JSON of an object
+ */
+export function listBody(head: string, items: readonly string[]): string | Readable {
+  const pieces = piecesOf(`${head.slice(0, -1)},"items":[`, items)
+  const first = pieces.next()
+  const second = pieces.next()
+  if (second.done) return first.value ?? ''
+  return Readable.from(all([first.value ?? '', second.value], pieces))
+}
+
+function* piecesOf(head: string, items: readonly string[]): Generator<string, undefined> {
+  let piece = head
+  for (const [index, item] of items.entries()) {
+    if (piece.length >= pieceLength) {
+      yield piece
+      piece = ''
+    }
+    piece += index === 0 ? item : `,${item}`
+  }
+  yield `${piece}]}`
+}
+
+function* all(first: readonly string[], rest: Iterable<string>): Generator<Buffer> {
+  for (const piece of first) yield Buffer.from(piece)
+  for (const piece of rest) yield Buffer.from(piece)
+}
