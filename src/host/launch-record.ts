@@ -15,6 +15,7 @@ const shape = z.object({
   accelerator: z.string(),
   qemuVersion: z.string().optional(),
   specHash: z.string(),
+  pending: z.object({ adding: z.array(z.string()), leaving: z.array(z.string()) }).optional(),
   manifest: z.looseObject({
     apiVersion: z.string(),
     kind: z.literal('VirtualMachine'),

@@ -51,6 +51,14 @@ export interface LaunchRequest {
   readonly disks: ReadonlyMap<string, string>
 }
 
+/** Devices that a running QEMU may or may not have, by id: noted before it is asked for, until what came of it is seen. */
+export interface PendingDevices {
+  /** In the spec, and perhaps not there yet. */
+  readonly adding: readonly string[]
+  /** The guest was asked to let them go, and may do so at any time. */
+  readonly leaving: readonly string[]
+}
+
 /** What launch.json keeps: enough to adopt the machine without any store. Version 1. */
 export interface LaunchRecord {
   readonly version: 1
@@ -63,6 +71,8 @@ export interface LaunchRecord {
   /** Of the program that was started; an upgrade of the package changes nothing for this QEMU. */
   readonly qemuVersion?: string | undefined
   readonly specHash: string
+  /** Absent where nothing is being plugged or unplugged. */
+  readonly pending?: PendingDevices | undefined
   /** apiVersion, kind, metadata (name, namespace, uid, labels, annotations) and spec. */
   readonly manifest: VirtualMachine
   readonly argv: readonly string[]
@@ -94,7 +104,11 @@ export interface Processes {
    * Notes in launch.json that this launch now runs with another spec, durably. @returns the new record; undefined where
    * the record is another launch's or gone, which then stays as it is
    */
-  noteSpec(uid: string, launchId: string, spec: VirtualMachine['spec']): Promise<LaunchRecord | undefined>
+  noteSpec(
+    uid: string,
+    launchId: string,
+    running: { readonly spec: VirtualMachine['spec']; readonly pending: PendingDevices },
+  ): Promise<LaunchRecord | undefined>
   /** Removes the run directory of a uid whose process is gone, and its cgroup. */
   cleanup(uid: string): Promise<void>
   /** The last `bytes` of QEMU's own log. */

@@ -174,13 +174,16 @@ export class HostProcesses implements Processes {
   async noteSpec(
     uid: string,
     launchId: string,
-    spec: LaunchRequest['vm']['spec'],
+    { spec, pending }: Parameters<Processes['noteSpec']>[2],
   ): Promise<LaunchRecord | undefined> {
     const { launch } = this.#paths(uid)
-    const before = await readLaunchRecord(launch)
+    const found = await readLaunchRecord(launch)
     // A launch writes its own record, of which an older one has nothing to say.
-    if (before?.launchId !== launchId || this.#launching.has(uid)) return undefined
-    const record = { ...before, specHash: specHash(spec), manifest: { ...before.manifest, spec } }
+    if (found?.launchId !== launchId || this.#launching.has(uid)) return undefined
+    const { pending: _before, ...before } = found
+    const left = pending.adding.length + pending.leaving.length > 0 ? { pending } : {}
+    const manifest = { ...before.manifest, spec }
+    const record: LaunchRecord = { ...before, specHash: specHash(spec), manifest, ...left }
     await writeLaunchRecord(launch, record)
     return record
   }

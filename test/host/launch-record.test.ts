@@ -24,6 +24,7 @@ beforeEach(() => {
 afterEach(() => rmSync(root, { recursive: true, force: true }))
 
 const vm = machine({ disks: [{ name: 'root', size: '1Gi' }] })
+const none = { adding: [], leaving: [] }
 const file = () => vmPaths(root, uid).launch
 
 const record: LaunchRecord = {
@@ -40,18 +41,23 @@ test('a record is read back as it was written', async () => {
 test('a spec that was applied while it runs is noted; the rest of the record stays', async () => {
   await writeLaunchRecord(file(), record)
   const spec = { ...vm.spec, memory: '1Gi' }
-  const noted = await processes.noteSpec(uid, 'l-1', spec)
-  expect(noted).toEqual({ ...record, specHash: specHash(spec), manifest: { ...record.manifest, spec } })
-  expect(await processes.launchRecord(uid)).toEqual(noted)
+  const changed = { ...record, specHash: specHash(spec), manifest: { ...record.manifest, spec } }
+  const pending = { adding: ['disk-a'], leaving: ['nic-b'] }
+  expect(await processes.noteSpec(uid, 'l-1', { spec, pending })).toEqual({ ...changed, pending })
+  expect(await processes.launchRecord(uid)).toEqual({ ...changed, pending })
+  expect(await processes.noteSpec(uid, 'l-1', { spec, pending: none })).toEqual(changed)
+  expect(await processes.launchRecord(uid)).toEqual(changed)
   expect(readdirSync(vmPaths(root, uid).dir)).toEqual(['launch.json'])
 })
 
 test('the record of another launch, or none, is left as it is', async () => {
-  expect(await processes.noteSpec(uid, 'l-1', vm.spec)).toBeUndefined()
+  expect(await processes.noteSpec(uid, 'l-1', { spec: vm.spec, pending: none })).toBeUndefined()
   expect(readdirSync(vmPaths(root, uid).dir)).toEqual([])
   await writeLaunchRecord(file(), record)
   const before = readFileSync(file(), 'utf8')
-  expect(await processes.noteSpec(uid, 'l-0', { ...vm.spec, memory: '1Gi' })).toBeUndefined()
+  expect(
+    await processes.noteSpec(uid, 'l-0', { spec: { ...vm.spec, memory: '1Gi' }, pending: none }),
+  ).toBeUndefined()
   expect(readFileSync(file(), 'utf8')).toBe(before)
 })
 

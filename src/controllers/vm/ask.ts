@@ -20,27 +20,20 @@ export async function askMore(
 ): Promise<Asked> {
   const uid = vm.metadata.uid ?? ''
   const failedDisks = state === 'io-error' ? await askFailedDisks(uid, machines) : undefined
-  const facts =
-    changeable.has(state) && mayChange(vm, memory) ? await askParts(uid, memory, machines) : undefined
+  const facts = changeable.has(state) && mayChange(vm, memory) ? await askParts(uid, machines) : undefined
   return { ...(failedDisks && { failedDisks }), ...(facts && { facts }) }
 }
 
 /** Whether there is something to bring about, or to find gone, in a machine that is to go on running. */
-function mayChange(vm: VirtualMachine, { process, unplugging }: VmMemory): boolean {
+function mayChange(vm: VirtualMachine, { process }: VmMemory): boolean {
   if (!process || vm.metadata.deletionTimestamp !== undefined || vm.status?.stop) return false
   const running = runningSpec(process)
-  return running !== undefined && (needsFacts(running, vm.spec) || (unplugging?.size ?? 0) > 0)
+  return running !== undefined && (process.record?.pending !== undefined || needsFacts(running, vm.spec))
 }
 
-async function askParts(
-  uid: string,
-  memory: VmMemory,
-  machines: Machines,
-): Promise<MachineFacts | undefined> {
+async function askParts(uid: string, machines: Machines): Promise<MachineFacts | undefined> {
   try {
-    const facts = await askFacts(uid, machines)
-    for (const id of memory.unplugging ?? []) if (!facts.devices.has(id)) memory.unplugging?.delete(id)
-    return facts
+    return await askFacts(uid, machines)
   } catch {
     // It is asked again: without facts nothing is changed.
     return undefined

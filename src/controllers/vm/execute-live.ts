@@ -46,11 +46,7 @@ export async function takeLiveStep(
   let failure: { readonly error: string } | undefined
   try {
     if (grows !== undefined) await deps.disks.checkGrowth(vm, grows)
-    for (const one of calls) {
-      // Noted before it is asked: whether it was obeyed may stay unknown.
-      if (one.command === 'device_del') memory.unplugging = new Set(memory.unplugging).add(one.args.id)
-      await call(one, uid, deps.machines)
-    }
+    for (const one of calls) await call(one, uid, deps.machines)
   } catch (error) {
     failure = { error: adviceOf(error) }
     deps.log.warn('a change to a running machine failed', { uid, key, tries, err: error })
@@ -61,13 +57,13 @@ export async function takeLiveStep(
 
 /** Brings launch.json up to date; a record that is not this launch's is no longer relied on. */
 export async function noteSpec(
-  { launchId, spec }: Extract<Action, { do: 'noteSpec' }>,
+  { launchId, spec, pending }: Extract<Action, { do: 'noteSpec' }>,
   uid: string,
   { processes, memories }: LiveDeps,
 ): Promise<void> {
   const memory = memories.of(uid)
   if (memory.process?.launchId !== launchId) return
-  const record = await processes.noteSpec(uid, launchId, spec)
+  const record = await processes.noteSpec(uid, launchId, { spec, pending })
   const { record: _before, ...process } = memory.process
   memory.process = record ? { ...process, record } : process
 }

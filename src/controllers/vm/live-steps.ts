@@ -48,6 +48,11 @@ function monitor(line: string): QmpCall {
   return { command: 'human-monitor-command', args: { 'command-line': line } }
 }
 
+/** Whether QEMU has a disk open, with a device or without. */
+export function isOpen(disk: string, facts: MachineFacts): boolean {
+  return closing(disk, facts).length > 0
+}
+
 /** Nodes of a disk that are there, the upper first: they can only be closed in this order. */
 function closing(disk: string, { nodes }: MachineFacts): QmpCall[] {
   const { format, file } = nodeNames(disk)
@@ -60,15 +65,18 @@ function addDisk(disk: VmDisk, context: StepContext): Step {
   const { facts, machine, fileOf, takePort } = context
   if (facts.devices.has(diskDeviceId(disk.name))) return done
   const file = fileOf(disk.name)
-  if ('why' in file) return { state: 'wait', why: file.why }
+  // Nodes without a device are left from a try that failed, or from before the disk was taken out. While QEMU has them
+  // open, nothing can prepare the file.
+  const left = closing(disk.name, facts)
+  if ('why' in file)
+    return left.length > 0 ? { state: 'do', stage: 'close', calls: left } : { state: 'wait', why: file.why }
   const bus = disk.bus === 'scsi' ? 'scsi0.0' : busFor(machine, takePort)
   if (bus === undefined) return { state: 'wait', why: 'no port is free' }
   const opening = blockNodes(disk, file.path).map(
     (node) => ({ command: 'blockdev-add', args: node }) as QmpCall,
   )
   const plug = { command: 'device_add', args: addedDiskDevice(disk, bus) } as QmpCall
-  // Nodes without a device are left from a try that failed, or from before the disk was taken out.
-  return { state: 'do', stage: 'plug', calls: [...closing(disk.name, facts), ...opening, plug] }
+  return { state: 'do', stage: 'plug', calls: [...left, ...opening, plug] }
 }
 
 function busFor(machine: VmSpec['machine'], takePort: () => string | undefined): string | undefined {

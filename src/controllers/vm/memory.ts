@@ -35,8 +35,6 @@ export interface VmMemory extends Hearing {
   powerdownAt?: number
   /** Steps of live changes under one generation of the spec, by key; `at` is when the next try may be, monotonic. */
   live?: { readonly generation: number; readonly tried: Map<string, LiveTry> }
-  /** Ids of devices that the guest was asked to let go and that have not been seen gone. */
-  unplugging?: Set<string>
   disposed?: boolean
   /** Failed disk preparations in a row under one generation, and when the next may be, monotonic. */
   diskRetry?: {

@@ -1,10 +1,11 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { LaunchRecord } from '../../host/ports.ts'
 import { diskDeviceId } from '../../host/qemu-disks.ts'
 import { networkIds } from '../../host/qemu-networks.ts'
 import type { VmSpec } from '../../resources/vm.ts'
 import type { Draft } from './draft.ts'
 import { applied, type LiveChange, specDiff, wordsOf } from './live-changes.ts'
-import { type Step, stepOf } from './live-steps.ts'
+import { isOpen, type Step, stepOf } from './live-steps.ts'
 import type { MachineFacts } from './machine-facts.ts'
 import type { ProcessFact } from './types.ts'
 
@@ -14,6 +15,7 @@ type Alive = Extract<ProcessFact, { state: 'alive' }>
 const needNoFacts: ReadonlySet<LiveChange['kind']> = new Set(['policy', 'watchdog'])
 
 const waitRecheckMs = 5_000
+const unasked = 'QEMU has not said what it has'
 
 /** launch.json's spec of exactly this process: an older one tells nothing of it. */
 export function runningSpec({ record, launchId }: Pick<Alive, 'record' | 'launchId'>): VmSpec | undefined {
@@ -48,7 +50,13 @@ export function describeChanges(draft: Draft, alive: Alive, why: string): void {
   if (!running) return describeByHash(draft)
   const { changes, restart, refused } = specDiff(running, draft.vm.spec, alive.facts)
   restartRequired(draft, restart)
-  const waiting = [...changes.filter(({ kind }) => kind !== 'policy').map(wordsOf), ...refused]
+  const { adding = [], leaving = [] } = alive.record?.pending ?? {}
+  const changing = changes.filter(({ kind }) => kind !== 'policy').map(wordsOf)
+  const waiting = [
+    ...changing,
+    ...refused,
+    ...[...adding, ...leaving].map((id) => `device ${id} is under way`),
+  ]
   if (waiting.length === 0) draft.condition('Synchronized', 'True', 'UpToDate')
   else draft.condition('Synchronized', 'False', why, waiting.join('; '))
 }
@@ -77,15 +85,19 @@ function restartRequired(draft: Draft, paths: readonly string[]): void {
  */
 export function planLive(draft: Draft, alive: Alive): void {
   const recorded = runningSpec(alive)
-  if (!recorded || alive.launchId === undefined) return describeByHash(draft)
+  const { record, launchId } = alive
+  if (!recorded || !record || launchId === undefined) return describeByHash(draft)
   const running = withoutLost(recorded, draft.vm.spec, alive.facts)
   const { changes, restart, refused } = specDiff(running, draft.vm.spec, alive.facts)
   restartRequired(draft, restart)
+  if (record.pending && !alive.facts) {
+    draft.recheckIn(waitRecheckMs)
+    return draft.condition('Synchronized', 'False', 'Applying', unasked)
+  }
   const steps = stepsOf(draft, alive, running, changes)
-  const finished = steps.filter(({ step }) => step.state === 'done').map(({ change }) => change)
-  const noted = noteFinished(draft, alive.launchId, recorded, running, finished)
-  prepareNewDisks(draft, changes)
-  const waiting = steps.flatMap(({ change, step }) => take(draft, alive.launchId ?? '', change, step))
+  const noted = note(draft, { ...record, launchId }, running, steps, alive.facts)
+  if (alive.facts) prepareNewDisks(draft, changes, alive.facts)
+  const waiting = steps.flatMap((one) => take(draft, launchId, one))
   synchronized(draft, refused, [...noted, ...waiting])
 }
 
@@ -119,8 +131,7 @@ function stepsOf(
     takePort: () => ports.shift(),
   }
   return changes.map((change) => {
-    if (!facts && !needNoFacts.has(change.kind))
-      return { change, step: { state: 'wait', why: 'QEMU has not said what it has' } }
+    if (!facts && !needNoFacts.has(change.kind)) return { change, step: { state: 'wait', why: unasked } }
     const step = stepOf(change, context)
     const obeyed = step.state === 'do' && step.blind && draft.seen.live[keyOf(change, step.stage)]?.done
     return { change, step: obeyed ? { state: 'done' } : step }
@@ -140,26 +151,69 @@ function fileOf({ seen }: Draft, name: string): { path: string } | { why: string
   return { why: disk?.state === 'failed' ? (disk.message ?? 'it failed') : 'it is being prepared' }
 }
 
-/** What QEMU has is what it runs with: a restarted agent must know that too. @returns what is done and not yet noted */
-function noteFinished(
+/** The device that a change plugs in or out; undefined for one that does neither. */
+function deviceOf(
+  change: LiveChange,
+): { readonly id: string; readonly list: 'adding' | 'leaving' } | undefined {
+  switch (change.kind) {
+    case 'addDisk':
+      return { id: diskDeviceId(change.disk.name), list: 'adding' }
+    case 'removeDisk':
+      return { id: diskDeviceId(change.disk.name), list: 'leaving' }
+    case 'addNetwork':
+      return { id: networkIds(change.network.name).device, list: 'adding' }
+    case 'removeNetwork':
+      return { id: networkIds(change.network.name).device, list: 'leaving' }
+    default:
+      return undefined
+  }
+}
+
+/**
+ * What QEMU has is what it runs with, and what it is about to be asked for it may have: both stand in launch.json
+ * before anything else is done, so that neither a restarted agent nor a spec that changes back loses a device.
+ * @returns what is done and was not noted yet
+ */
+function note(
   draft: Draft,
-  launchId: string,
-  recorded: VmSpec,
+  record: LaunchRecord,
   running: VmSpec,
-  finished: readonly LiveChange[],
+  steps: readonly ChangeStep[],
+  facts: MachineFacts | undefined,
 ): readonly Waiting[] {
-  const wanted = draft.vm.spec
-  const spec = finished.reduce((so, change) => applied(so, wanted, change), running)
-  if (isDeepStrictEqual(spec, recorded)) return []
-  draft.act({ do: 'noteSpec', launchId, spec })
-  const done = finished.filter(({ kind }) => kind !== 'policy').map((change) => `${wordsOf(change)}: done`)
+  const { adding = [], leaving = [] } = record.pending ?? {}
+  const finished = steps.filter(({ step }) => step.state === 'done')
+  const begun = steps.filter(({ change, step }) => {
+    const device = deviceOf(change)
+    const known = device && [...adding, ...leaving].includes(device.id)
+    return device && step.state !== 'done' && (known || step.state === 'do')
+  })
+  const devices = begun.flatMap(({ change }) => deviceOf(change) ?? [])
+  const listed = (list: 'adding' | 'leaving') =>
+    devices.filter((one) => one.list === list).map(({ id }) => id)
+  // One that is wanted again may still be let go, as long as it has not been seen gone.
+  const wantedAgain = leaving.filter(
+    (id) => !facts || (facts.devices.has(id) && !listed('leaving').includes(id)),
+  )
+  const pending = { adding: listed('adding'), leaving: [...listed('leaving'), ...wantedAgain] }
+  const added = begun.filter(({ change }) => deviceOf(change)?.list === 'adding')
+  const spec = [...finished, ...added].reduce((so, { change }) => applied(so, draft.vm.spec, change), running)
+  const before = { adding, leaving }
+  if (isDeepStrictEqual(spec, record.manifest.spec) && isDeepStrictEqual(pending, before)) return []
+  draft.act({ do: 'noteSpec', launchId: record.launchId, spec, pending })
+  const arrived = adding.filter((id) => facts?.devices.has(id) && !pending.leaving.includes(id))
+  const done = [
+    ...finished.flatMap(({ change }) => (change.kind === 'policy' ? [] : [wordsOf(change)])),
+    ...arrived.map((id) => `new device ${id}`),
+  ].map((words) => `${words}: done`)
   for (const message of done) draft.tell('Normal', 'SpecApplied', message)
   return done.map((message) => ({ message, failed: false }))
 }
 
 /** Only the disks that are new: one that QEMU has open is none of qemu-img's business. */
-function prepareNewDisks(draft: Draft, changes: readonly LiveChange[]): void {
-  const names = new Set(changes.flatMap((change) => (change.kind === 'addDisk' ? [change.disk.name] : [])))
+function prepareNewDisks(draft: Draft, changes: readonly LiveChange[], facts: MachineFacts): void {
+  const added = changes.flatMap((change) => (change.kind === 'addDisk' ? [change.disk.name] : []))
+  const names = new Set(added.filter((name) => !isOpen(name, facts)))
   const due = draft.seen.disks.filter(({ name, state }) => {
     if (!names.has(name) || (state !== 'absent' && state !== 'failed')) return false
     if (state === 'absent' || draft.seen.diskRetryInMs <= 0) return true
@@ -170,7 +224,7 @@ function prepareNewDisks(draft: Draft, changes: readonly LiveChange[]): void {
 }
 
 /** Takes the step of a change, unless it was taken only just now. @returns what there is to wait for, if anything */
-function take(draft: Draft, launchId: string, change: LiveChange, step: Step): readonly Waiting[] {
+function take(draft: Draft, launchId: string, { change, step }: ChangeStep): readonly Waiting[] {
   if (step.state === 'done') return []
   const words = wordsOf(change)
   if (step.state === 'wait') {

@@ -2,6 +2,7 @@ import type {
   DiskState,
   LaunchRecord,
   MachineAnswer,
+  PendingDevices,
   ProcessExit,
   ProcessIdentity,
 } from '../../host/ports.ts'
@@ -105,8 +106,13 @@ export type Action =
       readonly calls: readonly QmpCall[]
       readonly grows?: string
     }
-  /** Notes in launch.json what the running QEMU has become. */
-  | { readonly do: 'noteSpec'; readonly launchId: string; readonly spec: VmSpec }
+  /** Notes in launch.json what the running QEMU has become, and what it is about to be asked for. */
+  | {
+      readonly do: 'noteSpec'
+      readonly launchId: string
+      readonly spec: VmSpec
+      readonly pending: PendingDevices
+    }
   /** Removes disks, run directory and cgroup of a machine that is being deleted and has no process. */
   | { readonly do: 'dispose' }
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { applied, specDiff } from '../../../src/controllers/vm/live-changes.ts'
 import type { MachineFacts } from '../../../src/controllers/vm/machine-facts.ts'
 import type { Observed, Plan, Tried } from '../../../src/controllers/vm/types.ts'
+import type { PendingDevices } from '../../../src/host/ports.ts'
 import type { RunState } from '../../../src/qmp/types.ts'
 import { alive, condition, planOf, record, recorded, runningMachine, spec, verbs } from './fixture.ts'
 
@@ -24,8 +25,10 @@ function between(
   known: MachineFacts | undefined,
   seen: Partial<Observed> = {},
   state: RunState = 'running',
+  pending?: PendingDevices,
 ): Plan {
-  const fact = alive(state, { record: record(spec(running)), ...(known && { facts: known }) })
+  const launched = { ...record(spec(running)), ...(pending && { pending }) }
+  const fact = alive(state, { record: launched, ...(known && { facts: known }) })
   return planOf(runningMachine(wanted, power), fact, seen)
 }
 
@@ -45,13 +48,16 @@ function commands(next: Plan): string[] {
 const noted = (next: Plan) =>
   next.actions.flatMap((action) => (action.do === 'noteSpec' ? [action.spec] : []))
 
+const none = { adding: [], leaving: [] }
+
 describe('a new disk', () => {
-  const none = {}
+  const empty = {}
+  const adding = { adding: ['disk-data'], leaving: [] }
   const one = { disks: [data] }
 
   test('is made first, and no other file is touched', () => {
     const seen = { disks: [{ name: 'data', state: 'absent' as const }] }
-    const next = between(none, one, facts(), seen)
+    const next = between(empty, one, facts(), seen)
     expect(next.actions).toEqual([{ do: 'prepareDisks', only: ['data'] }])
     expect(condition(next, 'Ready')?.status).toBe('True')
     expect(condition(next, 'Synchronized')).toMatchObject({
@@ -62,30 +68,33 @@ describe('a new disk', () => {
 
   test('that could not be made says why, and is tried again with back-off', () => {
     const seen = { disks: [{ name: 'data', state: 'failed' as const, message: 'no space' }] }
-    const waiting = between(none, one, facts(), { ...seen, diskRetryInMs: 5_000 })
+    const waiting = between(empty, one, facts(), { ...seen, diskRetryInMs: 5_000 })
     expect(verbs(waiting)).toEqual([])
     expect(waiting.recheckMs).toBe(5_000)
     expect(condition(waiting, 'Synchronized')?.message).toBe('new disk data: no space')
-    expect(verbs(between(none, one, facts(), seen))).toEqual(['prepareDisks'])
+    expect(verbs(between(empty, one, facts(), seen))).toEqual(['prepareDisks'])
   })
 
   test('is opened and plugged into a free port', () => {
-    const next = between(none, one, facts(), ready)
+    const next = between(empty, one, facts(), ready)
     expect(commands(next)).toEqual([
       ...['blockdev-add file-data', 'blockdev-add disk-data', 'device_add disk-data'],
     ])
-    expect(next.actions).toMatchObject([{ do: 'live', launchId: 'l-1', key: 'new disk data/plug' }])
+    expect(next.actions, 'and noted before').toMatchObject([
+      { do: 'noteSpec', launchId: 'l-1', spec: spec(one), pending: { adding: ['disk-data'], leaving: [] } },
+      { do: 'live', launchId: 'l-1', key: 'new disk data/plug' },
+    ])
   })
 
   test('that is claimed by another machine is not opened', () => {
     const claim = { by: 'default/db', field: 'spec.disks[0].path', path: '/d/data.qcow2' }
-    const next = between(none, one, facts(), { ...ready, diskClaim: claim })
+    const next = between(empty, one, facts(), { ...ready, diskClaim: claim })
     expect(commands(next)).toEqual([])
     expect(condition(next, 'Synchronized')?.message).toContain('default/db')
   })
 
   test('nodes that are left of a try that failed are closed first', () => {
-    expect(commands(between(none, one, facts({ nodes: new Set(['file-data']) }), ready))).toEqual([
+    expect(commands(between(empty, one, facts({ nodes: new Set(['file-data']) }), ready))).toEqual([
       ...[
         'blockdev-del file-data',
         'blockdev-add file-data',
@@ -95,14 +104,39 @@ describe('a new disk', () => {
     ])
   })
 
+  test('that QEMU still has open is closed before its file is prepared', () => {
+    const seen = { disks: [{ name: 'data', state: 'absent' as const, path: '/d/data.qcow2' }] }
+    const next = between(empty, one, facts({ nodes: new Set(['disk-data', 'file-data']) }), seen)
+    expect(verbs(next)).not.toContain('prepareDisks')
+    expect(commands(next)).toEqual(['blockdev-del disk-data', 'blockdev-del file-data'])
+  })
+
   test('that QEMU has is noted, and told of', () => {
-    const next = between(none, one, facts({ devices: new Map([['disk-data', bus]]) }), ready)
-    expect(noted(next)).toEqual([spec(one)])
+    const there = facts({ devices: new Map([['disk-data', bus]]) })
+    const next = between(one, one, there, ready, 'running', adding)
+    expect(next.actions).toMatchObject([{ do: 'noteSpec', spec: spec(one), pending: none }])
     expect(next.happenings.map(({ reason }) => reason)).toEqual(['SpecApplied'])
-    expect(condition(next, 'Synchronized')?.message, 'true only once it is noted').toBe('new disk data: done')
+    expect(condition(next, 'Synchronized')?.message, 'true only once it is noted').toBe(
+      'new device disk-data: done',
+    )
     const after = between(one, one, undefined, ready)
     expect(condition(after, 'Synchronized')?.status).toBe('True')
     expect(after.actions).toEqual([])
+  })
+
+  test('that may be there is neither forgotten nor doubled while QEMU does not say', () => {
+    const next = between(one, one, undefined, ready, 'running', adding)
+    expect(next.actions).toEqual([])
+    expect(condition(next, 'Synchronized')?.status).toBe('False')
+  })
+
+  test('that is no longer wanted while it may be there is taken out', () => {
+    const there = facts({ devices: new Map([['disk-data', bus]]) })
+    const next = between(one, {}, there, ready, 'running', adding)
+    expect(commands(next)).toEqual(['device_del disk-data'])
+    expect(next.actions).toMatchObject([{ pending: { adding: [], leaving: ['disk-data'] } }, {}])
+    const never = between(one, {}, facts(), ready, 'running', adding)
+    expect(never.actions).toMatchObject([{ do: 'noteSpec', spec: spec(), pending: none }])
   })
 
   test.each<[string, Tried, string[], string]>([
@@ -110,17 +144,15 @@ describe('a new disk', () => {
     ['is tried again', { tries: 3, retryInMs: 0, done: false, error: 'locked' }, ['live'], 'Failed'],
     ['is not asked twice', { tries: 1, retryInMs: 1_000, done: true }, [], 'Applying'],
   ])('after a try it %s', (_name, tried, actions, reason) => {
-    const next = between(none, one, facts(), { ...ready, live: { 'new disk data/plug': tried } })
+    const seen = { ...ready, live: { 'new disk data/plug': tried } }
+    const next = between(one, one, facts(), seen, 'running', adding)
     expect(verbs(next)).toEqual(actions)
     expect(condition(next, 'Synchronized')?.reason).toBe(reason)
     if (actions.length === 0) expect(next.recheckMs).toBe(tried.retryInMs)
     const told = next.happenings.filter((happening) => happening.reason === 'ChangeFailed')
     expect(told).toHaveLength(tried.error === undefined ? 0 : 1)
-    const fact = alive('running', { record: record(spec(none)), facts: facts() })
-    const later = planOf(recorded(runningMachine(one, power), next), fact, {
-      ...ready,
-      live: { 'new disk data/plug': tried },
-    })
+    const fact = alive('running', { record: { ...record(spec(one)), pending: adding }, facts: facts() })
+    const later = planOf(recorded(runningMachine(one, power), next), fact, seen)
     expect(later.happenings).toEqual([])
   })
 })
@@ -138,8 +170,15 @@ describe('a disk that is to go', () => {
     expect(noted(between(one, {}, facts()))).toEqual([spec()])
   })
 
-  test('and that is wanted again once it has gone is plugged anew', () => {
-    const next = between(one, one, facts({ nodes }), ready)
+  const leaving = { adding: [], leaving: ['disk-data'] }
+
+  test('and that is wanted again is watched until it has gone, then plugged anew', () => {
+    const there = facts({ devices: new Map([['disk-data', bus]]), nodes })
+    const watched = between(one, one, there, ready, 'running', leaving)
+    expect(watched.actions).toEqual([])
+    expect(condition(watched, 'Synchronized')?.status).toBe('True')
+    const next = between(one, one, facts({ nodes }), ready, 'running', leaving)
+    expect(next.actions).toMatchObject([{ pending: { adding: ['disk-data'], leaving: [] } }, {}])
     expect(commands(next)).toEqual([
       ...['blockdev-del disk-data', 'blockdev-del file-data'],
       ...['blockdev-add file-data', 'blockdev-add disk-data', 'device_add disk-data'],
