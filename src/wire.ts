@@ -1,7 +1,6 @@
-import { appendFile } from 'node:fs/promises'
 import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
-import { auditLine } from './auth/audit.ts'
+import { auditFile } from './auth/audit-file.ts'
 import { authenticate } from './auth/authenticate.ts'
 import { allowed } from './auth/authorize.ts'
 import { ensureCredentials } from './auth/credentials.ts'
@@ -133,7 +132,10 @@ async function startApi(config: Config, objects: KvObjects, agent: ReturnType<ty
   })
   const { accessKeyId, secretAccessKey: secret } = ensureCredentials(dataDir)
   const admin = { secret, identity: bootstrapIdentity }
-  const audit = join(dataDir, 'audit.log')
+  const file = join(dataDir, 'audit.log')
+  const audit = auditFile(file, (error, records) =>
+    log.error('audit records are lost', { file, records, message: messageOf(error) }),
+  )
   const server = createServer({
     objects,
     kinds,
@@ -145,11 +147,7 @@ async function startApi(config: Config, objects: KvObjects, agent: ReturnType<ty
         service: 'plasmavmc',
       }),
     authorize: allowed,
-    audit: (record) => {
-      appendFile(audit, auditLine(record), { mode: 0o600 }).catch((error: unknown) =>
-        log.error('audit log is not writable', { file: audit, message: messageOf(error) }),
-      )
-    },
+    audit: audit.record,
     log,
     clock: systemClock,
     version,
@@ -158,6 +156,7 @@ async function startApi(config: Config, objects: KvObjects, agent: ReturnType<ty
     consoleOf: agent.consoleOf,
     logOf: agent.logOf,
   })
+  server.addHook('onClose', () => audit.flush())
   try {
     await server.listen({ host: listen.host, port: listen.port })
   } catch (error) {

@@ -1,0 +1,56 @@
+import { mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, it } from 'vitest'
+import { auditFile } from '../../src/auth/audit-file.ts'
+
+let dir: string
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'pvaudit-'))
+})
+afterEach(() => rmSync(dir, { recursive: true }))
+
+const numbersIn = (file: string) =>
+  readFileSync(file, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => (JSON.parse(line) as { n: number }).n)
+const upTo = (count: number) => Array.from({ length: count }, (_, n) => n)
+
+it('writes records in their order, for its owner only, and goes on in a new file when the old one is moved', async () => {
+  const file = join(dir, 'audit.log')
+  const log = auditFile(file, (error) => {
+    throw error
+  })
+  for (const n of upTo(500)) log.record({ n })
+  await log.flush()
+  expect(numbersIn(file)).toEqual(upTo(500))
+  expect(statSync(file).mode & 0o777).toBe(0o600)
+  renameSync(file, `${file}.1`)
+  log.record({ n: 7 })
+  await log.flush()
+  expect(numbersIn(file)).toEqual([7])
+})
+
+it('tells what could not be written, and goes on', async () => {
+  const told: number[] = []
+  const log = auditFile(join(dir, 'no', 'audit.log'), (_, records) => told.push(records))
+  log.record({ n: 0 })
+  await log.flush()
+  log.record({ n: 1 })
+  log.record({ n: 2 })
+  await log.flush()
+  expect(told.reduce((sum, count) => sum + count, 0)).toBe(3)
+})
+
+it('keeps no more in memory than it may, and tells how many records that cost', async () => {
+  const told: number[] = []
+  const file = join(dir, 'audit.log')
+  const log = auditFile(file, (_, records) => told.push(records))
+  const large = 'x'.repeat(1_000_000)
+  for (const n of upTo(40)) log.record({ n, large })
+  await log.flush()
+  const lost = told.reduce((sum, count) => sum + count, 0)
+  expect(lost).toBeGreaterThan(0)
+  expect(numbersIn(file)).toHaveLength(40 - lost)
+})
