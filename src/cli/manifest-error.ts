@@ -20,6 +20,9 @@ async function causeLines(error: ServerError, source: Source): Promise<readonly 
   const causes = (error.status.details?.causes ?? []).filter(({ field }) => field)
   return Promise.all(
     causes.map(async ({ field = '', message = 'invalid' }) => {
+      const long = field === 'metadata.annotations' && message.startsWith('Too long')
+      if (long)
+        return `  ${source.at}: too long: apply keeps the manifest in an annotation, of 256 KiB at most\n`
       const strange = message === 'unknown field'
       const instead = strange ? await meantInstead(source.manifest.kind, field) : undefined
       const hint = instead ? `; did you mean ${instead}?` : ''

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Clock } from '../lib/clock.ts'
 import { adviceOf, errnoOf, PlasmaError } from '../lib/errors.ts'
+import { whyFile } from '../lib/folders.ts'
 import type { Log } from '../lib/log.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import { type DiskItem, layout, offLimits, ownDirs, type Places, uidOf, wantedBytes } from './disk-layout.ts'
@@ -38,6 +39,20 @@ interface Job {
   /** Percent by disk name. */
   readonly percent: Map<string, number>
   done: Promise<void>
+}
+
+/** Removes a machine's folder in a pool. @throws PlasmaError `DisksNotRemoved` while something may be there */
+async function removeDir(dir: string): Promise<void> {
+  try {
+    await rm(dir, { recursive: true, force: true })
+  } catch (error) {
+    // The pool's own path leads through a file: nothing was ever made in it.
+    if (errnoOf(error) === 'ENOTDIR') return
+    throw new PlasmaError('DisksNotRemoved', `${dir} can't be removed: ${whyFile(error)}`, {
+      hint: 'make it writable for the server; it is tried again',
+      cause: error,
+    })
+  }
 }
 
 /** Disks of this host's machines, made by qemu-img and by us. */
@@ -109,7 +124,7 @@ export class HostDisks implements Disks {
     // Also where a pool is not declared any more, or not known yet.
     const dirs = new Set([...ownDirs(vm, this.#places()), ...(await this.#made.foldersOf(uid))])
     // A link is removed itself, never what it leads to.
-    for (const dir of dirs) await rm(dir, { recursive: true, force: true })
+    for (const dir of dirs) await removeDir(dir)
     await this.#made.forget(uid)
   }
 
