@@ -1,8 +1,10 @@
-import { apiVersionOf } from '../resources/define.ts'
+import { apiVersionOf, type ResourceDefinition } from '../resources/define.ts'
+import { Event, kinds, Namespace } from '../resources/kinds.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError, isReason } from '../store/errors.ts'
 import type { DeleteOptions } from '../store/objects.ts'
-import { type Answer, type Call, type HandlerDeps, refOf } from './call.ts'
+import { detailsOf, nameIn } from '../store/validate.ts'
+import { type Answer, type Call, type HandlerDeps, methodNotAllowed, refOf } from './call.ts'
 import { inLanes } from './lanes.ts'
 import { isDryRun, parameter, parseFieldSelector } from './query.ts'
 
@@ -24,9 +26,35 @@ function optionsOf({ body = {}, query }: Call): DeleteOptions {
   }
 }
 
+/**
+ * A namespace with something in it stays: what is in it would be out of sight, and run on. @throws ApiError Forbidden,
+ * Conflict
+ */
+async function refuseUsedNamespace(name: string, { objects }: HandlerDeps): Promise<void> {
+  const details = detailsOf(Namespace, name)
+  if (name === 'default')
+    throw new ApiError(
+      'Forbidden',
+      'namespaces "default" is forbidden: this namespace may not be deleted',
+      details,
+    )
+  for (const kind of kinds.filter((one) => one.namespaced && one !== (Event as ResourceDefinition))) {
+    const { items } = await objects.list(kind, { namespace: name, limit: 1 })
+    const [first] = items
+    if (!first) continue
+    const what = nameIn(kind, first.metadata.name)
+    throw new ApiError(
+      'Conflict',
+      `namespaces "${name}" is not empty: it has ${what}; delete that first`,
+      details,
+    )
+  }
+}
+
 /** Deletes one object. Kubernetes answers with it while finalizers hold it, and with a Status when it is gone. */
 export async function remove(call: Call, deps: HandlerDeps): Promise<Answer> {
   const { kind } = call.path
+  if (kind === (Namespace as ResourceDefinition)) await refuseUsedNamespace(call.path.name ?? '', deps)
   const object = await deps.objects.delete(kind, refOf(call), optionsOf(call))
   if (object.metadata.finalizers?.length) return { code: 200, body: object }
   const { name, uid } = object.metadata
@@ -37,6 +65,8 @@ export async function remove(call: Call, deps: HandlerDeps): Promise<Answer> {
 /** Deletes what the selectors choose; what is gone meanwhile is no error. */
 export async function removeCollection(call: Call, deps: HandlerDeps): Promise<Answer> {
   const { kind, namespace } = call.path
+  // As in Kubernetes: namespaces go one by one.
+  if (kind === (Namespace as ResourceDefinition)) throw methodNotAllowed()
   const { dryRun = false } = optionsOf(call)
   const labelSelector = parameter(call.query, 'labelSelector')
   const page = await deps.objects.list(kind, {

@@ -101,6 +101,14 @@ const table: readonly [
     'UnsupportedMediaType',
     /server-side/,
   ],
+  ...(['1e400', '-1', '0', '1.5', '99999999999999999999', '"two"', '{}'] as const).map(
+    (cores) =>
+      [
+        `${cores} cores`,
+        ['POST', machines, `{"metadata":{"name":"x"},"spec":{"cpu":{"cores":${cores}}}}`],
+        ...([422, 'Invalid', /^VirtualMachine\.plasmavmc\.io "x" is invalid: spec\.cpu\.cores: /] as const),
+      ] as never,
+  ),
   ['half of JSON', ['POST', machines, '{"metadata":'], 400, 'BadRequest', /not JSON/],
   [
     'broken YAML',

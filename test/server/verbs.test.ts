@@ -193,6 +193,23 @@ describe('delete', () => {
     expect((await server.call('GET', at)).code).toBe(404)
   })
 
+  it('keeps namespaces that something is in, and the one everybody is in', async () => {
+    await server.call('POST', '/api/v1/namespaces', { metadata: { name: 'shop' } })
+    await server.call('POST', machines.replace('default', 'shop'), machine('web'))
+    const one = async (name: string) => {
+      const { code, json } = await server.call('DELETE', `/api/v1/namespaces/${name}`)
+      return [code, json.message]
+    }
+    expect(await one('default')).toEqual([403, expect.stringContaining('may not be deleted')])
+    const used =
+      'namespaces "shop" is not empty: it has virtualmachines.plasmavmc.io "web"; delete that first'
+    expect(await one('shop')).toEqual([409, used])
+    expect((await server.call('DELETE', '/api/v1/namespaces')).code).toBe(405)
+    await server.call('DELETE', machines.replace('default', 'shop'))
+    expect((await one('shop'))[0]).toBe(200)
+    expect((await one('shop'))[0]).toBe(404)
+  })
+
   it('deletes a collection by label', async () => {
     const { json } = await server.call('DELETE', `${machines}?labelSelector=app%3Ddb`)
     expect(json.items).toHaveLength(1)
