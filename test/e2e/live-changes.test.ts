@@ -183,6 +183,34 @@ test('a network card comes and goes while the guest runs', { timeout }, async ()
   await lab.remove('cards')
 })
 
+test('a pc gives back what it had at the start, and a SCSI controller takes more', { timeout }, async () => {
+  const old = { name: 'old', size: '8Mi' }
+  const scsi = (name: string) => ({ name, size: '8Mi', bus: 'scsi' })
+  const vm = await boot('pc', { machine: 'pc', disks: [data, old, scsi('one')] })
+  const disks = () => guestSays(vm, 'cd /sys/block; echo vd* sd*')
+  expect(await disks()).toBe('vda vdb sda')
+  untouched(vm, await change('pc', { disks: [data, scsi('one'), scsi('two')] }))
+  await lab.until('the guest has those', async () => (await disks()) === 'vda sda sdb')
+  untouched(vm, await change('pc', { disks: [data, scsi('two')] }))
+  await lab.until('the guest has those', async () => (await disks()) === 'vda sdb')
+  await lab.remove('pc')
+})
+
+test('the watchdog gets another action under the guest', { timeout }, async () => {
+  const kernel = {
+    ...{ image: 'hello/vmlinuz', initrd: 'hello/initrd.img' },
+    cmdline: 'console=ttyS0 quiet plasmavmc.do=watchdog',
+  }
+  const vm = await boot('dog', { disks: [data], kernel, devices: { watchdog: { action: 'none' } } })
+  await lab.sees('dog', 'its watchdog fires in vain', ({ status }) => (status?.guest?.watchdogs ?? 0) > 0)
+  untouched(vm, await change('dog', { devices: { watchdog: { action: 'pause' } } }))
+  // The guest arms it anew as it boots.
+  await lab.type(uidOf(vm), 'reboot -f')
+  const held = await lab.sees('dog', 'is held', ({ status }) => status?.reason === 'Watchdog')
+  expect(processOf(held).pid).toBe(processOf(vm).pid)
+  await lab.remove('dog')
+})
+
 test('a server that is killed at any moment of a change leads to the same end', { timeout }, async () => {
   const vm = await boot('killed', { disks: [data] })
   for (const pause of [0, 30, 100]) {
