@@ -13,7 +13,15 @@ export default defineConfig({
         test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/e2e/**', ...integration] },
       },
       // The real agent over the fake QEMU, which is held to the real one.
-      { extends: true, test: { name: 'integration', include: integration, testTimeout: 120_000 } },
+      {
+        extends: true,
+        test: {
+          name: 'integration',
+          include: integration,
+          globalSetup: 'test/fakes/setup.ts',
+          testTimeout: 120_000,
+        },
+      },
       {
         extends: true,
         // Real QEMUs share two cores: one file at a time keeps deadlines meaningful.

@@ -14,7 +14,7 @@ import { type Behaviour, scriptDir, scriptPath } from './qemu/script.ts'
 import { RawQmp } from './raw-qmp.ts'
 
 const qemus = [
-  ['the fake QEMU', resolve('test/fakes/fake-qemu')],
+  ['the fake QEMU', resolve('test/fakes/qemu-system-fake')],
   ['the real QEMU', 'qemu-system-x86_64'],
 ] as const
 
@@ -248,7 +248,7 @@ describe.each(qemus)('%s', (_, binary) => {
     const path = join(root, 'root.raw')
     writeFileSync(path, Buffer.alloc(1 << 20))
     const args = argsOf({ disks: [{ name: 'root', path, format: 'raw' }] })
-    const fake = binary.endsWith('fake-qemu')
+    const fake = binary.endsWith('-fake')
     if (fake) writeScript({ guest: 'io-error' })
     start(binary, fake ? args : withReadErrors(args))
     const qmp = await client()

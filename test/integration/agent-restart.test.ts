@@ -157,6 +157,7 @@ describe('an agent dies', () => {
     await forked.promise
     const { process, launch } = await lab.status()
     expect(process).toBeUndefined()
+    await lab.untilTrue('it has its command line', () => lab.qemus().length === 1 || undefined)
     const { pid, launchId } = lab.qemu()
     expect(launch?.id).toBe(launchId)
     await first.stop()

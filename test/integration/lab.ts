@@ -20,7 +20,7 @@ import { SkippingClock } from '../fakes/skipping-clock.ts'
 import { type AgentOptions, TestAgent } from './agent.ts'
 import { Watcher } from './watcher.ts'
 
-export const fakeQemu = resolve('test/fakes/fake-qemu')
+export const fakeQemu = resolve('test/fakes/qemu-system-fake')
 /** So long that no slow machine gets there without a leap. */
 export const graceSeconds = 3_600
 /** Of an agent: a pass that waits for an answer is short, and between passes the clock can leap. */

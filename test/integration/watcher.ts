@@ -2,9 +2,12 @@ import type { QemuProcess } from '../../src/host/ports.ts'
 import { Procfs } from '../../src/host/procfs.ts'
 import { scanProcesses } from '../../src/host/scan.ts'
 
-const everyMs = 50
+const everyMs = 100
 
-/** Looks at /proc all the time: what it sees twice at once it keeps, whoever started it. */
+/**
+ * Looks at /proc all the time: what it sees twice at once it keeps, whoever started it. A look costs some ms; twins
+ * between two looks are noticed by the fakes themselves.
+ */
 export class Watcher {
   readonly #proc = new Procfs()
   readonly #bootId = this.#proc.bootId()

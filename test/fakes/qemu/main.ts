@@ -1,4 +1,4 @@
-/** The fake QEMU's process; test/fakes/fake-qemu starts it. */
+/** The fake QEMU's process; test/fakes/qemu-system-fake starts it. */
 import { appendFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { dirname, resolve } from 'node:path'
@@ -23,7 +23,7 @@ function optionsOf(args: readonly string[]): Options {
   }
 }
 
-// So that /proc shows it as QEMU even when its command line is gone: a process that is ending.
+// As QEMU calls its main thread; Node.js may have called it otherwise.
 writeFileSync('/proc/self/comm', 'qemu-system-x86')
 const options = optionsOf(process.argv.slice(2))
 const { pid } = process
