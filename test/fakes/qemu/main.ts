@@ -1,5 +1,5 @@
 /** The fake QEMU's process; test/fakes/qemu-system-fake starts it. */
-import { appendFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -122,6 +122,10 @@ function listenTo(path: string): Promise<void> {
   })
 }
 
+// Nothing outlives its test: one whose launch was under way when the test ended finds the folder gone.
+setInterval(() => {
+  if (!existsSync(resolve(runDir, '..'))) process.exit(1)
+}, 1_000).unref()
 if (behaviour.exitCode !== undefined) leave(behaviour.exitCode, behaviour.lastWords)
 if (behaviour.exitAfterMs !== undefined) setTimeout(crash, behaviour.exitAfterMs)
 process.on('SIGTERM', () => {
