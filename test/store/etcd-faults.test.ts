@@ -49,11 +49,11 @@ async function outcome(promise: Promise<unknown>): Promise<unknown> {
   }
 }
 
-/** Lets through what was held, and waits until etcd has answered it: that answer is the first thing to come. */
+/** Lets through what was held, and waits until etcd has executed it. */
 async function released(proxy: TcpProxy): Promise<void> {
-  const answered = proxy.answered()
+  const before = await member().transactions()
   proxy.mode = 'pass'
-  await answered
+  await expect.poll(() => member().transactions(), { timeout: bounded }).toBe(before + 1)
 }
 
 const unavailable = expect.objectContaining({ reason: 'ServiceUnavailable' })

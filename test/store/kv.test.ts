@@ -1,13 +1,15 @@
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it } from 'vitest'
+import { afterAll, expect, it } from 'vitest'
 import type { Kv } from '../../src/store/kv.ts'
 import { openLmdb } from '../../src/store/lmdb.ts'
 import { MemoryKv } from '../../src/store/memory.ts'
 import { kvContract, put, take } from '../contract/kv.ts'
 
-const folder = () => mkdtempSync(join(tmpdir(), 'plasmavmc-store-'))
+const base = mkdtempSync(join(tmpdir(), 'plasmavmc-store-'))
+afterAll(() => rmSync(base, { recursive: true }))
+const folder = () => mkdtempSync(join(base, 'kv-'))
 type History = { limit?: number; bytes?: number }
 const historyOf = ({ limit, bytes }: History = {}) => ({
   ...(limit !== undefined && { historyLimit: limit }),

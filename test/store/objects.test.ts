@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it } from 'vitest'
+import { afterAll, expect, it } from 'vitest'
 import { systemClock } from '../../src/lib/clock.ts'
 import type { KubeObject } from '../../src/resources/define.ts'
 import { StoragePool } from '../../src/resources/kinds.ts'
@@ -15,7 +15,9 @@ import { objectsContract, pool } from '../contract/objects.ts'
 
 const options = { clock: systemClock, newUid: randomUUID }
 const historyOf = ({ limit }: { limit?: number } = {}) => (limit === undefined ? {} : { historyLimit: limit })
-const folder = () => mkdtempSync(join(tmpdir(), 'plasmavmc-store-'))
+const base = mkdtempSync(join(tmpdir(), 'plasmavmc-store-'))
+afterAll(() => rmSync(base, { recursive: true }))
+const folder = () => mkdtempSync(join(base, 'kv-'))
 
 objectsContract('memory', {
   open: async (history) => new KvObjects(new MemoryKv(historyOf(history)), options),
