@@ -73,7 +73,7 @@ function sendInput(socket: WebSocket, io: Io, raw: boolean, leave: () => void): 
 async function attach(socket: WebSocket, name: string, io: Io): Promise<number> {
   const raw = io.stdin.isTTY === true
   if (raw) {
-    io.stderr.write(`Connected to ${name}; Ctrl-] leaves.\r\n`)
+    io.stderr.write(`Connected to ${name}; Ctrl-] leaves. Press Enter if nothing shows.\r\n`)
     io.stdin.setRawMode?.(true)
   }
   const leave = () => {

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { WebSocket } from 'ws'
 import type { Config } from '../config.ts'
@@ -16,7 +17,7 @@ import { kindOf, nameOf } from './kinds.ts'
 import { readManifests } from './manifests.ts'
 import { progressLine } from './progress.ts'
 import { defineServeOptions, type ServeOptions, serveConfig } from './serve.ts'
-import { progressOf } from './targets.ts'
+import { type ObjectView, progressOf } from './targets.ts'
 
 /** What the guest says when its user land is there. */
 const greeting = 'PlasmaVMC guest is up'
@@ -81,19 +82,23 @@ async function untilAnswering(connection: Connection, io: Io, signal: AbortSigna
   }
 }
 
-async function applyHello(client: Client, io: Io): Promise<void> {
+/** @returns whether the machine ran before */
+async function applyHello(client: Client, io: Io): Promise<boolean> {
   const file = join(io.root, 'deploy', 'examples', 'hello.yaml')
   const settings = { dryRun: 'none', fieldValidation: 'Strict', namespace: 'default' } as const
+  let ran = false
   for (const { manifest } of await readManifests([file], false, io)) {
-    const { kind, verb } = await applyOne(client, manifest, settings)
+    const { kind, verb, object } = await applyOne(client, manifest, settings)
     io.stdout.write(`${nameOf(kind, manifest.metadata.name)} ${verb}\n`)
+    ran ||= verb === 'unchanged' && (object as ObjectView).status?.phase === 'Running'
   }
+  return ran
 }
 
-async function untilRunning(client: Client, io: Io): Promise<void> {
+async function untilRunning(client: Client, io: Io): Promise<ObjectView | undefined> {
   const progress = progressLine(io)
   const wanted = { kind: kindOf('vm'), namespace: 'default', name: 'hello' }
-  await awaitObject(
+  const machine = await awaitObject(
     client,
     {
       ...wanted,
@@ -106,6 +111,20 @@ async function untilRunning(client: Client, io: Io): Promise<void> {
     io,
   ).finally(progress.end)
   io.stdout.write('hello: Running\n')
+  return machine
+}
+
+const greetingIn = (text: string) =>
+  text
+    .split(/\r?\n/)
+    .findLast((line) => line.includes(greeting))
+    ?.trim()
+
+/** What a machine that has run for long said when it came up: the host keeps its console's log. */
+async function greetingInLog(runDir: string, uid: string): Promise<string | undefined> {
+  const { vmPaths } = await import('../host/paths.ts')
+  const text = await readFile(vmPaths(runDir, uid).consoleLog, 'latin1').catch(() => '')
+  return greetingIn(text.slice(-65_536))
 }
 
 /** The first console line with the greeting. The end of what was read is kept, 64 KiB at most. */
@@ -124,14 +143,16 @@ function greetingOn(socket: WebSocket, signal: AbortSignal): Promise<string> {
 }
 
 async function showConsole(client: Client, io: Io): Promise<void> {
+  const progress = progressLine(io)
   const socket = await openConsole(client, 'default', 'hello')
   try {
+    progress.show('hello boots: waiting for its first words on the console')
     const work = (signal: AbortSignal) => greetingOn(socket, signal)
-    const line = await withDeadline(consoleTimeoutMs, 'the guest’s greeting', work, { signal: io.signal })
+    const waiting = withDeadline(consoleTimeoutMs, 'the guest’s greeting', work, { signal: io.signal })
+    const line = await waiting.finally(progress.end)
     io.stdout.write(`hello's console: ${line}\n`)
   } catch (error) {
     if (io.signal.aborted) throw error
-    // A machine that ran before said its greeting long ago; it is no failure not to hear it again.
     io.stderr.write(`hello's console stayed silent (${messageOf(error)}); see 'plasmavmc console hello'\n`)
   } finally {
     socket.close()
@@ -144,8 +165,9 @@ function nextSteps(connection: Connection, io: Io): string {
   return [
     '\nNow try, in another terminal:\n',
     `  ${command} get vms\n`,
-    `  ${command} console hello        # Ctrl-] leaves\n`,
     `  ${command} describe vm hello\n`,
+    `  ${command} console hello        # Enter for a prompt; Ctrl-] leaves\n`,
+    `  ${command} events -w            # and kill its QEMU: it comes back\n`,
     `  ${command} kubeconfig > plasmavmc.kubeconfig\n`,
     '  kubectl --kubeconfig plasmavmc.kubeconfig get vms\n',
     `  ${command} delete vm hello\n\n`,
@@ -165,9 +187,11 @@ async function run({ options }: Invocation<ServeOptions>, io: Io): Promise<numbe
     : await start(config, connection, io)
   const state = present ? 'already serves' : 'serves'
   io.stdout.write(`PlasmaVMC ${state} on https://${address} (data in ${config.dataDir})\n`)
-  await applyHello(client, io)
-  await untilRunning(client, io)
-  await showConsole(client, io)
+  const ran = await applyHello(client, io)
+  const machine = await untilRunning(client, io)
+  const said = ran ? await greetingInLog(config.runDir, machine?.metadata.uid ?? '') : undefined
+  if (said !== undefined) io.stdout.write(`hello's console: ${said}\n`)
+  else await showConsole(client, io)
   io.stdout.write(nextSteps(connection, io))
   client.close()
   if (ended === undefined) return 0
