@@ -16,7 +16,7 @@ export interface ControllerOptions {
   readonly queue: WorkQueue
   readonly reconcile: (key: string, signal: AbortSignal) => Promise<Outcome>
   readonly workers: number
-  /** A pass that takes longer is aborted and retried with back-off. */
+  /** A pass that takes longer is aborted, and retried with back-off once it has ended. */
   readonly passTimeoutMs: number
   readonly clock: Clock
   readonly log: Log
@@ -47,16 +47,17 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     const log = options.log.child({ controller: options.name })
     const began = clock.elapsed()
     let failed = false
+    let running: Promise<unknown> | undefined
+    const reconcile = (passSignal: AbortSignal) => {
+      const promise = options.reconcile(key, passSignal)
+      running = promise
+      return promise
+    }
     try {
-      const outcome = await withDeadline(
-        options.passTimeoutMs,
-        `reconciling ${key}`,
-        (s) => options.reconcile(key, s),
-        {
-          signal,
-          clock,
-        },
-      )
+      const outcome = await withDeadline(options.passTimeoutMs, `reconciling ${key}`, reconcile, {
+        signal,
+        clock,
+      })
       failures.delete(key)
       if (outcome.next === 'again') queue.add(key)
       else if (outcome.next === 'wait') queue.addAfter(key, outcome.ms)
@@ -65,8 +66,10 @@ export async function runController(options: ControllerOptions, signal: AbortSig
       failed = true
       settle(key, error, log)
     } finally {
-      queue.done(key)
       options.onPass?.(key, clock.elapsed() - began, failed)
+      // One that does not listen to its signal keeps its key: two passes over one key would be worse than none.
+      await running?.catch(() => {})
+      queue.done(key)
     }
   }
 

@@ -89,6 +89,13 @@ export class Informer<T extends KubeObject> {
   #set(key: string, object: T | undefined): void {
     if (object) this.#objects.set(key, object)
     else this.#objects.delete(key)
-    for (const listener of this.#listeners) listener(key, object)
+    for (const listener of this.#listeners) {
+      try {
+        listener(key, object)
+      } catch (error) {
+        // One reader's mistake must not end the copy that all others read.
+        this.#log.error('listener of objects failed', { kind: this.#kind.kind, key, err: error })
+      }
+    }
   }
 }

@@ -32,17 +32,22 @@ export async function* listAndWatch<T extends KubeObject>(
 ): AsyncGenerator<ListWatchEvent<T>> {
   let failures = 0
   while (!signal.aborted) {
+    const began = clock.elapsed()
     try {
       const { items, resourceVersion } = await store.list(kind, options)
       yield { type: 'SYNC', objects: items, resourceVersion }
-      failures = 0
-      yield* store.watch(kind, { ...options, resourceVersion, signal })
+      for await (const event of store.watch(kind, { ...options, resourceVersion, signal })) {
+        failures = 0
+        yield event
+      }
     } catch (error) {
       if (signal.aborted) return
       if (!(error instanceof ApiError) || !retryable.has(error.reason)) throw error
       failures += 1
     }
     if (signal.aborted) return
+    // A list alone is no success: a watch that fails at once would be made anew, with a whole list, for ever.
+    if (clock.elapsed() - began > retryCapMs) failures = 0
     const delay = Math.min(retryCapMs, retryBaseMs * 2 ** Math.min(failures, 10))
     await sleep(clock, delay, signal).catch(() => {})
   }

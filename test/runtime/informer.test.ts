@@ -140,6 +140,19 @@ describe('an informer', () => {
   })
 })
 
+test('a listener that throws takes nothing from the others', async () => {
+  const { informer } = start()
+  await informer.whenSynced()
+  informer.onChange(() => {
+    throw new Error('mistake')
+  })
+  const seen: string[] = []
+  informer.onChange((key) => seen.push(key))
+  await put('a', '/a')
+  await expect.poll(() => seen).toEqual(['a'])
+  expect(informer.get('a')).toBeDefined()
+})
+
 describe('a watch that breaks', () => {
   test('off is begun anew: what changed meanwhile is told, what did not is not', async () => {
     await put('same', '/s')
