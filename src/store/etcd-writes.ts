@@ -1,4 +1,3 @@
-import { messageOf } from '../lib/errors.ts'
 import type { ICompare, IRangeRequest, IRequestOp, ITxnResponse } from './etcd-client.ts'
 import { apiError, type EtcdCluster } from './etcd-cluster.ts'
 import { EtcdFailure, outcomeUnknown, unavailable } from './etcd-errors.ts'
@@ -16,7 +15,7 @@ interface Slot {
   readonly key: Buffer
   /** Its mod revision as far as we know; 0: it does not exist. */
   revision: bigint
-  /** A write or a fence may still be under way: the revision is not to be relied on. */
+  /** A write or a fence that nobody waits for any more may still be executed, until the slot moves. */
   open: boolean
 }
 
@@ -71,36 +70,30 @@ export class EtcdWrites {
   ): Promise<Outcome> {
     const left = this.#cluster.left(deadline)
     if (left <= 0) throw unavailable(`etcd can't be written: ${name} was not, within its deadline`)
-    if (slot.open) {
-      // Of an earlier write that nobody waits for any more; it must not happen behind our back.
-      await this.#fence(slot, 'none', deadline).catch((error) => {
-        throw unavailable(`etcd can't be written, ${name} was not: ${messageOf(error)}`, error)
-      })
-      return 'again'
-    }
     const mark = `w${++this.#attempts}`
     const request = {
       compare: [modIs(key, expected), modIs(slot.key, slot.revision)],
       success: [change, put(slot.key, mark)],
       failure: [modOf(key), modOf(slot.key)],
     }
-    slot.open = true
     try {
       const answer = await this.#cluster.once(
         this.#cluster.current,
         (client, timeoutMs) => client.txn(request, timeoutMs),
         left,
       )
-      slot.open = false
       this.#answeredAt = this.#cluster.clock.elapsed()
       return answered(answer, slot, expected)
     } catch (error) {
-      // An answer that was refused came from an etcd that may have written, but that nobody relies on any more.
-      if (!(error instanceof EtcdFailure)) throw error
-      if (error.kind === 'unknown') return this.#settle(slot, mark, name, deadline)
-      slot.open = false
-      if (error.transient) return 'again'
-      throw apiError(error, "can't be written")
+      const failure = error instanceof EtcdFailure ? error : undefined
+      if (failure && failure.kind !== 'unknown') {
+        if (failure.transient) return 'again'
+        throw apiError(failure, "can't be written")
+      }
+      slot.open = true
+      // The answer of an etcd that is refused: it may have written, but nobody relies on it any more.
+      if (!failure) throw error
+      return this.#settle(slot, mark, name, deadline)
     }
   }
 
@@ -129,16 +122,15 @@ export class EtcdWrites {
     // Safe to repeat: whichever of them came first is found by its mark.
     const answer = await this.#cluster.read((client, timeoutMs) => client.txn(request, timeoutMs), deadline)
     const found = answer.responses[0]?.response_range?.kvs[0]
-    if (!answer.succeeded && !found && mark !== 'none') throw new Error('etcd has lost its trace')
-    slot.revision = answer.succeeded ? BigInt(answer.header.revision) : BigInt(found?.mod_revision ?? 0)
-    slot.open = false
+    if (!answer.succeeded && !found) throw new Error('etcd has lost its trace')
+    moved(slot, answer.succeeded ? BigInt(answer.header.revision) : BigInt(found?.mod_revision ?? 0))
     return found?.value.toString() === mark ? slot.revision : undefined
   }
 
   async #take(): Promise<Slot> {
     for (const began = this.#cluster.clock.elapsed(); ; ) {
       this.#cluster.check()
-      // Those with something under way go first: the sooner it is fenced off the better.
+      // Those with something under way go first: the sooner they move the better.
       const open = this.#free.findIndex((slot) => slot.open)
       const [slot] = open < 0 ? [this.#free.pop()] : this.#free.splice(open, 1)
       if (slot) return slot
@@ -180,15 +172,22 @@ export class EtcdWrites {
   }
 }
 
+/** Sets a slot to where it is: nothing that was sent while it was elsewhere can be executed any more. */
+function moved(slot: Slot, revision: bigint): void {
+  if (slot.revision !== revision) slot.open = false
+  slot.revision = revision
+}
+
 /** What an answer to a write says. */
 function answered(answer: ITxnResponse, slot: Slot, expected: bigint): Outcome {
   if (answer.succeeded) {
-    slot.revision = BigInt(answer.header.revision)
-    return { written: slot.revision }
+    const written = BigInt(answer.header.revision)
+    moved(slot, written)
+    return { written }
   }
   const [key, own] = answer.responses.map((one) => BigInt(one.response_range?.kvs[0]?.mod_revision ?? 0))
-  slot.revision = own ?? 0n
-  // Where the condition holds it was the slot: something swept it away, and nothing was written.
+  moved(slot, own ?? 0n)
+  // Where the condition holds it was the slot that has moved, by an earlier write or a sweep: nothing was written.
   return key === expected ? 'again' : 'not-met'
 }
 

@@ -41,17 +41,21 @@ export class EtcdMember {
   readonly endpoint: string
   readonly #args: readonly string[]
   readonly #health: string
+  readonly #folder: string
   #process: ChildProcess | undefined
 
-  constructor(endpoint: string, health: string, args: readonly string[]) {
+  constructor(endpoint: string, health: string, folder: string, args: readonly string[]) {
     this.endpoint = endpoint
+    this.#folder = folder
     this.#health = health
     this.#args = args
   }
 
   /** Starts it; `serving` waits for it. */
   start(): void {
-    const child = spawn('etcd', this.#args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    // It dies with who started it, however that one dies.
+    const args = ['--pdeathsig', 'KILL', '--', 'etcd', ...this.#args]
+    const child = spawn('setpriv', args, { stdio: ['ignore', 'ignore', 'pipe'] })
     let said = ''
     child.stderr.on('data', (data) => {
       said = `${said}${data}`.slice(-2_000)
@@ -80,8 +84,18 @@ export class EtcdMember {
 
   /** Whether this member leads. */
   async leads(): Promise<boolean> {
+    return /^etcd_server_is_leader 1$/m.test(await this.#metrics())
+  }
+
+  /** Transactions that it has answered, whether anybody heard the answer or not. */
+  async transactions(): Promise<number> {
+    const counts = (await this.#metrics()).matchAll(/^grpc_server_handled_total\{.*"Txn".*\} (\d+)$/gm)
+    return [...counts].reduce((sum, [, count]) => sum + Number(count), 0)
+  }
+
+  async #metrics(): Promise<string> {
     const answer = await fetch(`${this.#health}/metrics`, { signal: AbortSignal.timeout(2_000) })
-    return /^etcd_server_is_leader 1$/m.test(await answer.text())
+    return answer.text()
   }
 
   signal(name: NodeJS.Signals): void {
@@ -104,6 +118,11 @@ export class EtcdMember {
 
   async stop(): Promise<void> {
     await this.#end('SIGTERM')
+  }
+
+  /** Loses all its data. */
+  async wipe(): Promise<void> {
+    await rm(this.#folder, { recursive: true, force: true })
   }
 
   async #end(name: NodeJS.Signals): Promise<void> {
@@ -145,7 +164,8 @@ export class EtcdLab {
     const members = Array.from({ length: count }, (_, i) => {
       const client = `${tls ? 'https' : 'http'}://127.0.0.1:${ports[i * 3 + 1]}`
       const health = `http://127.0.0.1:${ports[i * 3 + 2]}`
-      return new EtcdMember(client, health, [
+      const data = join(folder, `m${i}`)
+      return new EtcdMember(client, health, data, [
         ...[
           '--name',
           `m${i}`,
@@ -173,8 +193,13 @@ export class EtcdLab {
     })
     const lab = new EtcdLab(members, folder, tls)
     for (const member of members) member.start()
-    await Promise.all(members.map((member) => member.serving()))
+    await lab.serving()
     return lab
+  }
+
+  /** Resolves once every member serves. */
+  async serving(): Promise<void> {
+    await Promise.all(this.members.map((member) => member.serving()))
   }
 
   get endpoints(): string[] {

@@ -4,11 +4,14 @@ import type { EtcdLab } from './etcd-server.ts'
 
 let places = 0
 
-/** A store under a prefix of its own. */
-export function openAt(lab: EtcdLab, options: Partial<EtcdOptions> = {}): Promise<EtcdKv> {
-  const prefix = `/place-${++places}`
-  // In the order they are given.
-  return openEtcd({ endpoints: lab.endpoints, prefix, random: () => 0, ...options })
+/** A store under a prefix of its own, where none is given; endpoints are used in the order they are given. */
+export async function openAt(
+  lab: EtcdLab,
+  options: Partial<EtcdOptions> = {},
+): Promise<EtcdKv & { readonly prefix: string }> {
+  const { prefix = `/place-${++places}` } = options
+  const kv = await openEtcd({ endpoints: lab.endpoints, random: () => 0, ...options, prefix })
+  return Object.assign(kv, { prefix })
 }
 
 const bases = new WeakMap<Kv, { base: bigint; prefix: string }>()
