@@ -9,6 +9,13 @@ export interface ServeOptions extends GlobalOptions {
   readonly listen?: string
   readonly hostName?: string
   readonly store?: string
+  readonly etcdEndpoints?: string
+  readonly etcdPrefix?: string
+  readonly etcdCa?: string
+  readonly etcdCert?: string
+  readonly etcdKey?: string
+  readonly etcdUser?: string
+  readonly etcdPasswordFile?: string
   readonly roles?: string
   readonly config?: string
   readonly logLevel?: string
@@ -21,7 +28,14 @@ export function defineServeOptions(c: Command): void {
   c.option('--run-dir <dir>', 'sockets and launch records of machines')
     .option('--listen <host:port>', 'address of the API; default 127.0.0.1:7443')
     .option('--host-name <name>', 'name of this Host; default the machine’s')
-    .option('--store <kind>', 'lmdb (default) or memory')
+    .option('--store <kind>', 'lmdb (default), etcd or memory')
+    .option('--etcd-endpoints <list>', 'host:port of the members of etcd, with commas between')
+    .option('--etcd-prefix <path>', 'under which everything is kept in etcd; default /plasmavmc')
+    .option('--etcd-ca <file>', 'PEM of the CAs that certify etcd')
+    .option('--etcd-cert <file>', 'PEM of our certificate for etcd')
+    .option('--etcd-key <file>', 'PEM of its key')
+    .option('--etcd-user <name>', 'user of etcd')
+    .option('--etcd-password-file <file>', 'file with that user’s password')
     .option('--roles <list>', 'some of api,controller,agent; default all')
     .option('--config <file>', 'YAML with these settings in camelCase')
     .option('--log-level <level>', 'debug, info (default), warn or error')

@@ -81,10 +81,10 @@ export function machineName(args: readonly string[]): string {
 /** Why an object is still there or not ready yet, in one line: its phase, its percentage, what it waits for. */
 export function progressOf(object: ObjectView): string {
   const { status, metadata } = object
-  const disk = status?.disks?.find((d) => d.progressPercent !== undefined && d.progressPercent < 100)
-  const percent = disk ? ` (disk ${disk.name} ${disk.progressPercent}%)` : ''
   const failing = status?.conditions?.find((c) => c.type === 'Ready' && c.status !== 'True')
   const why = status?.message || status?.reason || failing?.message || failing?.reason
+  const disk = status?.disks?.find((d) => d.progressPercent !== undefined && d.progressPercent < 100)
+  const percent = disk && !why?.includes('%') ? ` (disk ${disk.name} ${disk.progressPercent} %)` : ''
   const held = metadata.deletionTimestamp && metadata.finalizers?.length
   const holds = held ? `; held by finalizer ${metadata.finalizers?.join(', ')}` : ''
   return `${status?.phase ?? 'no status yet'}${percent}${why ? `: ${why}` : ''}${holds}`
