@@ -55,7 +55,7 @@ export function classifyGone(draft: Draft): Omit<LastExit, 'at'> {
     return {
       ...base,
       reason: 'Crashed',
-      message: 'QEMU is gone; it ended while no server of ours was its parent',
+      message: 'QEMU is gone; how it ended is not known, as another server than this one started it',
     }
   }
   const reason: ExitReason = exit.signal === 'SIGKILL' || exit.exitCode === 0 ? 'Killed' : 'Crashed'
