@@ -24,6 +24,23 @@ const roleList = z
   .union([z.string().transform((text) => text.split(',').map((word) => word.trim())), z.array(z.string())])
   .pipe(z.array(z.enum(roles, 'must be some of api, controller, agent')).min(1))
 
+const etcdList = z
+  .union([z.string().transform((text) => text.split(',').map((word) => word.trim())), z.array(z.string())])
+  .pipe(
+    z
+      .array(
+        z
+          .string()
+          .regex(
+            /^(https?:\/\/)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}$/,
+            'must be host:port or https://host:port, several with commas between',
+          ),
+      )
+      .min(1),
+  )
+
+const file = z.string().min(1, 'must be a file')
+
 /** What `plasmavmc serve` can be told, by flags, environment and file alike. */
 const schema = z.strictObject({
   dataDir: folder.describe('Store, CA, credentials, disks, images.'),
@@ -35,8 +52,18 @@ const schema = z.strictObject({
     .max(253)
     .describe('Name of this Host.'),
   store: z
-    .enum(['lmdb', 'memory'], 'must be lmdb or memory')
+    .enum(['lmdb', 'etcd', 'memory'], 'must be lmdb, etcd or memory')
     .describe('Where objects are kept; memory forgets them at the end.'),
+  etcdEndpoints: etcdList.optional().describe('host:port of the members of etcd.'),
+  etcdPrefix: z
+    .string()
+    .regex(/^(\/[A-Za-z0-9._-]{1,100}){1,5}$/, 'must be like /plasmavmc: no slash at its end')
+    .describe('Under which everything is kept in etcd.'),
+  etcdCa: file.optional().describe('PEM file of the CAs that certify etcd; what Node.js trusts otherwise.'),
+  etcdCert: file.optional().describe('PEM file of our certificate for etcd.'),
+  etcdKey: file.optional().describe('PEM file of its key.'),
+  etcdUser: z.string().min(1).optional().describe('User of etcd.'),
+  etcdPasswordFile: file.optional().describe('File with the password of that user.'),
   roles: roleList.describe('Which parts run.'),
   logLevel: z
     .enum(['debug', 'info', 'warn', 'error'], 'must be debug, info, warn or error')
@@ -94,11 +121,49 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
     listen: defaultAddress,
     hostName: machine.toLowerCase(),
     store: 'lmdb',
+    etcdEndpoints: undefined,
+    etcdPrefix: '/plasmavmc',
+    etcdCa: undefined,
+    etcdCert: undefined,
+    etcdKey: undefined,
+    etcdUser: undefined,
+    etcdPasswordFile: undefined,
     roles: [...roles],
     logLevel: 'info',
     accelerator: 'auto',
     qemu: 'qemu-system-x86_64',
   } satisfies Record<Setting, unknown>
+}
+
+/** A setting and what is wrong with it. */
+type Problem = readonly [Setting, string]
+
+/** What does not go together, if anything; `given` are the settings that are not left to their defaults. */
+function clash(config: Config, given: ReadonlySet<string>): Problem | undefined {
+  const { etcdEndpoints, etcdCert, etcdKey, etcdUser, etcdPasswordFile } = config
+  if (config.store !== 'etcd') {
+    const stray = settings.find((name) => name.startsWith('etcd') && given.has(name))
+    return stray && [stray, `is for --store etcd, not for ${config.store}`]
+  }
+  if (!etcdEndpoints) return ['store', 'etcd needs --etcd-endpoints']
+  const plain = etcdEndpoints.some((endpoint) => endpoint.startsWith('http://'))
+  const secure = etcdEndpoints.some((endpoint) => endpoint.startsWith('https://'))
+  if (plain && secure) return ['etcdEndpoints', 'must be all https:// or all http://']
+  const withTls = (['etcdCa', 'etcdCert'] as const).find((name) => config[name] !== undefined)
+  if (plain && withTls)
+    return [withTls, 'is for https:// endpoints, but those of --etcd-endpoints are http://']
+  if (etcdCert && !etcdKey) return ['etcdCert', 'needs --etcd-key']
+  if (etcdKey && !etcdCert) return ['etcdKey', 'needs --etcd-cert']
+  if (etcdUser && !etcdPasswordFile) return ['etcdUser', 'needs --etcd-password-file']
+  if (etcdPasswordFile && !etcdUser) return ['etcdPasswordFile', 'needs --etcd-user']
+  return undefined
+}
+
+/** The endpoints of etcd as URLs: where none says otherwise they are https where a CA or a certificate is given. */
+export function etcdUrls({ etcdEndpoints = [], etcdCa, etcdCert }: Config): string[] {
+  const secure =
+    etcdCa !== undefined || etcdCert !== undefined || etcdEndpoints.some((one) => one.startsWith('https://'))
+  return etcdEndpoints.map((one) => `${secure ? 'https' : 'http'}://${one.replace(/^https?:\/\//, '')}`)
 }
 
 /**
@@ -127,9 +192,17 @@ export function loadConfig(
     given[name] = isFolder && typeof value === 'string' && value !== '' ? resolve(value) : value
     origin.set(name, from)
   }
+  const refuse = (name: string, why: string | undefined) => {
+    const where = origin.get(name) ?? 'configuration'
+    return new PlasmaError('BadConfig', `${where}: ${why}`, { hint: "see 'plasmavmc help serve'" })
+  }
   const parsed = schema.safeParse(given)
-  if (parsed.success) return parsed.data
-  const [issue] = parsed.error.issues
-  const where = origin.get(String(issue?.path[0])) ?? 'configuration'
-  throw new PlasmaError('BadConfig', `${where}: ${issue?.message}`, { hint: "see 'plasmavmc help serve'" })
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    throw refuse(String(issue?.path[0]), issue?.message)
+  }
+  const said = settings.filter((name) => given[name] !== fallback[name])
+  const wrong = clash(parsed.data, new Set(said))
+  if (wrong) throw refuse(...wrong)
+  return parsed.data
 }

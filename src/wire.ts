@@ -17,13 +17,11 @@ import { ensurePki } from './server/pki.ts'
 import { createServer } from './server/server.ts'
 import { ApiError, isReason } from './store/errors.ts'
 import { lockFolder } from './store/folder-lock.ts'
-import type { Kv } from './store/kv.ts'
 import { KvObjects } from './store/kv-objects.ts'
-import { openLmdb } from './store/lmdb.ts'
-import { MemoryKv } from './store/memory.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 import { type Agent, startAgent } from './wire-agent.ts'
+import { openStore } from './wire-store.ts'
 
 export interface ServeIo {
   readonly signal: AbortSignal
@@ -108,11 +106,6 @@ function lateAgent(agent: () => Agent | undefined): Pick<Agent, 'ready' | 'conso
 
 function addressOf({ listen }: Config): string {
   return `${listen.host.includes(':') ? `[${listen.host}]` : listen.host}:${listen.port}`
-}
-
-function openStore(config: Config, log: Log): Promise<Kv> {
-  if (config.store === 'memory') return Promise.resolve(new MemoryKv())
-  return openLmdb(join(config.dataDir, 'store'), { log })
 }
 
 async function ensureNamespace(objects: ObjectStore, name: string): Promise<void> {

@@ -140,20 +140,28 @@ export class EtcdClient {
   async #call<T>(timeoutMs: number, work: (options: { deadline: number }) => Promise<T>): Promise<T> {
     if (this.#closed) throw new EtcdFailure('unsent', 'the store is closed')
     let cancel = () => {}
-    const late = new Promise<never>((_, reject) => {
-      cancel = this.#clock.after(timeoutMs + graceMs, () =>
-        reject(new EtcdFailure('unknown', `no answer from ${this.endpoint} within ${timeoutMs} ms`)),
-      )
+    const late = `no answer within ${Math.round(timeoutMs)} ms`
+    const deadline = new Promise<never>((_, reject) => {
+      cancel = this.#clock.after(timeoutMs + graceMs, () => reject(new EtcdFailure('unknown', late)))
     })
     try {
-      return await Promise.race([work({ deadline: Date.now() + timeoutMs }), late])
+      return await Promise.race([work({ deadline: Date.now() + timeoutMs }), deadline])
     } catch (error) {
-      const failure = failureOf(error)
-      throw new EtcdFailure(failure.kind, `${this.endpoint}: ${failure.message}`, { cause: error })
+      const { kind, message } = failureOf(error)
+      const why = /^4 DEADLINE_EXCEEDED/.test(message) ? late : plain(message)
+      throw new EtcdFailure(kind, `${this.endpoint}: ${why}`, { cause: error })
     } finally {
       cancel()
     }
   }
+}
+
+/** What gRPC says, without its codes and notes. */
+function plain(message: string): string {
+  return message
+    .replace(/^\d+ [A-Z_]+: /, '')
+    .replace(/\.? *Resolution note: *$/, '')
+    .replace('Last error: Error: ', '')
 }
 
 /** Longest wait for a log-in. */

@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { flagOf, loadConfig, variableOf } from '../../src/config.ts'
+import { etcdUrls, flagOf, loadConfig, variableOf } from '../../src/config.ts'
 
 const root = { uid: 0, machine: 'Node-1' }
 
@@ -47,6 +47,33 @@ test.each([
   [{ config: '/nonexistent/c.yaml' }, {}, /configuration file \/nonexistent/],
 ])('%j %j is refused by name', (flags, env, message) => {
   expect(() => loadConfig(flags, env, root)).toThrow(message)
+})
+
+const etcd = { store: 'etcd', etcdEndpoints: 'a:1,b:2' }
+
+test.each([
+  [{ store: 'etcd' }, {}, /^--store: etcd needs --etcd-endpoints/],
+  [{ etcdEndpoints: 'a:1' }, {}, /^--etcd-endpoints: is for --store etcd, not for lmdb/],
+  [{ store: 'memory' }, { PLASMAVMC_ETCD_USER: 'u' }, /^PLASMAVMC_ETCD_USER: is for --store etcd/],
+  [{ ...etcd, etcdEndpoints: 'a:1,,' }, {}, /^--etcd-endpoints: must be host:port/],
+  [{ ...etcd, etcdEndpoints: 'a' }, {}, /^--etcd-endpoints: must be host:port/],
+  [{ ...etcd, etcdEndpoints: 'http://a:1,https://b:1' }, {}, /^--etcd-endpoints: must be all https/],
+  [{ ...etcd, etcdEndpoints: 'http://a:1', etcdCa: '/ca' }, {}, /^--etcd-ca: is for https/],
+  [{ ...etcd, etcdCert: '/c' }, {}, /^--etcd-cert: needs --etcd-key/],
+  [{ ...etcd, etcdKey: '/k' }, {}, /^--etcd-key: needs --etcd-cert/],
+  [{ ...etcd, etcdUser: 'u' }, {}, /^--etcd-user: needs --etcd-password-file/],
+  [etcd, { PLASMAVMC_ETCD_PASSWORD_FILE: '/p' }, /^PLASMAVMC_ETCD_PASSWORD_FILE: needs --etcd-user/],
+  [{ ...etcd, etcdPrefix: 'x/' }, {}, /^--etcd-prefix: must be like/],
+])('etcd: %j %j is refused by name', (flags, env, message) => {
+  expect(() => loadConfig(flags, env, root)).toThrow(message)
+})
+
+test('endpoints of etcd are https where something says so', () => {
+  const urls = (flags: object) => etcdUrls(loadConfig({ ...etcd, ...flags }, {}, root))
+  expect(urls({})).toEqual(['http://a:1', 'http://b:2'])
+  expect(urls({ etcdCa: '/ca' })).toEqual(['https://a:1', 'https://b:2'])
+  expect(urls({ etcdEndpoints: 'https://[::1]:2379,b:2' })).toEqual(['https://[::1]:2379', 'https://b:2'])
+  expect(loadConfig(etcd, {}, root).etcdPrefix).toBe('/plasmavmc')
 })
 
 test('names of flags and variables', () => {

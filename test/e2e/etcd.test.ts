@@ -1,0 +1,83 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { EtcdLab } from '../fakes/etcd-server.ts'
+import { Lab, processOf, tiny, uidOf } from './lab.ts'
+import { startTimeOf } from './proc.ts'
+
+let etcd: EtcdLab
+let labs: readonly [Lab, Lab]
+
+const flagsOf = (host: string) => [
+  ...['--store', 'etcd', '--etcd-endpoints', etcd.endpoints.join(','), '--host-name', host],
+]
+
+beforeAll(async () => {
+  etcd = await EtcdLab.start()
+  labs = [await Lab.start({ flags: flagsOf('one') }), await Lab.start({ flags: flagsOf('two') })]
+})
+afterAll(async () => {
+  await Promise.all((labs ?? []).map((lab) => lab.close()))
+  await etcd?.close()
+})
+
+test('two servers share one etcd: each machine has one QEMU, on the host of its status, whoever is asked', async () => {
+  const [one, two] = labs
+  const names = ['a', 'b', 'c']
+  for (const [i, name] of names.entries()) await labs[i % 2]!.create(tiny(name))
+  for (const name of names) {
+    const [left, right] = await Promise.all([one.running(name), two.running(name)])
+    expect(left.status?.hostName).toMatch(/^(one|two)$/)
+    expect(right.status?.hostName).toBe(left.status?.hostName)
+    const owner = left.status?.hostName === 'one' ? one : two
+    const other = owner === one ? two : one
+    expect(owner.qemus(uidOf(left)).map(({ pid }) => pid)).toEqual([processOf(left).pid])
+    expect(owner.qemus().some(({ pid }) => pid === processOf(left).pid)).toBe(true)
+    expect(other.qemus().some(({ pid }) => pid === processOf(left).pid)).toBe(false)
+  }
+  const { items } = await two.client.json<{ items: { metadata: { name: string } }[] }>(
+    ...(['GET', '/apis/plasmavmc.io/v1alpha1/hosts'] as const),
+  )
+  expect(items.map(({ metadata }) => metadata.name)).toEqual(['one', 'two'])
+})
+
+test('machines run on while etcd is stopped and restarted; then the servers go on by themselves', async () => {
+  const [one, two] = labs
+  const before = processOf(await one.running('a'))
+  const [member] = etcd.members
+  member?.pause()
+  for (const lab of labs) {
+    const answer = lab.client.json('GET', '/apis/plasmavmc.io/v1alpha1/hosts', { timeoutMs: 30_000 })
+    await expect(answer).rejects.toThrow(/etcd can't be read/)
+  }
+  await member?.kill()
+  expect(startTimeOf(before.pid)).toBe(before.startTime)
+  member?.start()
+  await member?.serving()
+  await one.until('it can be written again', async () => Boolean(await one.create(tiny('d'))))
+  await two.running('d')
+  expect(processOf(await two.running('a'))).toEqual(before)
+})
+
+test('a machine is deleted through whichever server', async () => {
+  const [one, two] = labs
+  for (const name of ['a', 'b', 'c', 'd']) {
+    await two.remove(name)
+    await one.gone(name)
+  }
+  expect(labs.flatMap((lab) => lab.qemus())).toEqual([])
+})
+
+test.each([
+  [['--etcd-endpoints', '127.0.0.1:1'], /etcd at http:\/\/127\.0\.0\.1:1 can't be used.*--etcd-endpoints/s],
+  [['--etcd-endpoints', '127.0.0.1:1', '--etcd-ca', '/no.pem'], /--etcd-ca: \/no\.pem: does not exist/],
+  [
+    ['--etcd-endpoints', '127.0.0.1:1', '--etcd-ca', '/etc/hostname'],
+    /--etcd-ca: \/etc\/hostname: holds no PEM certificate/,
+  ],
+])('a server that cannot use its etcd says why: %j', async (flags, message) => {
+  const [one] = labs
+  const folder = `${one.dir}/other`
+  const place = ['--data-dir', `${folder}/d`, '--run-dir', `${folder}/r`, '--listen', '127.0.0.1:1']
+  const { code, stderr } = await one.cli('serve', '--store', 'etcd', ...place, ...flags)
+  expect(code).toBe(1)
+  expect(stderr).toMatch(message)
+})
