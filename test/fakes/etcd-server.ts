@@ -211,6 +211,13 @@ export class EtcdLab {
     throw new Error('etcd has no leader')
   }
 
+  /** How many of the others think that they lead. */
+  async leaders(except: EtcdMember): Promise<number> {
+    const others = this.members.filter((member) => member !== except)
+    const leading = await Promise.all(others.map((member) => member.leads().catch(() => false)))
+    return leading.filter(Boolean).length
+  }
+
   /** etcdctl against all members. @returns what it says */
   async ctl(...args: string[]): Promise<string> {
     const { ca, cert, key } = this.#tls ?? {}
