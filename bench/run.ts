@@ -1,4 +1,5 @@
 import { api } from './api.ts'
+import { etcd } from './etcd.ts'
 import { hundred, startAndKill } from './machines.ts'
 import { simulated } from './simulated.ts'
 import type { Figure } from './stats.ts'
@@ -8,6 +9,7 @@ const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   hundred,
   simulated,
   api,
+  etcd,
 }
 
 const wanted = process.argv.slice(2)

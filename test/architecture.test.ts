@@ -17,7 +17,7 @@ const floors = [
 ]
 
 /** Each is imported in one file of src. */
-const singleFile = ['lmdb', 'etcd3', '@kubernetes/client-node', 'node:child_process']
+const singleFile = ['lmdb', 'etcd3', '@grpc/grpc-js', '@kubernetes/client-node', 'node:child_process']
 const longest = 400
 
 interface Source {

@@ -94,24 +94,24 @@ export class EtcdClient {
   }
 
   range(request: IRangeRequest, timeoutMs: number): Promise<IRangeResponse> {
-    return this.#call(timeoutMs, (options) => this.#etcd.kv.range(request, options))
+    return this.#call(timeoutMs, (etcd, options) => etcd.kv.range(request, options))
   }
 
   txn(
     request: { compare: ICompare[]; success: IRequestOp[]; failure: IRequestOp[] },
     timeoutMs: number,
   ): Promise<ITxnResponse> {
-    return this.#call(timeoutMs, (options) => this.#etcd.kv.txn(request, options))
+    return this.#call(timeoutMs, (etcd, options) => etcd.kv.txn(request, options))
   }
 
   /** Forgets the history before a revision. */
   async compact(revision: bigint, timeoutMs: number): Promise<void> {
-    await this.#call(timeoutMs, (options) => this.#etcd.kv.compact({ revision: String(revision) }, options))
+    await this.#call(timeoutMs, (etcd, options) => etcd.kv.compact({ revision: String(revision) }, options))
   }
 
   async watch(timeoutMs: number): Promise<EtcdStream> {
     const interceptors = [requireLeader] as never
-    const stream = await this.#call(timeoutMs, () => this.#etcd.watchClient.watch({ interceptors }))
+    const stream = await this.#call(timeoutMs, (etcd) => etcd.watchClient.watch({ interceptors }))
     const duplex = stream as unknown as Duplex & { cancel(): void }
     return {
       messages: duplex[Symbol.asyncIterator](),
@@ -137,17 +137,23 @@ export class EtcdClient {
     this.#etcd.close()
   }
 
-  async #call<T>(timeoutMs: number, work: (options: { deadline: number }) => Promise<T>): Promise<T> {
+  async #call<T>(
+    timeoutMs: number,
+    work: (etcd: Etcd3, options: { deadline: number }) => Promise<T>,
+  ): Promise<T> {
     if (this.#closed) throw new EtcdFailure('unsent', 'the store is closed')
+    const etcd = this.#etcd
     let cancel = () => {}
     const late = `no answer within ${Math.round(timeoutMs)} ms`
     const deadline = new Promise<never>((_, reject) => {
       cancel = this.#clock.after(timeoutMs + graceMs, () => reject(new EtcdFailure('unknown', late)))
     })
     try {
-      return await Promise.race([work({ deadline: Date.now() + timeoutMs }), deadline])
+      return await Promise.race([work(etcd, { deadline: Date.now() + timeoutMs }), deadline])
     } catch (error) {
       const { kind, message } = failureOf(error)
+      // Once, however many calls find out at the same time.
+      if (kind === 'token' && etcd === this.#etcd) this.renew()
       const why = /^4 DEADLINE_EXCEEDED/.test(message) ? late : plain(message)
       throw new EtcdFailure(kind, `${this.endpoint}: ${why}`, { cause: error })
     } finally {

@@ -69,7 +69,6 @@ export class EtcdCluster {
 
   /** The next endpoint takes over, unless one has already. */
   failed(client: EtcdClient, why: EtcdFailure): void {
-    if (why.kind === 'token') client.renew()
     if (client !== this.current || this.#clients.length === 1) return
     this.#current = (this.#current + 1) % this.#clients.length
     this.#log.warn('etcd: going on with another endpoint', {

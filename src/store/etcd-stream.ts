@@ -69,7 +69,8 @@ export async function* streamEtcd(
       if (failure.kind === 'denied' && ++denials >= maxDenials) throw apiErrorOf(failure, "can't be watched")
       if (failures === 0) log.warn('etcd: a watch was lost', { prefix, message: failure.message })
       failures += 1
-      if (failure.kind === 'denied') client.renew()
+      // etcd says denied of a watch with a token that it has forgotten.
+      if (failure.kind === 'denied' || failure.kind === 'token') client.renew()
       else cluster.failed(client, failure)
     }
     const ms = Math.min(retryCapMs, retryBaseMs * 2 ** Math.min(failures, 10))

@@ -1,4 +1,4 @@
-import type { ICompare, IRangeRequest, IRequestOp, ITxnResponse } from './etcd-client.ts'
+import type { ICompare, IRequestOp, ITxnResponse } from './etcd-client.ts'
 import { apiError, type EtcdCluster } from './etcd-cluster.ts'
 import { EtcdFailure, outcomeUnknown, unavailable } from './etcd-errors.ts'
 
@@ -74,7 +74,7 @@ export class EtcdWrites {
     const request = {
       compare: [modIs(key, expected), modIs(slot.key, slot.revision)],
       success: [change, put(slot.key, mark)],
-      failure: [modOf(key), modOf(slot.key)],
+      failure: [{ request_range: { key: slot.key, keys_only: true } }],
     }
     try {
       const answer = await this.#cluster.once(
@@ -83,7 +83,7 @@ export class EtcdWrites {
         left,
       )
       this.#answeredAt = this.#cluster.clock.elapsed()
-      return answered(answer, slot, expected)
+      return answered(answer, slot)
     } catch (error) {
       const failure = error instanceof EtcdFailure ? error : undefined
       if (failure && failure.kind !== 'unknown') {
@@ -179,16 +179,17 @@ function moved(slot: Slot, revision: bigint): void {
 }
 
 /** What an answer to a write says. */
-function answered(answer: ITxnResponse, slot: Slot, expected: bigint): Outcome {
+function answered(answer: ITxnResponse, slot: Slot): Outcome {
   if (answer.succeeded) {
     const written = BigInt(answer.header.revision)
     moved(slot, written)
     return { written }
   }
-  const [key, own] = answer.responses.map((one) => BigInt(one.response_range?.kvs[0]?.mod_revision ?? 0))
-  moved(slot, own ?? 0n)
-  // Where the condition holds it was the slot that has moved, by an earlier write or a sweep: nothing was written.
-  return key === expected ? 'again' : 'not-met'
+  const own = BigInt(answer.responses[0]?.response_range?.kvs[0]?.mod_revision ?? 0)
+  // Where the slot has moved, by an earlier write or a sweep, nothing is known of the key.
+  const outcome = own === slot.revision ? 'not-met' : 'again'
+  moved(slot, own)
+  return outcome
 }
 
 /** etcd's numbers: compare target MOD, result EQUAL. */
@@ -198,8 +199,4 @@ export function modIs(key: Buffer, revision: bigint): ICompare {
 
 function put(key: Buffer, value: string): IRequestOp {
   return { request_put: { key, value: Buffer.from(value) } }
-}
-
-function modOf(key: Buffer): { request_range: IRangeRequest } {
-  return { request_range: { key, keys_only: true } }
 }

@@ -42,8 +42,8 @@ const defaultPrefix = '/plasmavmc'
 const defaultLimits: HistoryLimits = { limit: 100_000, bytes: 256 * 1024 * 1024 }
 
 /** What each watch keeps for readers that come later or are slow; what is older they get from etcd. */
-const keptEvents = 4_000
-const keptBytes = 32 * 1024 * 1024
+const keptEvents = 2_000
+const keptBytes = 16 * 1024 * 1024
 
 /** A process that is gone leaves its slots. After so many revisions none of its writes can be under way. */
 const sweepAfter = 1_000_000n

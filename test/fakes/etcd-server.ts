@@ -22,6 +22,8 @@ export interface EtcdLabOptions {
   /** Clients must come with a certificate. */
   readonly tls?: CertFiles
   readonly args?: readonly string[]
+  /** Its data on a disk, where it would otherwise be in memory. */
+  readonly onDisk?: boolean
 }
 
 /** Longest wait for a member to serve. */
@@ -157,7 +159,8 @@ export class EtcdLab {
   static async start(options: EtcdLabOptions = {}): Promise<EtcdLab> {
     const { members: count = 1, tls } = options
     // In memory where that is possible: these tests are about processes and connections, not about disks.
-    const folder = await mkdtemp(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'plasmavmc-etcd-'))
+    const memory = !options.onDisk && existsSync('/dev/shm')
+    const folder = await mkdtemp(join(memory ? '/dev/shm' : tmpdir(), 'plasmavmc-etcd-'))
     const ports = await freePorts(count * 3)
     const peer = (i: number) => `http://127.0.0.1:${ports[i * 3]}`
     const cluster = Array.from({ length: count }, (_, i) => `m${i}=${peer(i)}`).join(',')
