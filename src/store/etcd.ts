@@ -20,6 +20,8 @@ export interface EtcdOptions extends EtcdAccess {
   readonly prefix?: string
   /** What etcd keeps of the past. */
   readonly history?: Partial<HistoryLimits>
+  /** Revisions after which slots that nobody has used are removed. */
+  readonly sweepAfter?: bigint
   readonly times?: Partial<CallTimes & SilenceTimes>
   readonly clock?: Clock
   readonly log?: Log
@@ -46,7 +48,7 @@ const keptEvents = 2_000
 const keptBytes = 16 * 1024 * 1024
 
 /** A process that is gone leaves its slots. After so many revisions none of its writes can be under way. */
-const sweepAfter = 1_000_000n
+const defaultSweepAfter = 1_000_000n
 const sweepAtOnce = 500
 
 /**
@@ -90,6 +92,7 @@ class EtcdStore implements EtcdKv {
   readonly #lists: EtcdLists
   readonly #watches: EtcdWatches
   readonly #budget: HistoryBudget
+  readonly #sweepAfter: bigint
   readonly #log: Log
   #compaction: Promise<void> = Promise.resolve()
   #compacting = false
@@ -100,6 +103,7 @@ class EtcdStore implements EtcdKv {
     this.#cluster = cluster
     this.#keys = keys
     this.#log = log
+    this.#sweepAfter = options.sweepAfter ?? defaultSweepAfter
     this.#writes = new EtcdWrites(cluster, `${keys.writes}${newId()}/`)
     this.#lists = new EtcdLists(cluster, keys)
     this.#watches = new EtcdWatches({
@@ -172,7 +176,7 @@ class EtcdStore implements EtcdKv {
       await this.#cluster.current.compact(upTo, callTimes.attemptMs).catch((error: unknown) => {
         if (failureOf(error).kind !== 'compacted') throw error
       })
-      if (upTo > sweepAfter) await this.#sweep(upTo - sweepAfter)
+      if (upTo > this.#sweepAfter) await this.#sweep(upTo - this.#sweepAfter)
     } catch (error) {
       this.#log.warn('etcd: the history was not compacted', { upTo: `${upTo}`, message: messageOf(error) })
     } finally {

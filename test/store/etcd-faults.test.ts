@@ -221,6 +221,24 @@ describe('etcd that fails', () => {
     expect(kv.watches).toBe(0)
   })
 
+  it('keeps nothing of the writes of processes that are gone; who lives and was idle writes on', async () => {
+    const history = { limit: 10 }
+    const idle = await open()
+    const { prefix } = idle
+    const first = await put(idle, '/a/1')
+    const gone = await open({ prefix })
+    await put(gone, '/a/2')
+    await gone.close()
+    const busy = await open({ prefix, history, sweepAfter: 20n })
+    for (let i = 0; i < 100; i += 1) await put(busy, '/b/1', `${i}`)
+    await busy.settled()
+    const slots = await lab.ctl('get', '--prefix', '--keys-only', `${prefix}/writes/`)
+    expect(slots.trim().split('\n')).toHaveLength(1)
+    expect(await idle.put('/a/1', 'x', first + 1n)).toBeUndefined()
+    expect(await idle.put('/a/1', 'x', first)).toBeGreaterThan(first)
+    expect(await idle.delete('/a/2', (await idle.get('/a/2'))?.revision ?? 0n)).toBeDefined()
+  })
+
   it('lists many objects, and large ones, from one moment', async () => {
     const kv = await open({ times: { callMs: 20_000, attemptMs: 10_000 } })
     const names = Array.from({ length: 10_000 }, (_, i) => `/a/${String(i).padStart(5, '0')}`)
