@@ -5,7 +5,7 @@ import type { Clock } from '../lib/clock.ts'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import { type Connection, connectionOf, readCa } from './connection.ts'
 import { type Status, serverError } from './failure.ts'
-import { openHttp, readText } from './http.ts'
+import { connectionError, openHttp, readText } from './http.ts'
 import type { GlobalOptions, Io } from './io.ts'
 import { lines } from './lines.ts'
 
@@ -161,7 +161,13 @@ export function openClient(
       }
     },
     watch: async function* <T>(path: string, options: RequestOptions) {
-      yield* frames<T>(await send('GET', path, { ...options, query: { ...options.query, watch: 'true' } }))
+      const answer = await send('GET', path, { ...options, query: { ...options.query, watch: 'true' } })
+      try {
+        yield* frames<T>(answer)
+      } catch (error) {
+        if ((options.signal ?? signal)?.aborted) throw error
+        throw connectionError(error, address, connection.flags)
+      }
     },
     signedSocket: async (path) => {
       const url = urlOf(connection, path, {})

@@ -43,7 +43,8 @@ export function connectionError(error: unknown, address: string, flags: string):
       },
     )
   }
-  return new PlasmaError('ConnectionLost', `talking to ${address} failed: ${messageOf(error)}`, {
+  const why = code === 'ECONNRESET' ? 'the server went away' : messageOf(error)
+  return new PlasmaError('ConnectionLost', `the connection to ${address} broke: ${why}`, {
     hint: 'see whether the server still runs; repeat the command when it does',
     cause: error,
   })

@@ -167,6 +167,18 @@ test('wait watches from what it saw, and tells how it stands when time is up', a
   expect(late.err).toContain('timed out after 0.1 s waiting for its deletion; a is Running')
 })
 
+test('a watch that breaks off says that the server went away', async () => {
+  const s = await serving((seen, r) => {
+    if (!seen.url.includes('watch=true')) return reply(r, 200, { rows: [] })
+    r.writeHead(200)
+    r.flushHeaders()
+    setImmediate(() => r.destroy())
+  })
+  const { code, err } = await s.run(['get', 'vms', '-w'])
+  expect(code).toBe(1)
+  expect(err).toContain(`the connection to ${s.address} broke: the server went away\nsee whether the server`)
+})
+
 test('delete waits and says what holds the object', async () => {
   const metadata = { ...vm('a').metadata, deletionTimestamp: 'x', finalizers: ['plasmavmc.io/host-cleanup'] }
   let goes = false
