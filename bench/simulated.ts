@@ -11,12 +11,14 @@ import { type Figure, ms, percentile, repeat } from './stats.ts'
 
 const count = 10_000
 const bootId = 'boot'
+const runDir = '/run/bench'
 
 /** A host on which every machine runs and answers at once; tells of each powerdown. */
 function fakeHost(qemus: readonly QemuProcess[], onPowerdown: (uid: string) => void) {
   const listen = () => () => {}
   const processes: Processes = {
     bootId,
+    runDir,
     scan: async () => ({ processes: qemus }),
     inspect: () => 'alive',
     launch: () => Promise.reject(new Error('nothing is launched here')),
@@ -72,6 +74,7 @@ export async function simulated(): Promise<Figure[]> {
       uid: vm.metadata.uid ?? '',
       name: `default/m${i}`,
       launchId: `l${i}`,
+      runDir,
       state: 'S',
     })
   }

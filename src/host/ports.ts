@@ -81,6 +81,8 @@ export interface LaunchRecord {
 /** Processes of this host. The only port through which a QEMU is started or signalled. */
 export interface Processes {
   readonly bootId: string
+  /** QEMUs with our mark that name this run directory are ours; no other is ever adopted or signalled. */
+  readonly runDir: string
   /** Every live process with a QEMU command line on this host, ours or not. */
   scan(): Promise<Scan>
   /** Whether exactly this process lives. `gone` is proof; an unreadable /proc is `unknown`. A zombie is gone. */

@@ -39,6 +39,7 @@ type Launched = Awaited<ReturnType<Processes['launch']>>
 /** QEMUs of this host. The rules that keep guests safe (one QEMU a machine, kill only what was identified) live here. */
 export class HostProcesses implements Processes {
   readonly bootId: string
+  readonly runDir: string
   readonly #options: HostProcessesOptions
   readonly #proc: Procfs
   readonly #qemu: QemuBinary
@@ -58,6 +59,7 @@ export class HostProcesses implements Processes {
     this.#qemu = new QemuBinary(options.qemuBinary)
     this.#cgroups = options.cgroups ?? new Cgroups(options)
     this.bootId = this.#proc.bootId()
+    this.runDir = options.runDir
   }
 
   /**

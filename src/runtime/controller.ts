@@ -27,12 +27,13 @@ const retryBaseMs = 50
 const retryCapMs = 60_000
 
 /**
- * Runs workers over the queue until `signal` is aborted; resolves when the last pass has ended.
+ * Runs workers over the queue until `signal` is aborted; resolves when the last pass that listens to it has ended.
  * Conflicts run again at once (somebody else wrote first); other failures back off per key, and a success clears it.
  */
 export async function runController(options: ControllerOptions, signal: AbortSignal): Promise<void> {
   const { queue, clock } = options
   const failures = new Map<string, number>()
+  const stopped = Promise.withResolvers<void>()
 
   const settle = (key: string, error: unknown, log: Log) => {
     const count = (failures.get(key) ?? 0) + 1
@@ -68,7 +69,8 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     } finally {
       options.onPass?.(key, clock.elapsed() - began, failed)
       // One that does not listen to its signal keeps its key: two passes over one key would be worse than none.
-      await running?.catch(() => {})
+      // At the end nothing takes keys any more, so nobody waits for it.
+      await Promise.race([running?.catch(() => {}), stopped.promise])
       queue.done(key)
     }
   }
@@ -76,7 +78,10 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   const work = async () => {
     for (let key = await queue.take(); key !== undefined; key = await queue.take()) await pass(key)
   }
-  const stop = () => queue.close()
+  const stop = () => {
+    stopped.resolve()
+    queue.close()
+  }
   signal.addEventListener('abort', stop, { once: true })
   if (signal.aborted) stop()
   await Promise.all(Array.from({ length: options.workers }, work))

@@ -38,7 +38,11 @@ export class Inventory {
 
   /** The QEMUs with a uid, by a scan that began at most `maxAgeMs` ago. */
   async of(uid: string, maxAgeMs: number): Promise<readonly QemuProcess[]> {
-    const scan = await this.scan(maxAgeMs)
+    return this.in(await this.scan(maxAgeMs), uid)
+  }
+
+  /** The QEMUs with a uid in a scan of this inventory. */
+  in(scan: Scan, uid: string): readonly QemuProcess[] {
     let index = this.#byUid.get(scan)
     if (!index) {
       index = Map.groupBy(scan.processes, (process) => process.uid)

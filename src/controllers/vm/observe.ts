@@ -136,16 +136,26 @@ async function observeProcess(
   // Unknown to this life, or gone: only a scan that missed nothing proves that no other process carries the uid.
   const lostOne = memory.process !== undefined
   const scan = await deps.inventory.scan(lostOne ? 0 : scanMaxAgeMs)
-  const found = scan.processes.filter((process) => process.uid === uid)
+  const found = deps.inventory.in(scan, uid)
   if (found.length > 1) return { state: 'duplicate', pids: found.map((process) => process.pid) }
   const [one] = found
-  if (one) return adopt(vm, one, memory, deps)
+  if (one) {
+    const stranger = strangeness(one, deps.processes.runDir)
+    return stranger ? { state: 'unknown', why: stranger } : adopt(vm, one, memory, deps)
+  }
   if (scan.incomplete) return { state: 'unknown', why: scan.incomplete }
   // A launch under way may fork after this scan began: it will say so itself.
   if (memory.process) deps.machines.forget(uid)
   delete memory.process
   delete memory.silentSince
   return { state: 'absent' }
+}
+
+/** Why a QEMU with a machine's uid is not ours to adopt; while it lives the machine is neither started nor touched. */
+function strangeness({ pid, launchId, runDir }: QemuProcess, ours: string): string | undefined {
+  if (launchId === undefined) return `process ${pid} has this machine's uid and was not started by PlasmaVMC`
+  if (runDir === ours) return undefined
+  return `process ${pid} has this machine's uid and belongs to the run directory ${runDir ?? 'of another server'}`
 }
 
 /** Pids of other live QEMUs with the uid of a machine whose process is known: somebody started one by hand. */
