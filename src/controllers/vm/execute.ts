@@ -74,8 +74,13 @@ export async function execute(action: Action, vm: VirtualMachine, deps: ExecuteD
       return noteSpec(action, uid, deps)
     case 'dispose':
       deps.machines.forget(uid)
-      await deps.disks.remove(vm)
-      await deps.processes.cleanup(uid)
+      try {
+        await deps.disks.remove(vm)
+        await deps.processes.cleanup(uid)
+      } catch (error) {
+        memory.disposeError = adviceOf(error)
+        throw error
+      }
       memory.disposed = true
       return
     default:

@@ -36,6 +36,8 @@ export interface VmMemory extends Hearing {
   /** Steps of live changes under one generation of the spec, by key; `at` is when the next try may be, monotonic. */
   live?: { readonly generation: number; readonly tried: Map<string, LiveTry> }
   disposed?: boolean
+  /** Why the last try to remove what is left of it failed. */
+  disposeError?: string
   /** Failed disk preparations in a row under one generation, and when the next may be, monotonic. */
   diskRetry?: {
     readonly generation: number

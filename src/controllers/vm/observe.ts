@@ -62,6 +62,7 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
     endedElapsedMs: elapsedSince('ended', endOf(vm), memory, deps.clock),
     specHash: deps.specHash(vm.spec),
     disposed: memory.disposed ?? false,
+    ...(memory.disposeError !== undefined && { disposeError: memory.disposeError }),
   }
 }
 

@@ -70,7 +70,14 @@ function dispose(draft: Draft): void {
     if (draft.vm.metadata.finalizers?.includes(vmFinalizer)) draft.act({ do: 'dropFinalizer' })
     return
   }
-  draft.phase('Terminating', 'RemovingDisks', 'QEMU is gone; disks and run directory are being removed')
+  const { disposeError } = draft.seen
+  if (disposeError === undefined)
+    draft.phase('Terminating', 'RemovingDisks', 'QEMU is gone; disks and run directory are being removed')
+  else {
+    const message = `QEMU is gone, but what it left can't be removed: ${disposeError}; tried again`
+    if (draft.vm.status?.reason !== 'RemovalFailed') draft.tell('Warning', 'RemovalFailed', message)
+    draft.phase('Terminating', 'RemovalFailed', message)
+  }
   draft.act({ do: 'dispose' })
 }
 

@@ -80,6 +80,8 @@ export interface Observed {
   readonly specHash: string
   /** Whether what `dispose` removes is gone already. */
   readonly disposed: boolean
+  /** Why the last try to do so failed. */
+  readonly disposeError?: string
 }
 
 /** The next safe steps, as data. None may need another's result. */

@@ -138,6 +138,16 @@ describe('deletion', () => {
     expect(next.recheckMs).toBeGreaterThan(0)
   })
 
+  test('says why what it left can’t be removed, once, and goes on trying', () => {
+    const disposeError = '/pool/x can’t be removed: it is busy'
+    const first = planOf(deleted({}), absent, { disposeError })
+    expect(first.status).toMatchObject({ phase: 'Terminating', reason: 'RemovalFailed' })
+    expect(first.status.message).toContain(disposeError)
+    expect(verbs(first)).toEqual(['dispose'])
+    expect(first.happenings).toMatchObject([{ type: 'Warning', reason: 'RemovalFailed' }])
+    expect(planOf(recorded(deleted({}), first), absent, { disposeError }).happenings).toEqual([])
+  })
+
   test('removes what is left, then lets the object go', () => {
     const first = planOf(deleted({ process, stop }), absent)
     expect(verbs(first)).toEqual(['dispose'])
