@@ -2,12 +2,14 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
 import { reconcileHost } from './controllers/host/index.ts'
+import { reconcilePools } from './controllers/host/pools.ts'
 import { FirstLook, runVmController } from './controllers/vm/start.ts'
 import { detectAccelerator } from './host/accelerator.ts'
 import { HostDisks } from './host/disks.ts'
 import { hostFacts, QemuBinary } from './host/host-facts.ts'
 import { QmpMachines } from './host/machines.ts'
 import { vmPaths } from './host/paths.ts'
+import { lookAtPool } from './host/pools.ts'
 import { HostProcesses } from './host/processes.ts'
 import { specHash } from './host/spec-hash.ts'
 import { systemClock } from './lib/clock.ts'
@@ -96,6 +98,9 @@ export async function startAgent(
     // A machine that went may leave an orphan; a new one may have adopted one.
     if (!vm || (orphans > 0 && vm.status === undefined)) hostQueue.add(hostName)
   })
+  pools.onChange((_key, pool) => {
+    if (pool && !pool.status) hostQueue.add(hostName)
+  })
   const facts = async () => {
     const { cpus, memoryBytes, qemuVersion = 'none', qemuProblem } = await hostFacts(qemu)
     const memory = formatQuantity(memoryBytes)
@@ -107,6 +112,7 @@ export async function startAgent(
       ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log },
       reconcile: async () => {
         orphans = await reconcileHost({ hostName, runDir, objects, processes, vms, facts, clock, log })
+        await reconcilePools({ objects, pools: () => pools.list(), look: lookAtPool, clock })
         return { next: 'wait', ms: hostEveryMs }
       },
     },

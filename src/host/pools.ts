@@ -1,6 +1,7 @@
-import { readdir, statfs } from 'node:fs/promises'
+import { access, constants, readdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { errnoOf, PlasmaError } from '../lib/errors.ts'
+import { whyFile } from '../lib/folders.ts'
 import { approximateQuantity } from '../resources/quantity.ts'
 import { virtualSize } from './qemu-img.ts'
 
@@ -25,6 +26,20 @@ export function poolNamed(pools: readonly Pool[], name: string, dataDir: string)
 export async function freeBytes(dir: string): Promise<number> {
   const { bavail, bsize } = await statfs(dir)
   return bavail * bsize
+}
+
+/** What is free in a pool's directory, rounded so that it seldom changes, or why it can't be used. Never rejects. */
+export async function lookAtPool(
+  path: string,
+): Promise<{ readonly available: string } | { readonly problem: string }> {
+  try {
+    await access(path, constants.W_OK | constants.X_OK)
+    return { available: approximateQuantity(await freeBytes(path)) }
+  } catch (error) {
+    // Made when the first disk is.
+    if (errnoOf(error) === 'ENOENT') return { problem: `${path} is not there yet` }
+    return { problem: `${path} can't be used: ${whyFile(error)}` }
+  }
 }
 
 async function namesIn(dir: string): Promise<string[]> {
