@@ -89,11 +89,14 @@ export function pairLines(pairs: readonly Pair[], io: Io): string {
 const ago = (at: string | undefined, io: Io) =>
   at === undefined ? '' : `${age(io.clock.now() - Date.parse(at))} ago`
 
-function nextTry(backoff: Status['backoff'], io: Io): string | undefined {
+function nextTry({ backoff, process }: Status, io: Io): string | undefined {
   if (!backoff?.retryAt) return undefined
+  const failures = `${backoff.failures} ${backoff.failures === 1 ? 'failure' : 'failures'} in a row`
+  // A machine that runs waits for nothing; a run that lasts clears the count.
+  if (process?.pid !== undefined) return `${failures} before this run`
   const left = Date.parse(backoff.retryAt) - io.clock.now()
   const when = left > 0 ? `in ${age(left)}` : 'now'
-  return `${backoff.failures} failures in a row; next try ${when} (${backoff.retryAt})`
+  return `${failures}; next try ${when} (${backoff.retryAt})`
 }
 
 function stateOf(spec: Spec, status: Status, io: Io): readonly Pair[] {
@@ -111,7 +114,7 @@ function stateOf(spec: Spec, status: Status, io: Io): readonly Pair[] {
     ],
     ['Run strategy', spec.runStrategy],
     ['Restarts', String(status.restarts ?? 0)],
-    ['Back-off', nextTry(status.backoff, io)],
+    ['Back-off', nextTry(status, io)],
     ['Last exit', lastExit && `${lastExit.reason}, ${ago(lastExit.at, io)}: ${lastExit.message ?? ''}`],
     ['Stopping', stop && `${stop.why}, since ${stop.at}; at most ${stop.graceSeconds} s`],
     ['Asked for', request && `${request.action}, ${ago(request.at, io)}`],
