@@ -6,6 +6,7 @@ import { ApiError } from '../store/errors.ts'
 import type { Ref, TextStore } from '../store/objects.ts'
 import type { ResourcePath } from './path.ts'
 import { isDryRun, parameter } from './query.ts'
+import { shown } from './status.ts'
 
 export interface HandlerDeps {
   readonly objects: TextStore
@@ -48,13 +49,13 @@ export function objectOf(call: Call, body: unknown): KubeObject {
   if (namespace !== undefined && metadata['namespace'] !== undefined && metadata['namespace'] !== namespace) {
     throw new ApiError(
       'BadRequest',
-      `the namespace of the object (${String(metadata['namespace'])}) does not match the namespace on the request (${namespace})`,
+      `the namespace of the object (${shown(metadata['namespace'])}) does not match the namespace on the request (${namespace})`,
     )
   }
   if (name !== undefined && metadata['name'] !== undefined && metadata['name'] !== name) {
     throw new ApiError(
       'BadRequest',
-      `the name of the object (${String(metadata['name'])}) does not match the name on the URL (${name})`,
+      `the name of the object (${shown(metadata['name'])}) does not match the name on the URL (${name})`,
     )
   }
   const place = { ...(namespace !== undefined && { namespace }), ...(name !== undefined && { name }) }
@@ -86,9 +87,10 @@ export function unknownFields(call: Call, object: KubeObject): string[] {
   const texts = found.map(({ field, message }) => `${message} "${field}"`)
   if (mode === 'Warn' || texts.length === 0) return texts
   const causes: Cause[] = found.map((one) => ({ reason: 'FieldValueInvalid', ...one }))
+  const { kind, version } = call.path.kind
   throw new ApiError(
     'BadRequest',
-    `${object.kind} in version "${call.path.kind.version}" cannot be handled as a ${object.kind}: strict decoding error: ${texts.join(', ')}`,
+    `${kind} in version "${version}" cannot be handled as a ${kind}: strict decoding error: ${texts.join(', ')}`,
     { causes },
   )
 }

@@ -7,6 +7,7 @@ import { detailsOf, nameIn } from '../store/validate.ts'
 import { type Answer, type Call, type HandlerDeps, methodNotAllowed, refOf } from './call.ts'
 import { inLanes } from './lanes.ts'
 import { isDryRun, parameter, parseFieldSelector } from './query.ts'
+import { shown } from './status.ts'
 
 /** Deletions of a collection under way at once: they share the store's flushes, and leave room for other requests. */
 const deleteLanes = 100
@@ -20,8 +21,8 @@ function optionsOf({ body = {}, query }: Call): DeleteOptions {
     throw new ApiError('BadRequest', 'dryRun: Unsupported value: supported values: "All"')
   const { uid, resourceVersion } = preconditions
   return {
-    ...(uid != null && { uid: String(uid) }),
-    ...(resourceVersion != null && { resourceVersion: String(resourceVersion) }),
+    ...(uid != null && { uid: shown(uid) }),
+    ...(resourceVersion != null && { resourceVersion: shown(resourceVersion) }),
     dryRun: dryRun.length > 0 || isDryRun(query),
   }
 }

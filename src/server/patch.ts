@@ -1,6 +1,7 @@
 import { applyPatch, type Operation, Pointer } from 'rfc6902'
 import { messageOf } from '../lib/errors.ts'
 import { ApiError } from '../store/errors.ts'
+import { shown } from './status.ts'
 
 /** Kubernetes' limit on the operations of one patch. */
 const maxOperations = 10_000
@@ -36,26 +37,26 @@ export function jsonPatch(target: unknown, patch: unknown): unknown {
   const result = structuredClone(target)
   let copied = 0
   patch.forEach((operation: unknown, index) => {
-    const shown = `operation ${index} (${JSON.stringify(operation).slice(0, 200)})`
-    if (!isRecord(operation)) throw new ApiError('BadRequest', `${shown} is not an object`)
+    const told = `operation ${index} (${JSON.stringify(operation).slice(0, 200)})`
+    if (!isRecord(operation)) throw new ApiError('BadRequest', `${told} is not an object`)
     const { op, from } = operation
     for (const path of [operation['path'], from]) {
       if (
-        String(path ?? '')
+        shown(path ?? '')
           .split('/')
           .some((step) => dangerous.has(step))
       )
         // prototype pollution
-        throw new ApiError('Invalid', `${shown}: the path is not allowed`)
+        throw new ApiError('Invalid', `${told}: the path is not allowed`)
     }
-    if (op === 'copy') copied += sizeAt(result, String(from))
+    if (op === 'copy') copied += sizeAt(result, shown(from))
     if (copied > maxCopiedBytes)
       throw new ApiError(
         'RequestEntityTooLarge',
-        `${shown}: the patch copies more than ${maxCopiedBytes} bytes`,
+        `${told}: the patch copies more than ${maxCopiedBytes} bytes`,
       )
     const error = failureOf(result, operation as unknown as Operation)
-    if (error) throw new ApiError('Invalid', `the server rejected our request: ${shown}: ${error}`)
+    if (error) throw new ApiError('Invalid', `the server rejected our request: ${told}: ${error}`)
   })
   return result
 }

@@ -1,4 +1,5 @@
 import { ApiError } from '../store/errors.ts'
+import { shown } from './status.ts'
 
 export type FieldTest = (object: unknown) => boolean
 
@@ -45,7 +46,7 @@ const selectable =
 function valueAt(object: unknown, path: string): string {
   let value: unknown = object
   for (const step of path.split('.')) value = (value as Record<string, unknown> | undefined)?.[step]
-  return value === undefined || value === null ? '' : String(value)
+  return value === undefined || value === null ? '' : shown(value)
 }
 
 /** A field selector: `metadata.name=web,status.phase!=Running`. @throws ApiError BadRequest for a field that can't be selected by */

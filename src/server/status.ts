@@ -1,6 +1,11 @@
 import { messageOf } from '../lib/errors.ts'
 import { ApiError, httpCodes, type Reason } from '../store/errors.ts'
 
+/** A value of a client in words: an object of its making may have a toString that can't be called. */
+export function shown(value: unknown): string {
+  return typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
+}
+
 /** Any error as a Kubernetes Status (meta/v1). What is no ApiError is an internal error whose text stays in the log. */
 export function statusOf(error: unknown): {
   readonly code: number

@@ -103,6 +103,29 @@ it('answers whatever comes with an object or a Status of 4xx', { timeout: 240_00
   expect(Object.keys(Object.prototype)).toEqual([])
 })
 
+it('words what can’t be turned into text by itself', async () => {
+  const odd = { toString: 0 }
+  const call = (method: string, url: string, body: unknown, type = 'application/json') =>
+    server.call(method, url, JSON.stringify(body), { 'content-type': type })
+  const strict = `${machines}?fieldValidation=Strict`
+  const answers = [
+    await call('POST', strict, { kind: odd, strange: 1 }),
+    await call('POST', machines, { metadata: { namespace: odd } }),
+    await call('PUT', `${machines}/web`, { metadata: { name: odd } }),
+    await call('DELETE', `${machines}/web`, { preconditions: { uid: odd, resourceVersion: odd } }),
+    await call(
+      'PATCH',
+      `${machines}/web`,
+      [{ op: 'copy', path: odd, from: odd }],
+      'application/json-patch+json',
+    ),
+  ]
+  for (const { code, json } of answers) {
+    expect(code, JSON.stringify(json)).toBeLessThan(500)
+    expect(code).toBeGreaterThanOrEqual(400)
+  }
+})
+
 it('takes JSON patches of any kind, or refuses them whole', { timeout: 240_000 }, async () => {
   await server.call('DELETE', machines)
   await server.call('POST', machines, machine('web', { disks: [{ name: 'a', size: '1Gi' }] }))
