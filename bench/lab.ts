@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Client, openClient } from '../src/cli/client.ts'
+import { freePort } from '../src/drill/lab.ts'
 import { systemClock } from '../src/lib/clock.ts'
 import type { VirtualMachine } from '../src/resources/vm.ts'
 
@@ -145,17 +145,4 @@ export class Watched {
   stop(): void {
     this.#stop.abort()
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() =>
-        typeof address === 'object' && address ? resolve(address.port) : reject(new Error('no port')),
-      )
-    })
-  })
 }

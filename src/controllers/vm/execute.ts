@@ -1,21 +1,11 @@
-import type { Disks, Machines, Processes } from '../../host/ports.ts'
-import type { Clock } from '../../lib/clock.ts'
 import { adviceOf, PlasmaError } from '../../lib/errors.ts'
-import type { Log } from '../../lib/log.ts'
 import { VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import type { ObjectStore } from '../../store/objects.ts'
-import { noteSpec, takeLiveStep } from './execute-live.ts'
-import type { Memories } from './memory.ts'
+import { type LiveDeps, noteSpec, takeLiveStep } from './execute-live.ts'
 import type { Action } from './types.ts'
 
-export interface ExecuteDeps {
+export interface ExecuteDeps extends LiveDeps {
   readonly objects: ObjectStore
-  readonly processes: Processes
-  readonly machines: Machines
-  readonly disks: Disks
-  readonly memories: Memories
-  readonly clock: Clock
-  readonly log: Log
 }
 
 /** QEMU sets up its monitor in tens of ms; a host under load may take seconds. */
