@@ -24,13 +24,7 @@ export default defineConfig({
       },
       {
         extends: true,
-        // Real QEMUs share two cores: one file at a time keeps deadlines meaningful.
-        test: {
-          name: 'e2e',
-          include: ['test/e2e/**/*.test.ts'],
-          fileParallelism: false,
-          testTimeout: 120_000,
-        },
+        test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], testTimeout: 120_000 },
       },
     ],
   },

@@ -139,7 +139,12 @@ export const vmSpec = z.object({
   runStrategy: z.enum(runStrategies).default('Always').describe("When it runs; KubeVirt's meanings."),
   cpu: cpu.prefault({}).describe('Processors; their number is cores × sockets × threads.'),
   memory: quantity('Guest memory.').default('512Mi'),
-  machine: z.enum(['q35', 'pc', 'microvm']).default('q35').describe('Machine type.'),
+  machine: z
+    .enum(['q35', 'pc', 'microvm'])
+    .default('q35')
+    .describe(
+      'Machine type. microvm is for KVM: without it a Linux guest may hang early in its boot, as the one timer that a microvm has does not always tick.',
+    ),
   firmware: z
     .enum(['bios', 'uefi'])
     .default('bios')

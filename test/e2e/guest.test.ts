@@ -18,8 +18,9 @@ beforeAll(() => {
 afterAll(() => rmSync(dir, { recursive: true, force: true }))
 
 /**
- * Boots the tiny guest until QEMU ends. Under emulation QEMU's microvm now and then does not begin to boot at all, which
- * is nothing of the guest's: a QEMU that stays silent is ended and started again, five times at most.
+ * Boots the tiny guest until QEMU ends. Under emulation the PIT of QEMU's microvm does not tick in some boots ("tsc:
+ * Unable to calibrate against PIT" with earlyprintk, then nothing): up to half of them on a busy host, whatever the CPU
+ * model or the microvm's options. A QEMU that stays silent is ended and started again, five times at most.
  * @returns what it wrote to its console
  */
 async function boot(type: string, words: string, devices: readonly string[]): Promise<string> {
