@@ -23,6 +23,7 @@ export const clientKinds: readonly ClientKind[] = [
   { ...lease, kind: 'Lease', plural: 'leases', shortNames: [], namespaced: true },
   { ...core, kind: 'Event', plural: 'events', shortNames: ['ev'], namespaced: true },
   { ...core, kind: 'Namespace', plural: 'namespaces', shortNames: ['ns'], namespaced: false },
+  { ...own, kind: 'FenceEvidence', plural: 'fenceevidences', shortNames: ['fe'], namespaced: false },
 ]
 
 const namesOf = (k: ClientKind) => [k.plural, k.kind.toLowerCase(), ...k.shortNames]

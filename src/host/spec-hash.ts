@@ -1,8 +1,13 @@
 import { createHash } from 'node:crypto'
 import type { VmSpec } from '../resources/vm.ts'
+import { placementMembers } from '../resources/vm-placement.ts'
 
 /** Members that change how we treat a machine, not how its QEMU was started. */
-const live: ReadonlySet<string> = new Set(['runStrategy', 'terminationGracePeriodSeconds', 'hostSelector'])
+const live: ReadonlySet<string> = new Set([
+  'runStrategy',
+  'terminationGracePeriodSeconds',
+  ...placementMembers,
+])
 
 /** JSON with the keys of every object sorted and undefined members left out. */
 function canonical(value: unknown): string {

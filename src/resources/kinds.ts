@@ -1,67 +1,12 @@
 import { z } from 'zod'
 import { condition } from './conditions.ts'
 import { defineResource, type ObjectOf, type ResourceDefinition } from './define.ts'
-import { approximateQuantity, bytesOf, quantity } from './quantity.ts'
+import { FenceEvidence } from './fence-evidence.ts'
+import { Host } from './host.ts'
+import { quantity } from './quantity.ts'
 import { VirtualMachine } from './vm.ts'
 
 const age = { name: 'Age', type: 'date', path: '.metadata.creationTimestamp' } as const
-
-export const Host = defineResource({
-  kind: 'Host',
-  plural: 'hosts',
-  categories: ['plasmavmc'],
-  namespaced: false,
-  description: 'A machine with an agent that runs virtual machines.',
-  body: z.object({
-    spec: z
-      .object({ unschedulable: z.boolean().default(false).describe('No new machines are placed here.') })
-      .prefault({}),
-    status: z
-      .object({
-        bootId: z.string().optional(),
-        cpus: z.int().optional(),
-        memory: z.string().optional(),
-        vms: z.int().optional(),
-        accelerator: z.string().optional(),
-        qemuVersion: z.string().optional(),
-        agentVersion: z.string().optional(),
-        epoch: z.int().optional(),
-        /** QEMUs with our mark and no resource. */
-        orphans: z
-          .array(
-            z.object({
-              uid: z.string(),
-              pid: z.int(),
-              name: z.string().describe('namespace/name it was launched as.'),
-              launchId: z.string().optional(),
-              startedAt: z.string().optional(),
-              /** The VirtualMachine (apiVersion, kind, metadata, spec) as JSON text from its launch record; what `adopt` creates. */
-              manifest: z.string().optional(),
-            }),
-          )
-          .default([]),
-        conditions: z.array(condition).default([]),
-      })
-      .optional(),
-  }),
-  columns: [
-    { name: 'Status', type: 'string', path: '.status.conditions[?(@.type=="Ready")].reason' },
-    { name: 'VMs', type: 'integer', path: '.status.vms' },
-    { name: 'CPUs', type: 'integer', path: '.status.cpus' },
-    {
-      name: 'Memory',
-      type: 'string',
-      path: '.status.memory',
-      value: ({ status }: { status?: { memory?: string } }) =>
-        status?.memory === undefined ? undefined : approximateQuantity(bytesOf(status.memory)),
-    },
-    { name: 'Epoch', type: 'integer', path: '.status.epoch' },
-    age,
-    { name: 'Accelerator', type: 'string', path: '.status.accelerator', priority: 1 },
-    { name: 'QEMU', type: 'string', path: '.status.qemuVersion', priority: 1 },
-  ],
-})
-export type Host = ObjectOf<typeof Host>
 
 export const StoragePool = defineResource({
   kind: 'StoragePool',
@@ -169,6 +114,8 @@ export const Namespace = defineResource({
 })
 export type Namespace = ObjectOf<typeof Namespace>
 
+export { Host } from './host.ts'
+
 /** Every kind this system serves. */
 export const kinds: readonly ResourceDefinition[] = [
   VirtualMachine,
@@ -177,6 +124,7 @@ export const kinds: readonly ResourceDefinition[] = [
   Lease,
   Event,
   Namespace,
+  FenceEvidence,
 ] as const
 
 /** Finds a kind by plural, singular, short name or kind, case-insensitive, with an optional `.group` suffix. */

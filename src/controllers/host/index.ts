@@ -5,7 +5,7 @@ import { rfc3339 } from '../../lib/clock.ts'
 import type { Log } from '../../lib/log.ts'
 import { type ConditionFact, setConditions } from '../../resources/conditions.ts'
 import { apiVersionOf } from '../../resources/define.ts'
-import { Host } from '../../resources/kinds.ts'
+import { Host, hostSpec } from '../../resources/host.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import type { Informer } from '../../runtime/informer.ts'
 import { ApiError, isReason } from '../../store/errors.ts'
@@ -67,6 +67,8 @@ export async function reconcileHost(deps: HostControllerDeps): Promise<number> {
     })
   }
   const status: HostStatus = {
+    addresses: before?.addresses ?? [],
+    capabilities: before?.capabilities ?? [],
     ...facts,
     bootId: deps.processes.bootId,
     vms: deps.vms.list().filter((vm) => vm.status?.hostName === deps.hostName && vm.status.process).length,
@@ -99,7 +101,7 @@ async function ensureHost(deps: HostControllerDeps): Promise<Host> {
   } catch (error) {
     if (!isReason(error, 'NotFound')) throw error
   }
-  const spec = { unschedulable: false }
+  const spec = hostSpec.parse({})
   try {
     return await objects.create(Host, {
       apiVersion: apiVersionOf(Host),

@@ -4,6 +4,7 @@ import { diskDeviceId } from '../../host/qemu-disks.ts'
 import { type Forward, forwardRule, networkIds } from '../../host/qemu-networks.ts'
 import { bytesOf } from '../../resources/quantity.ts'
 import type { VmDisk, VmNetwork, VmSpec } from '../../resources/vm.ts'
+import { placementMembers } from '../../resources/vm-placement.ts'
 import type { MachineFacts } from './machine-facts.ts'
 
 type WatchdogAction = NonNullable<VmSpec['devices']['watchdog']>['action']
@@ -36,7 +37,7 @@ interface Found {
 
 type Named = { readonly name: string }
 
-const policyMembers = ['runStrategy', 'terminationGracePeriodSeconds', 'hostSelector'] as const
+const policyMembers = ['runStrategy', 'terminationGracePeriodSeconds', ...placementMembers] as const
 
 /** A change in words, and its name among others. */
 export function wordsOf(change: LiveChange): string {

@@ -5,6 +5,7 @@ import { beforeEach, expect, onTestFinished, test } from 'vitest'
 import { type PoolLook, reconcilePools } from '../../../src/controllers/host/pools.ts'
 import { lookAtPool } from '../../../src/host/pools.ts'
 import { apiVersionOf } from '../../../src/resources/define.ts'
+import { hostSpec } from '../../../src/resources/host.ts'
 import { Host, StoragePool } from '../../../src/resources/kinds.ts'
 import { KvObjects } from '../../../src/store/kv-objects.ts'
 import { MemoryKv } from '../../../src/store/memory.ts'
@@ -28,7 +29,7 @@ const addPool = (name: string, spec: object = {}) =>
 const addHost = (name: string) =>
   objects.create(Host, {
     ...{ apiVersion: apiVersionOf(Host), kind: 'Host', metadata: { name } },
-    spec: { unschedulable: false },
+    spec: hostSpec.parse({}),
   } as Host)
 
 const pool = (name: string) => objects.get(StoragePool, { name })
