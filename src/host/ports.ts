@@ -179,3 +179,12 @@ export interface Disks {
   onChange(listener: (uid: string) => void): () => void
   close(): Promise<void>
 }
+
+/**
+ * Whether this host may start guests now. `single`: the store is this host's own, nobody else could. `held`: it holds
+ * its lease for `leftMs` more; what was placed under an older epoch is not its own unless it takes it up anew.
+ */
+export type Tenure =
+  | { readonly state: 'single' }
+  | { readonly state: 'held'; readonly epoch: number; readonly leftMs: number }
+  | { readonly state: 'lost'; readonly why: string }

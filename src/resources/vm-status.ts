@@ -28,6 +28,7 @@ export const exitReasons = [
   'Crashed',
   'LaunchFailed',
   'HostReboot',
+  'HostLost',
   'Lost',
   'InternalError',
 ] as const
@@ -60,6 +61,10 @@ export const vmStatus = z.object({
     .describe(
       "The epoch of the host's lease under which the machine was placed there, or was last taken up.",
     ),
+  evidence: z
+    .string()
+    .optional()
+    .describe('Name of the FenceEvidence by which it was last taken from a lost host.'),
   onHostLoss: z
     .enum(['Manual', 'Failover'])
     .optional()
