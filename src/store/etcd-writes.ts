@@ -41,16 +41,20 @@ export class EtcdWrites {
   }
 
   /**
-   * Does `change` if the mod revision of `key` is `expected`.
+   * Does `change` if all of `conditions` hold.
    * @returns its revision, or undefined where the condition does not hold and nothing was written
    * @throws ApiError `ServiceUnavailable`, which says so where the outcome is not known; `RequestEntityTooLarge`
    */
-  async write(key: Buffer, expected: bigint, change: IRequestOp, name: string): Promise<bigint | undefined> {
+  async write(
+    conditions: readonly ICompare[],
+    change: IRequestOp,
+    name: string,
+  ): Promise<bigint | undefined> {
     const slot = await this.#take()
     const deadline = this.#cluster.deadline()
     try {
       for (let tries = 0; ; tries += 1) {
-        const outcome = await this.#attempt(slot, key, expected, change, name, deadline)
+        const outcome = await this.#attempt(slot, conditions, change, name, deadline)
         if (outcome === 'not-met') return undefined
         if (outcome !== 'again') return outcome.written
         await this.#cluster.pause(tries)
@@ -62,8 +66,7 @@ export class EtcdWrites {
 
   async #attempt(
     slot: Slot,
-    key: Buffer,
-    expected: bigint,
+    conditions: readonly ICompare[],
     change: IRequestOp,
     name: string,
     deadline: number,
@@ -72,7 +75,7 @@ export class EtcdWrites {
     if (left <= 0) throw unavailable(`etcd can't be written: ${name} was not, within its deadline`)
     const mark = `w${++this.#attempts}`
     const request = {
-      compare: [modIs(key, expected), modIs(slot.key, slot.revision)],
+      compare: [...conditions, modIs(slot.key, slot.revision)],
       success: [change, put(slot.key, mark)],
       failure: [{ request_range: { key: slot.key, keys_only: true } }],
     }

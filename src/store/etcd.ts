@@ -11,7 +11,7 @@ import { EtcdLists } from './etcd-list.ts'
 import { type SilenceTimes, silenceTimes } from './etcd-stream.ts'
 import { EtcdWatches } from './etcd-watches.ts'
 import { EtcdWrites, modIs } from './etcd-writes.ts'
-import type { Kv, KvEntry, KvEvent, KvList, KvListOptions } from './kv.ts'
+import type { Kv, KvCondition, KvEntry, KvEvent, KvList, KvListOptions } from './kv.ts'
 
 export interface EtcdOptions extends EtcdAccess {
   /** Such as `http://10.0.0.1:2379`, all with the same scheme. */
@@ -131,15 +131,16 @@ class EtcdStore implements EtcdKv {
     return this.#lists.list(prefix, options)
   }
 
-  put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {
+  put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
     const bytes = Buffer.from(value)
     const change = { request_put: { key: this.#keys.of(key), value: bytes } }
-    return this.#write(key, expected, change, bytes.length)
+    return this.#write(key, [{ key, revision: expected }, ...(also ? [also] : [])], change, bytes.length)
   }
 
-  async delete(key: string, expected: bigint): Promise<bigint | undefined> {
+  async delete(key: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
     if (expected === 0n) return undefined
-    return this.#write(key, expected, { request_delete_range: { key: this.#keys.of(key) } }, 0)
+    const change = { request_delete_range: { key: this.#keys.of(key) } }
+    return this.#write(key, [{ key, revision: expected }, ...(also ? [also] : [])], change, 0)
   }
 
   watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent> {
@@ -157,11 +158,12 @@ class EtcdStore implements EtcdKv {
 
   async #write(
     key: string,
-    expected: bigint,
+    conditions: readonly KvCondition[],
     change: IRequestOp,
     bytes: number,
   ): Promise<bigint | undefined> {
-    const revision = await this.#writes.write(this.#keys.of(key), expected, change, key)
+    const compare = conditions.map((one) => modIs(this.#keys.of(one.key), one.revision))
+    const revision = await this.#writes.write(compare, change, key)
     if (revision === undefined) return undefined
     // Twice: what was there before stays in the history as well.
     const upTo = this.#budget.wrote(revision, (key.length + bytes) * 2)

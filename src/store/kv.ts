@@ -47,6 +47,12 @@ export interface KvPrevious {
   readonly revision: bigint
 }
 
+/** Another key that must still have this revision (0n: still not exist) for a write to be made. */
+export interface KvCondition {
+  readonly key: string
+  readonly revision: bigint
+}
+
 export interface Kv {
   /** The entry, or undefined where there is none. */
   get(key: string): Promise<KvEntry | undefined>
@@ -56,14 +62,14 @@ export interface Kv {
    */
   list(prefix: string, options?: KvListOptions): Promise<KvList>
   /**
-   * Writes if the key's current revision equals `expected` (0n: the key must not exist).
+   * Writes if the key's current revision equals `expected` (0n: the key must not exist), and `also` holds where given.
    * Resolves only when the write is durable.
    * @returns the new revision, or `undefined` when the condition failed and nothing was written.
    * @throws ApiError `ServiceUnavailable` when it can't be written.
    */
-  put(key: string, value: string, expected: bigint): Promise<bigint | undefined>
-  /** Deletes if the revision matches. @returns the deletion's revision, or `undefined` when it did not match. */
-  delete(key: string, expected: bigint): Promise<bigint | undefined>
+  put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined>
+  /** Deletes if the revision matches, and `also` holds. @returns the deletion's revision, or `undefined` when it did not match. */
+  delete(key: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined>
   /**
    * Events after revision `from`, in revision order, only for keys under `prefix`, until the signal is aborted.
    * @throws ApiError `Gone` when `from` is older than the kept history, or when this reader fell too far behind.

@@ -6,7 +6,7 @@ import { Feed } from './feed.ts'
 import { lockFolder } from './folder-lock.ts'
 import { defaultHistory, historyChunk, pageOf, setBack, tooOld, undo, weightOf } from './history.ts'
 import { endOfPrefix } from './key-range.ts'
-import type { Kv, KvEntry, KvEvent, KvList, KvListOptions, KvPrevious } from './kv.ts'
+import type { Kv, KvCondition, KvEntry, KvEvent, KvList, KvListOptions, KvPrevious } from './kv.ts'
 import { entryOf, entryRow, eventOf, eventRow } from './rows.ts'
 
 export interface LmdbOptions {
@@ -102,16 +102,16 @@ class LmdbKv implements Kv {
     })
   }
 
-  put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {
-    return this.#write(key, expected, (revision, previous) => {
+  put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
+    return this.#write(key, expected, also, (revision, previous) => {
       this.#objects.put(key, entryRow(revision, value))
       return { type: 'put', key, value, revision, ...(previous && { previous }) }
     })
   }
 
-  delete(key: string, expected: bigint): Promise<bigint | undefined> {
+  delete(key: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
     if (expected === 0n) return Promise.resolve(undefined)
-    return this.#write(key, expected, (revision, previous = { value: '', revision: 0n }) => {
+    return this.#write(key, expected, also, (revision, previous = { value: '', revision: 0n }) => {
       this.#objects.remove(key)
       return { type: 'delete', key, revision, previous }
     })
@@ -131,6 +131,7 @@ class LmdbKv implements Kv {
   async #write(
     key: string,
     expected: bigint,
+    also: KvCondition | undefined,
     change: (revision: bigint, previous: KvPrevious | undefined) => KvEvent,
   ): Promise<bigint | undefined> {
     let event: KvEvent | undefined
@@ -138,7 +139,7 @@ class LmdbKv implements Kv {
       await this.#root.transaction(() => {
         const row = this.#objects.get(key)
         const before = row === undefined ? undefined : entryOf(key, row)
-        if ((before?.revision ?? 0n) !== expected) return
+        if ((before?.revision ?? 0n) !== expected || !this.#holds(also)) return
         const revision = (this.#meta.get('revision') ?? 0) + 1
         event = change(BigInt(revision), before && { value: before.value, revision: before.revision })
         this.#events.put(revision, eventRow(event))
@@ -153,6 +154,12 @@ class LmdbKv implements Kv {
     if (!event) return undefined
     this.#publish(event.revision)
     return event.revision
+  }
+
+  #holds(also: KvCondition | undefined): boolean {
+    if (!also) return true
+    const row = this.#objects.get(also.key)
+    return (row === undefined ? 0n : entryOf(also.key, row).revision) === also.revision
   }
 
   async #writeError(key: string, error: unknown): Promise<ApiError> {

@@ -1,6 +1,6 @@
 import { Feed } from './feed.ts'
 import { defaultHistory, historyChunk, pageOf, setBack, tooOld, undo, weightOf } from './history.ts'
-import type { Kv, KvEntry, KvEvent, KvList, KvListOptions } from './kv.ts'
+import type { Kv, KvCondition, KvEntry, KvEvent, KvList, KvListOptions } from './kv.ts'
 
 /** A Kv in memory: the same semantics as the durable ones, gone with the process. Also the store of the tests. */
 export class MemoryKv implements Kv {
@@ -31,18 +31,18 @@ export class MemoryKv implements Kv {
     return pageOf(setBack(now, were), limit, at)
   }
 
-  async put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {
+  async put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
     const before = this.#entries.get(key)
-    if ((before?.revision ?? 0n) !== expected) return undefined
+    if ((before?.revision ?? 0n) !== expected || !this.#holds(also)) return undefined
     const revision = ++this.#revision
     this.#entries.set(key, { key, value, revision })
     this.#append({ type: 'put', key, value, revision, ...(before && { previous: previousOf(before) }) })
     return revision
   }
 
-  async delete(key: string, expected: bigint): Promise<bigint | undefined> {
+  async delete(key: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
     const before = this.#entries.get(key)
-    if (!before || before.revision !== expected) return undefined
+    if (!before || before.revision !== expected || !this.#holds(also)) return undefined
     const revision = ++this.#revision
     this.#entries.delete(key)
     this.#append({ type: 'delete', key, revision, previous: previousOf(before) })
@@ -54,6 +54,10 @@ export class MemoryKv implements Kv {
   }
 
   async close(): Promise<void> {}
+
+  #holds(also: KvCondition | undefined): boolean {
+    return also === undefined || (this.#entries.get(also.key)?.revision ?? 0n) === also.revision
+  }
 
   /** @throws ApiError `Gone` */
   #since(revision: bigint, count = Number.POSITIVE_INFINITY): readonly KvEvent[] {

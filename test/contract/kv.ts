@@ -57,6 +57,24 @@ export function kvContract(name: string, lab: KvLab): void {
       await kv.close()
     })
 
+    it('makes a write only while another key is as it was', async () => {
+      const kv = await lab.open()
+      const other = await put(kv, '/other', '1')
+      const first = await kv.put('/a', 'x', 0n, { key: '/other', revision: other })
+      expect(first).toBeGreaterThan(other)
+      expect(await kv.put('/b', 'x', 0n, { key: '/none', revision: 0n })).toBeGreaterThan(first ?? 0n)
+      await kv.put('/other', '2', other)
+      const { revision } = await kv.list('/')
+      expect(await kv.put('/a', 'y', first ?? 0n, { key: '/other', revision: other })).toBeUndefined()
+      expect(await kv.delete('/a', first ?? 0n, { key: '/other', revision: other })).toBeUndefined()
+      expect(await kv.put('/c', 'y', 0n, { key: '/other', revision: 0n })).toBeUndefined()
+      expect((await kv.list('/')).revision).toBe(revision)
+      expect((await kv.get('/a'))?.value).toBe('x')
+      const now = (await kv.get('/other'))?.revision ?? 0n
+      expect(await kv.delete('/a', first ?? 0n, { key: '/other', revision: now })).toBeGreaterThan(revision)
+      await kv.close()
+    })
+
     it('lets exactly one of many writers of a revision win, and counts the losers nowhere', async () => {
       const kv = await lab.open()
       const created = await Promise.all(Array.from({ length: 20 }, (_, i) => kv.put('/a', `${i}`, 0n)))

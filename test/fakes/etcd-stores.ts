@@ -1,5 +1,5 @@
 import { type EtcdKv, type EtcdOptions, openEtcd } from '../../src/store/etcd.ts'
-import type { Kv, KvEntry, KvEvent, KvPrevious } from '../../src/store/kv.ts'
+import type { Kv, KvCondition, KvEntry, KvEvent, KvPrevious } from '../../src/store/kv.ts'
 import type { EtcdLab } from './etcd-server.ts'
 
 let places = 0
@@ -44,6 +44,7 @@ export async function reopened(lab: EtcdLab, kv: Kv): Promise<Kv> {
 function rebased(kv: EtcdKv, base: bigint, prefix: string): Kv {
   const shifted = <T extends KvEntry | KvPrevious>(one: T): T => ({ ...one, revision: one.revision - base })
   const there = (revision: bigint) => (revision === 0n ? 0n : revision + base)
+  const elsewhere = (also?: KvCondition) => also && { ...also, revision: there(also.revision) }
   const back = async (writing: Promise<bigint | undefined>) => {
     const revision = await writing
     await kv.settled()
@@ -64,8 +65,8 @@ function rebased(kv: EtcdKv, base: bigint, prefix: string): Kv {
       const list = await kv.list(from, { ...options, ...(at !== undefined && { at: at + base }) })
       return { ...list, entries: list.entries.map(shifted), revision: list.revision - base }
     },
-    put: (key, value, expected) => back(kv.put(key, value, there(expected))),
-    delete: (key, expected) => back(kv.delete(key, there(expected))),
+    put: (key, value, expected, also) => back(kv.put(key, value, there(expected), elsewhere(also))),
+    delete: (key, expected, also) => back(kv.delete(key, there(expected), elsewhere(also))),
     async *watch(from, revision, signal) {
       for await (const event of kv.watch(from, revision + base, signal)) yield told(event)
     },
