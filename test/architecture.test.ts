@@ -43,8 +43,8 @@ function sources(folder: string): Source[] {
 function roomOf(file: string): string {
   const name = (file.split('/')[1] ?? '').replace(/\.ts$/, '')
   if (name.startsWith('wire-')) return 'wire'
-  // The drill is one command, too big for a file of cli.
-  return name === 'drill' ? 'cli' : name
+  // The drill and the simulator are one command each, too big for a file of cli.
+  return name === 'drill' || name === 'sim' ? 'cli' : name
 }
 
 function floorOf(room: string): number {

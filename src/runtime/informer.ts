@@ -1,3 +1,4 @@
+import { type Clock, systemClock } from '../lib/clock.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
@@ -26,15 +27,17 @@ export class Informer<T extends KubeObject> {
   readonly #store: ObjectStore
   readonly #kind: ResourceDefinition<T>
   readonly #log: Log
+  readonly #clock: Clock
   readonly #objects = new Map<string, T>()
   readonly #listeners = new Set<(key: string, object: T | undefined) => void>()
   readonly #firstSync = Promise.withResolvers<void>()
   #synced = false
 
-  constructor(store: ObjectStore, kind: ResourceDefinition<T>, log: Log) {
+  constructor(store: ObjectStore, kind: ResourceDefinition<T>, log: Log, clock: Clock = systemClock) {
     this.#store = store
     this.#kind = kind
     this.#log = log
+    this.#clock = clock
   }
 
   /** Whether the first list has arrived. Before it, absence here means nothing. */
@@ -63,7 +66,7 @@ export class Informer<T extends KubeObject> {
   /** Lists and watches until the signal is aborted. Rejects when the store fails in a way that retrying can't mend. */
   async run(signal: AbortSignal): Promise<void> {
     try {
-      for await (const event of listAndWatch(this.#store, this.#kind, {}, signal)) {
+      for await (const event of listAndWatch(this.#store, this.#kind, {}, signal, this.#clock)) {
         if (event.type === 'SYNC') this.#replace(event.objects)
         else if (event.type === 'DELETED') this.#set(keyOf(event.object), undefined)
         else this.#set(keyOf(event.object), event.object)

@@ -100,6 +100,7 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
     processes,
     disks,
     keyOfUid,
+    clock,
     resyncMs: options.resyncMs ?? defaultResyncMs,
   })
   subscriptions.push(triggers$.subscribe((key) => queue.add(key)))

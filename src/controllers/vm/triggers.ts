@@ -1,5 +1,6 @@
-import { filter, interval, map, merge, mergeMap, Observable } from 'rxjs'
+import { filter, map, merge, mergeMap, Observable } from 'rxjs'
 import type { Disks, MachineChange, Machines, ProcessExit, Processes } from '../../host/ports.ts'
+import type { Clock } from '../../lib/clock.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import type { Informer } from '../../runtime/informer.ts'
 
@@ -23,6 +24,22 @@ export interface TriggerDeps {
   readonly keyOfUid: (uid: string) => string | undefined
   /** Machines with a process are looked at this often: a QEMU that stops answering tells nobody. */
   readonly resyncMs: number
+  readonly clock: Clock
+}
+
+/** rxjs' own `interval` has no clock but the system's. */
+function every(ms: number, clock: Clock): Observable<void> {
+  return new Observable((subscriber) => {
+    let cancel = () => {}
+    const wait = () => {
+      cancel = clock.after(ms, () => {
+        wait()
+        subscriber.next()
+      })
+    }
+    wait()
+    return () => cancel()
+  })
 }
 
 function listen<T>(subscribe: (listener: (value: T) => void) => () => void): Observable<T> {
@@ -40,12 +57,12 @@ export function vmTriggers(deps: TriggerDeps): Observable<string> {
   const exits$ = listen<ProcessExit>((listener) => processes.onExit(listener)).pipe(map((exit) => exit.uid))
   const disks$ = listen<string>((listener) => disks.onChange(listener))
   const uidOf = (vm: VirtualMachine) => vm.metadata.uid ?? ''
-  const alive$ = interval(deps.resyncMs).pipe(
+  const alive$ = every(deps.resyncMs, deps.clock).pipe(
     mergeMap(() => vms.list().filter((vm) => vm.status?.process !== undefined)),
     map(uidOf),
   )
   // The rest can only change by what is told of it; looking at all covers a loss nobody thought of.
-  const all$ = interval(deps.resyncMs * slowResync).pipe(
+  const all$ = every(deps.resyncMs * slowResync, deps.clock).pipe(
     mergeMap(() => vms.list()),
     map(uidOf),
   )
