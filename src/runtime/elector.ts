@@ -26,18 +26,27 @@ const retryMs = 500
  * lost, when it can't be renewed in time, or when `lead` ends; then it is contended for anew. At the end it is released.
  */
 export async function runElector(options: ElectorOptions, signal: AbortSignal): Promise<void> {
-  const { clock, contender, log, terms } = options
+  const { clock, log, terms } = options
   while (!signal.aborted) {
     const attempt = await attemptOnce(options, signal)
     if (attempt?.held) {
       log.info('elected', { epoch: attempt.epoch })
-      await term(options, attempt, signal)
+      const done = await term(options, attempt, signal)
       log.info('term ended', { epoch: attempt.epoch })
+      if (done && !signal.aborted) {
+        // What it does failed here: another may be luckier, and this one must not try without a pause.
+        await release(options)
+        await sleep(clock, terms.renewMs, signal).catch(() => {})
+      }
     } else {
       const wait = attempt ? Math.max(attempt.retryInMs, 50) : retryMs
       await sleep(clock, Math.min(wait, terms.durationMs), signal).catch(() => {})
     }
   }
+  await release(options)
+}
+
+async function release({ contender, terms, clock, log }: ElectorOptions): Promise<void> {
   await withDeadline(terms.renewMs, 'releasing the lease', () => contender.release(), { clock }).catch(
     (error: unknown) => log.warn('lease not released', { message: messageOf(error) }),
   )
@@ -60,7 +69,8 @@ async function attemptOnce(
   }
 }
 
-async function term(options: ElectorOptions, first: Held, signal: AbortSignal): Promise<void> {
+/** @returns whether it ended because `lead` did */
+async function term(options: ElectorOptions, first: Held, signal: AbortSignal): Promise<boolean> {
   const { clock, terms, log } = options
   const ended = new AbortController()
   const end = (why: string) => ended.abort(new Error(why))
@@ -76,12 +86,16 @@ async function term(options: ElectorOptions, first: Held, signal: AbortSignal): 
     )
   }
   expectBy(first.sentAt)
+  let done = false
   const led = options
     .lead(first.epoch, ended.signal)
     .catch((error: unknown) => {
       if (!ended.signal.aborted) log.error('what the leader does failed', { err: error })
     })
-    .finally(() => end('what the leader does has ended'))
+    .finally(() => {
+      done = !ended.signal.aborted
+      end('what the leader does has ended')
+    })
   let waitMs = terms.renewMs
   while (!ended.signal.aborted) {
     await sleep(clock, waitMs, ended.signal).catch(() => {})
@@ -94,4 +108,5 @@ async function term(options: ElectorOptions, first: Held, signal: AbortSignal): 
   cancel()
   signal.removeEventListener('abort', onAbort)
   await led
+  return done
 }

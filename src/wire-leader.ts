@@ -1,0 +1,55 @@
+import type { Config } from './config.ts'
+import { type Clock, systemClock } from './lib/clock.ts'
+import type { Log } from './lib/log.ts'
+import { leaderLease, systemNamespace } from './resources/host-lease.ts'
+import { runElector } from './runtime/elector.ts'
+import { defaultTerms, LeaseContender, type LeaseTerms } from './runtime/lease.ts'
+import type { Kv } from './store/kv.ts'
+import { KvObjects } from './store/kv-objects.ts'
+import type { ObjectStore } from './store/objects.ts'
+import { beginTerm } from './store/term.ts'
+
+/** What only the leader does. Its writes go through `objects`, which the store refuses once another leads. */
+export interface Term {
+  readonly epoch: number
+  readonly objects: ObjectStore
+  readonly signal: AbortSignal
+}
+
+export interface LeaderOptions {
+  readonly config: Pick<Config, 'hostName'>
+  readonly kv: Kv
+  /** For the leader's lease itself. */
+  readonly objects: ObjectStore
+  readonly log: Log
+  /** Runs until the signal of the term is aborted; a part that ends earlier ends the term. */
+  readonly parts: readonly ((term: Term) => Promise<unknown>)[]
+  readonly clock?: Clock
+  readonly terms?: LeaseTerms
+}
+
+/** Contends for leadership until the signal is aborted, and does what a leader does whenever this server is one. */
+export async function runLeader(options: LeaderOptions, signal: AbortSignal): Promise<void> {
+  const { config, kv, objects, parts, clock = systemClock, terms = defaultTerms } = options
+  const log = options.log.child({ part: 'leader' })
+  const contender = new LeaseContender({
+    ...{ objects, clock, terms, identity: config.hostName },
+    ref: { namespace: systemNamespace, name: leaderLease },
+  })
+  const lead = async (epoch: number, ended: AbortSignal) => {
+    const own = await beginTerm(kv, epoch)
+    const term = {
+      epoch,
+      objects: new KvObjects(own, { clock, newUid: () => crypto.randomUUID() }),
+      signal: ended,
+    }
+    const first = new AbortController()
+    const stop = AbortSignal.any([ended, first.signal])
+    // The first that ends, for whatever reason, ends the others: half a leader is none.
+    const runs = parts.map((part) => part({ ...term, signal: stop }).finally(() => first.abort()))
+    const results = await Promise.allSettled(runs)
+    const failed = results.find((result) => result.status === 'rejected')
+    if (failed && !ended.aborted) throw failed.reason
+  }
+  await runElector({ contender, terms, clock, log, lead }, signal)
+}
