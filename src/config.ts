@@ -142,6 +142,12 @@ type Problem = readonly [Setting, string]
 function clash(config: Config, given: ReadonlySet<string>): Problem | undefined {
   const { etcdEndpoints, etcdCert, etcdKey, etcdUser, etcdPasswordFile } = config
   if (config.store !== 'etcd') {
+    const missing = roles.find((role) => !config.roles.includes(role))
+    if (missing !== undefined)
+      return [
+        'roles',
+        `must be all of ${roles.join(', ')}: with --store ${config.store} one server does everything`,
+      ]
     const stray = settings.find((name) => name.startsWith('etcd') && given.has(name))
     return stray && [stray, `is for --store etcd, not for ${config.store}`]
   }

@@ -5,13 +5,14 @@ import { authenticate } from './auth/authenticate.ts'
 import { allowed } from './auth/authorize.ts'
 import { ensureCredentials } from './auth/credentials.ts'
 import { bootstrapIdentity } from './auth/identity.ts'
-import type { Config } from './config.ts'
+import type { Config, Role } from './config.ts'
 import { checkRunDir } from './host/paths.ts'
 import { systemClock } from './lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
 import { ensureFolder, inFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
 import { apiVersionOf } from './resources/define.ts'
+import { systemNamespace } from './resources/host-lease.ts'
 import { kinds, Namespace } from './resources/kinds.ts'
 import { ensurePki } from './server/pki.ts'
 import { createServer } from './server/server.ts'
@@ -21,6 +22,7 @@ import { KvObjects } from './store/kv-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 import { type Agent, startAgent } from './wire-agent.ts'
+import { type LeaderOptions, runLeader } from './wire-leader.ts'
 import { openStore } from './wire-store.ts'
 
 export interface ServeIo {
@@ -64,41 +66,64 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   if (io.signal.aborted) onAbort()
   let agent: Agent | undefined
   let server: Awaited<ReturnType<typeof startApi>> | undefined
+  let leader: Promise<void> | undefined
   let cancelFlush = () => {}
   try {
     const objects = new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
     await ensureNamespace(objects, 'default')
+    const runs = (role: Role) => config.roles.includes(role)
     // Before the agent: where the port is taken, no machine is touched.
-    server = await startApi(
-      config,
-      objects,
-      lateAgent(() => agent),
-      log,
-    )
-    agent = await startAgent(config, objects, log, stopping.signal)
-    io.stdout.write(`plasmavmc ${version} serves on https://${addressOf(config)} (data in ${dataDir})\n`)
+    if (runs('api'))
+      server = await startApi(
+        config,
+        objects,
+        lateAgent(() => agent, runs('agent')),
+        log,
+      )
+    if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal)
+    if (config.store === 'etcd') {
+      await ensureNamespace(objects, systemNamespace)
+      if (runs('controller'))
+        leader = runLeader({ config, kv, objects, log, parts: leaderParts }, stopping.signal)
+    }
+    io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
     // Written at exit otherwise, which a server that is killed never sees.
     cancelFlush = systemClock.after(flushCompiledMs, flushCompileCache)
-    await untilAborted(stopping.signal, agent.ended)
+    await untilAborted(stopping.signal, [agent?.ended, leader])
   } finally {
     cancelFlush()
     stopping.abort()
-    await withinDeadline(Promise.allSettled([server?.close(), agent?.stopped]), log)
+    await withinDeadline(Promise.allSettled([server?.close(), agent?.stopped, leader]), log)
     io.signal.removeEventListener('abort', onAbort)
     await kv.close()
     await unlock()
   }
 }
 
-/** What the API asks of the agent, which starts after it. */
-function lateAgent(agent: () => Agent | undefined): Pick<Agent, 'ready' | 'consoleOf' | 'logOf'> {
+/** What runs where this server leads. */
+const leaderParts: LeaderOptions['parts'] = []
+
+function servesWhat(config: Config): string {
+  if (config.roles.includes('api')) return `serves on https://${addressOf(config)}`
+  return `runs as ${config.roles.join(' and ')}, without an API`
+}
+
+/** What the API asks of the agent, which starts after it, where this server has one. */
+function lateAgent(
+  agent: () => Agent | undefined,
+  expected: boolean,
+): Pick<Agent, 'ready' | 'consoleOf' | 'logOf'> {
   const started = () => {
     const one = agent()
     if (one) return one
+    if (!expected) {
+      const hint = 'ask the server of the host that the machine runs on'
+      throw new ApiError('ServiceUnavailable', 'this server runs no machines', {}, { hint })
+    }
     throw new ApiError('ServiceUnavailable', 'the server is still starting', { retryAfterSeconds: 1 })
   }
   return {
-    ready: () => agent()?.ready() ?? [{ name: 'agent', ok: false, message: 'still starting' }],
+    ready: () => agent()?.ready() ?? [{ name: 'agent', ok: !expected, message: 'still starting' }],
     consoleOf: async (ref) => started().consoleOf(ref),
     logOf: async (ref, bytes) => started().logOf(ref, bytes),
   }
@@ -178,9 +203,9 @@ function listenError(config: Config, error: unknown): PlasmaError {
 }
 
 /** Resolves when told to stop; rejects when a background part ended by itself, which must end the process. */
-function untilAborted(signal: AbortSignal, ended: Promise<never>): Promise<void> {
+function untilAborted(signal: AbortSignal, ended: readonly (Promise<void> | undefined)[]): Promise<void> {
   return Promise.race([
-    ended,
+    ...ended.filter((one) => one !== undefined),
     new Promise<void>((resolve) => {
       if (signal.aborted) return resolve()
       signal.addEventListener('abort', () => resolve(), { once: true })

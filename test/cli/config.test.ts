@@ -26,12 +26,12 @@ test('defaults for root and for others', () => {
 test('flags win over the environment, that over the file', async () => {
   const dir = await mkdtemp(join(tmpdir(), 'pvmc-config-'))
   const config = join(dir, 'c.yaml')
-  await writeFile(config, 'hostName: file\nstore: memory\nroles: [api]\nlisten: "[::1]:1"\n')
+  await writeFile(config, 'hostName: file\nstore: memory\nlogLevel: warn\nlisten: "[::1]:1"\n')
   const env = { PLASMAVMC_CONFIG: config, PLASMAVMC_HOST_NAME: 'env', PLASMAVMC_STORE: 'lmdb' }
   expect(loadConfig({ hostName: 'flag' }, env, root)).toMatchObject({
     hostName: 'flag',
     store: 'lmdb',
-    roles: ['api'],
+    logLevel: 'warn',
     listen: { host: '::1', port: 1 },
   })
   await writeFile(config, 'hostname: x\n')
@@ -52,6 +52,7 @@ test.each([
 const etcd = { store: 'etcd', etcdEndpoints: 'a:1,b:2' }
 
 test.each([
+  [{ roles: 'api,agent' }, {}, /^--roles: must be all of api, controller, agent: with --store lmdb/],
   [{ store: 'etcd' }, {}, /^--store: etcd needs --etcd-endpoints/],
   [{ etcdEndpoints: 'a:1' }, {}, /^--etcd-endpoints: is for --store etcd, not for lmdb/],
   [{ store: 'memory' }, { PLASMAVMC_ETCD_USER: 'u' }, /^PLASMAVMC_ETCD_USER: is for --store etcd/],
@@ -78,4 +79,8 @@ test('endpoints of etcd are https where something says so', () => {
 
 test('names of flags and variables', () => {
   expect([flagOf('dataDir'), variableOf('dataDir')]).toEqual(['--data-dir', 'PLASMAVMC_DATA_DIR'])
+})
+
+test('a server of a cluster may run some parts only', () => {
+  expect(loadConfig({ ...etcd, roles: 'api, controller' }, {}, root).roles).toEqual(['api', 'controller'])
 })
