@@ -26,11 +26,13 @@ export interface LeaderOptions {
   readonly parts: readonly ((term: Term) => Promise<unknown>)[]
   readonly clock?: Clock
   readonly terms?: LeaseTerms
+  readonly newUid?: () => string
 }
 
 /** Contends for leadership until the signal is aborted, and does what a leader does whenever this server is one. */
 export async function runLeader(options: LeaderOptions, signal: AbortSignal): Promise<void> {
   const { config, kv, objects, parts, clock = systemClock, terms = defaultTerms } = options
+  const { newUid = () => crypto.randomUUID() } = options
   const log = options.log.child({ part: 'leader' })
   const contender = new LeaseContender({
     ...{ objects, clock, terms, identity: config.hostName },
@@ -40,7 +42,7 @@ export async function runLeader(options: LeaderOptions, signal: AbortSignal): Pr
     const own = await beginTerm(kv, epoch)
     const term = {
       epoch,
-      objects: new KvObjects(own, { clock, newUid: () => crypto.randomUUID() }),
+      objects: new KvObjects(own, { clock, newUid }),
       signal: ended,
     }
     const first = new AbortController()
