@@ -6,24 +6,24 @@ import { reconcilePools } from './controllers/host/pools.ts'
 import { FirstLook, runVmController } from './controllers/vm/start.ts'
 import { detectAccelerator } from './host/accelerator.ts'
 import { HostDisks } from './host/disks.ts'
-import { hostFacts, QemuBinary } from './host/host-facts.ts'
+import { QemuBinary } from './host/host-facts.ts'
 import { QmpMachines } from './host/machines.ts'
 import { vmPaths } from './host/paths.ts'
 import { lookAtPool } from './host/pools.ts'
 import { HostProcesses } from './host/processes.ts'
 import { specHash } from './host/spec-hash.ts'
 import { systemClock } from './lib/clock.ts'
-import { messageOf } from './lib/errors.ts'
+import { messageOf, PlasmaError } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
 import { StoragePool } from './resources/kinds.ts'
-import { bytesOf, formatQuantity } from './resources/quantity.ts'
+import { bytesOf } from './resources/quantity.ts'
 import { VirtualMachine } from './resources/vm.ts'
 import { runController } from './runtime/controller.ts'
 import { Informer, keyOf } from './runtime/informer.ts'
 import { WorkQueue } from './runtime/queue.ts'
 import { EventRecorder } from './store/events.ts'
 import type { ObjectStore, Ref } from './store/objects.ts'
-import { version } from './version.ts'
+import { thisHost } from './wire-host.ts'
 
 export interface Agent {
   readonly ready: () => readonly { readonly name: string; readonly ok: boolean; readonly message?: string }[]
@@ -69,6 +69,7 @@ export async function startAgent(
   })
   const recorder = new EventRecorder(objects, { clock, component: 'plasmavmc-agent', host: hostName, log })
   const qemu = new QemuBinary(config.qemu)
+  const host = await thisHost({ config, objects, accelerator, qemu, log }, signal)
 
   // Before any machine is looked at: where a disk lies is not known without the pools.
   const poolsLoop = pools.run(signal)
@@ -93,6 +94,7 @@ export async function startAgent(
     signal,
   )
   const hostQueue = new WorkQueue(clock)
+  const taken = Promise.withResolvers<void>()
   let orphans = 0
   vms.onChange((_key, vm) => {
     // A machine that went may leave an orphan; a new one may have adopted one.
@@ -101,17 +103,15 @@ export async function startAgent(
   pools.onChange((_key, pool) => {
     if (pool && !pool.status) hostQueue.add(hostName)
   })
-  const facts = async () => {
-    const { cpus, memoryBytes, qemuVersion = 'none', qemuProblem } = await hostFacts(qemu)
-    const memory = formatQuantity(memoryBytes)
-    const known = { cpus, memory, accelerator, qemuVersion, agentVersion: version }
-    return qemuProblem === undefined ? known : { ...known, qemuProblem }
-  }
   const hostLoop = runController(
     {
       ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log },
       reconcile: async () => {
-        orphans = await reconcileHost({ hostName, runDir, objects, processes, vms, facts, clock, log })
+        const deps = { hostName, runDir, objects, processes, vms, clock, log, ...host }
+        orphans = await reconcileHost(deps).catch((error: unknown) => {
+          if (error instanceof PlasmaError && error.code === 'HostNameTaken') taken.reject(error)
+          throw error
+        })
         await reconcilePools({ objects, pools: () => pools.list(), look: lookAtPool, clock })
         return { next: 'wait', ms: hostEveryMs }
       },
@@ -135,7 +135,7 @@ export async function startAgent(
     ],
     consoleOf: async (ref) => vmPaths(runDir, await uidOf(ref)).console,
     logOf: async (ref, bytes) => processes.log(await uidOf(ref), bytes),
-    ended: endedBy(loops, signal, log),
+    ended: endedBy([...loops, taken.promise], signal, log),
     stopped,
   }
 }

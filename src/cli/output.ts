@@ -21,8 +21,10 @@ const busy = new Set([
   'Unknown',
 ])
 
-/** The colour a status word has, if any. */
-export function colourOf(word: string): Colour | undefined {
+/** The colour a status has, if any; of several words with commas between, the first one's, and no good one with something besides. */
+export function colourOf(text: string): Colour | undefined {
+  const [word = '', ...more] = text.split(',')
+  if (good.has(word) && more.length > 0) return 'yellow'
   if (good.has(word)) return 'green'
   if (bad.has(word)) return 'red'
   return busy.has(word) ? 'yellow' : undefined

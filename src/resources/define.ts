@@ -41,8 +41,8 @@ export interface Column {
   /** 0 shows always; 1 only with `-o wide`. */
   readonly priority?: number
   readonly description?: string
-  /** What our own tables show where a path cannot say it; Kubernetes' tables show `path`. */
-  readonly value?: (object: never) => unknown
+  /** What our own tables show, at a wall time in ms, where a path cannot say it; Kubernetes' tables show `path`. */
+  readonly value?: (object: never, now: number) => unknown
 }
 
 /**

@@ -64,6 +64,39 @@ export const hostSpec = z.object({
     .describe('Suspends the watch over this host, for upgrades.'),
 })
 
+/** What a host's status is told from. */
+interface HostView {
+  readonly spec?: { readonly unschedulable?: boolean; readonly maintenance?: { readonly until?: string } }
+  readonly status?: {
+    readonly conditions?: readonly {
+      readonly type: string
+      readonly status: string
+      readonly reason?: string
+    }[]
+  }
+}
+
+/** Whether a host is in maintenance at a wall time in ms. */
+export function inMaintenance({ spec }: HostView, now: number): boolean {
+  const until = Date.parse(spec?.maintenance?.until ?? '')
+  return Number.isFinite(until) && until > now
+}
+
+/**
+ * How a host stands in words with commas between, as `kubectl get nodes` has them: Ready, or NotReady with the reason,
+ * then what else holds: Fenced, SchedulingDisabled, Maintenance.
+ */
+export function hostStatus(host: HostView, now: number): string {
+  const conditions = host.status?.conditions ?? []
+  const ready = conditions.find(({ type }) => type === 'Ready')
+  const fenced = conditions.some(({ type, status }) => type === 'Fenced' && status === 'True')
+  const words = ready?.status === 'True' ? ['Ready'] : ['NotReady', ready?.reason ?? 'NeverSeen']
+  if (fenced) words.push('Fenced')
+  if (host.spec?.unschedulable) words.push('SchedulingDisabled')
+  if (inMaintenance(host, now)) words.push('Maintenance')
+  return words.join(',')
+}
+
 export const Host = defineResource({
   kind: 'Host',
   plural: 'hosts',
@@ -106,7 +139,12 @@ export const Host = defineResource({
       .optional(),
   }),
   columns: [
-    { name: 'Status', type: 'string', path: '.status.conditions[?(@.type=="Ready")].reason' },
+    {
+      name: 'Status',
+      type: 'string',
+      path: '.status.conditions[?(@.type=="Ready")].reason',
+      value: hostStatus,
+    },
     { name: 'VMs', type: 'integer', path: '.status.vms' },
     { name: 'CPUs', type: 'integer', path: '.status.cpus' },
     {

@@ -61,7 +61,7 @@ export function humanDuration(ms: number): string {
 }
 
 function cell(column: Column, object: KubeObject, now: number): unknown {
-  const value = column.value ? column.value(object as never) : valueAtPath(object, column.path)
+  const value = column.value ? column.value(object as never, now) : valueAtPath(object, column.path)
   if (column.type === 'date') {
     return typeof value === 'string' ? humanDuration(now - Date.parse(value)) : '<unknown>'
   }

@@ -78,7 +78,7 @@ test('a host whose QEMU is missing or too old says so, and so does its machine',
     await other.until('the host says so', async () =>
       told.test((await other.cli('describe', 'host', 'lab')).stdout),
     )
-    expect((await other.cli('get', 'hosts')).stdout).toMatch(/^lab +QemuUnusable /m)
+    expect((await other.cli('get', 'hosts')).stdout).toMatch(/^lab +NotReady,QemuUnusable /m)
     await other.create(tiny('a'))
     await other.sees('a', 'says so', ({ status }) => told.test(status?.lastExit?.message ?? ''))
     await other.restart('SIGTERM', { flags: ['--qemu', '/none/qemu'] })

@@ -1,15 +1,15 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { LaunchRecord, Processes, QemuProcess } from '../../host/ports.ts'
+import type { LaunchRecord, Processes, QemuProcess, Tenure } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { rfc3339 } from '../../lib/clock.ts'
 import type { Log } from '../../lib/log.ts'
-import { type ConditionFact, setConditions } from '../../resources/conditions.ts'
-import { apiVersionOf } from '../../resources/define.ts'
-import { Host, hostSpec } from '../../resources/host.ts'
+import { type Condition, type ConditionFact, setConditions } from '../../resources/conditions.ts'
+import { Host } from '../../resources/host.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import type { Informer } from '../../runtime/informer.ts'
-import { ApiError, isReason } from '../../store/errors.ts'
 import type { ObjectStore } from '../../store/objects.ts'
+import { nameTaken, ownerOf } from './claim.ts'
+import { agentLabels, registered } from './register.ts'
 
 export interface HostFacts {
   readonly cpus: number
@@ -17,6 +17,11 @@ export interface HostFacts {
   readonly accelerator: string
   readonly qemuVersion: string
   readonly agentVersion: string
+  /** As Kubernetes names them: amd64, arm64. */
+  readonly arch?: string
+  readonly addresses?: readonly string[]
+  /** Absent while it is not known yet. */
+  readonly capabilities?: readonly string[]
   /** Why no machine can be started here: QEMU is missing or too old. */
   readonly qemuProblem?: string
 }
@@ -28,6 +33,11 @@ export interface HostControllerDeps {
   readonly processes: Processes
   readonly vms: Informer<VirtualMachine>
   readonly facts: () => Promise<HostFacts>
+  /** Whether guests may be started here; `single` unless given. */
+  readonly tenure?: () => Tenure | Promise<Tenure>
+  /** As in `Registration`. */
+  readonly hostId?: string
+  readonly fencing?: Host['spec']['fencing']['mode']
   readonly clock: Clock
   readonly log: Log
 }
@@ -47,73 +57,92 @@ export function orphansOf(
 /**
  * One look at the host: registers it, and records what it has and which QEMUs nobody claims. Writes only changes.
  * @returns how many QEMUs nobody claims
+ * @throws PlasmaError `HostNameTaken` where another host goes by this name by now
  */
 export async function reconcileHost(deps: HostControllerDeps): Promise<number> {
-  const host = await ensureHost(deps)
-  const [scan, { qemuProblem, ...facts }] = await Promise.all([deps.processes.scan(), deps.facts()])
+  const [scan, facts] = await Promise.all([deps.processes.scan(), deps.facts()])
+  const { arch = 'amd64', qemuProblem, accelerator } = facts
+  const host = await registered({ ...deps, labels: agentLabels(deps.hostName, { arch, accelerator }) })
+  const owner = ownerOf(host)
+  if (deps.hostId !== undefined && owner !== undefined && owner !== deps.hostId)
+    throw nameTaken(deps.hostName, 'it took the name while this one ran', 'give one another name')
+  const before = host.status
+  const tenure = (await deps.tenure?.()) ?? { state: 'single' }
   const claimed = new Set(deps.vms.list().map((vm) => vm.metadata.uid ?? ''))
   const found = deps.vms.synced ? orphansOf(scan.processes, deps.runDir, claimed) : []
   const orphans = await Promise.all(found.map((process) => describe(process, deps)))
-  const before = host.status
-  const wasReady = before?.conditions.find(({ type }) => type === 'Ready')
-  if (qemuProblem !== undefined && wasReady?.message !== qemuProblem)
-    deps.log.error('no machine can be started here', { why: qemuProblem })
-  for (const orphan of orphans) {
-    if (before?.orphans.some((o) => o.uid === orphan.uid)) continue
-    deps.log.warn('a QEMU with our mark has no resource', {
-      uid: orphan.uid,
-      pid: orphan.pid,
-      name: orphan.name,
-    })
-  }
+  warn(before, orphans, qemuProblem, deps)
+  const ready = readiness({ before, tenure, incomplete: scan.incomplete, qemuProblem })
   const status: HostStatus = {
-    addresses: before?.addresses ?? [],
-    capabilities: before?.capabilities ?? [],
-    ...facts,
+    ...before,
+    ...factsOf(facts, before),
     bootId: deps.processes.bootId,
     vms: deps.vms.list().filter((vm) => vm.status?.hostName === deps.hostName && vm.status.process).length,
+    ...(tenure.state === 'held' && { epoch: tenure.epoch }),
     orphans,
-    conditions: setConditions(
-      before?.conditions,
-      readiness(scan.incomplete, qemuProblem),
-      rfc3339(deps.clock.now()),
-      host.metadata.generation ?? 0,
-    ),
+    conditions: withOthers(before?.conditions, ready, deps.clock, host.metadata.generation ?? 0),
   }
-  if (!isDeepStrictEqual({ ...before, ...status }, before))
-    await deps.objects.updateStatus(Host, { ...host, status: { ...before, ...status } })
+  if (!isDeepStrictEqual(status, before)) await deps.objects.updateStatus(Host, { ...host, status })
   return orphans.length
 }
 
-function readiness(incomplete: string | undefined, qemuProblem: string | undefined): ConditionFact[] {
-  const no = (reason: string, message: string) => [
-    { type: 'Ready', status: 'False', reason, message } as const,
-  ]
-  if (incomplete !== undefined) return no('ProcessesUnreadable', incomplete)
-  if (qemuProblem !== undefined) return no('QemuUnusable', qemuProblem)
-  return [{ type: 'Ready', status: 'True', reason: 'Ready', message: '' }]
+function factsOf(facts: HostFacts, before: Host['status']) {
+  const { arch: _label, qemuProblem: _condition, ...rest } = facts
+  return {
+    ...rest,
+    addresses: [...(facts.addresses ?? before?.addresses ?? [])],
+    capabilities: [...(facts.capabilities ?? before?.capabilities ?? [])],
+  }
 }
 
-async function ensureHost(deps: HostControllerDeps): Promise<Host> {
-  const { objects, hostName } = deps
-  try {
-    return await objects.get(Host, { name: hostName })
-  } catch (error) {
-    if (!isReason(error, 'NotFound')) throw error
+/** Says what is new and wrong, once. */
+function warn(
+  before: Host['status'],
+  orphans: readonly Orphan[],
+  qemuProblem: string | undefined,
+  { log }: HostControllerDeps,
+): void {
+  const wasReady = before?.conditions.find(({ type }) => type === 'Ready')
+  if (qemuProblem !== undefined && wasReady?.message !== qemuProblem)
+    log.error('no machine can be started here', { why: qemuProblem })
+  for (const { uid, pid, name } of orphans) {
+    if (before?.orphans.some((o) => o.uid === uid)) continue
+    log.warn('a QEMU with our mark has no resource', { uid, pid, name })
   }
-  const spec = hostSpec.parse({})
-  try {
-    return await objects.create(Host, {
-      apiVersion: apiVersionOf(Host),
-      kind: 'Host',
-      metadata: { name: hostName },
-      spec,
-    })
-  } catch (error) {
-    if (error instanceof ApiError && error.reason === 'AlreadyExists')
-      return objects.get(Host, { name: hostName })
-    throw error
+}
+
+/** Our condition first, then those of others as they are. */
+function withOthers(
+  before: readonly Condition[] | undefined,
+  ready: ConditionFact | Condition,
+  clock: Clock,
+  generation: number,
+): Condition[] {
+  const others = (before ?? []).filter(({ type }) => type !== 'Ready')
+  const own =
+    'lastTransitionTime' in ready ? [ready] : setConditions(before, [ready], rfc3339(clock.now()), generation)
+  return [...own, ...others]
+}
+
+interface Readiness {
+  readonly before: Host['status']
+  readonly tenure: Tenure
+  readonly incomplete: string | undefined
+  readonly qemuProblem: string | undefined
+}
+
+function readiness({ before, tenure, incomplete, qemuProblem }: Readiness): ConditionFact | Condition {
+  const no = (reason: string, message: string) =>
+    ({ type: 'Ready', status: 'False', reason, message }) as const
+  if (tenure.state === 'lost') {
+    // The leader's word for the same thing stands, else the two would take turns.
+    const said = before?.conditions.find(({ type }) => type === 'Ready')
+    if (said?.status === 'Unknown') return said
+    return no('LeaseLost', tenure.why)
   }
+  if (incomplete !== undefined) return no('ProcessesUnreadable', incomplete)
+  if (qemuProblem !== undefined) return no('QemuUnusable', qemuProblem)
+  return { type: 'Ready', status: 'True', reason: 'Ready', message: '' }
 }
 
 async function describe(process: QemuProcess, deps: HostControllerDeps): Promise<Orphan> {
