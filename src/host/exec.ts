@@ -24,11 +24,19 @@ export interface RunOptions {
   readonly exitCodes?: readonly number[]
   /** Gets stdout as it comes (progress); stdout is then kept only to `maxBuffer` and never overflows. */
   readonly onStdout?: (text: string) => void
+  /** Runs it in a process group of its own, of which nothing is left when it has ended or is killed. */
+  readonly ownGroup?: boolean
 }
 
 export interface Output {
   readonly stdout: string
   readonly stderr: string
+}
+
+/** How a program ended; one of the two is there. */
+export interface Ended extends Output {
+  readonly exitCode?: number
+  readonly signal?: string
 }
 
 /** The last `limit` bytes of a stream; what came before is dropped. */
@@ -124,13 +132,17 @@ function missing(file: string, cause: unknown): PlasmaError {
     : new PlasmaError('CommandFailed', `${file} cannot be run: ${messageOf(cause)}`, { cause })
 }
 
-function failed(file: string, code: number | null, signal: string | null, stderr: string): PlasmaError {
-  // What setpriv says where the program it should become is not there.
-  if (code === 127 && stderr.startsWith('setpriv: failed to execute'))
-    return missing(file, { code: 'ENOENT' })
-  const how = signal === null ? `exit code ${code}` : `signal ${signal}`
+// What setpriv says where the program it should become is not there.
+const isMissing = ({ exitCode, stderr }: Ended) =>
+  exitCode === 127 && stderr.startsWith('setpriv: failed to execute')
+
+function failed(file: string, { exitCode, signal, stderr }: Ended): PlasmaError {
+  const how = signal === undefined ? `exit code ${exitCode}` : `signal ${signal}`
   return new PlasmaError('CommandFailed', `${file} failed with ${how}: ${stderr.trim() || 'no message'}`)
 }
+
+/** How long the output of a program that has ended is waited for where others may still hold its pipes. */
+const pipesMs = 1_000
 
 const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path))
 
@@ -138,14 +150,26 @@ const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(p
 function startPiped(
   file: string,
   args: readonly string[],
-  endsWithUs: boolean,
+  { endsWithUs = false, ownGroup = false }: RunOptions,
 ): ChildProcessWithoutNullStreams {
   const tied = endsWithUs && setpriv !== undefined
   const [program, all] = tied ? [setpriv, ['--pdeathsig', 'KILL', '--', file, ...args]] : [file, args]
   try {
-    return start(program, all, ['pipe', 'pipe', 'pipe']) as ChildProcessWithoutNullStreams
+    const stdio = ['pipe', 'pipe', 'pipe'] as const
+    return start(program, all, stdio, { detached: ownGroup }) as ChildProcessWithoutNullStreams
   } catch (error) {
     throw missing(file, error)
+  }
+}
+
+/** SIGKILL for a child, or for the whole group that it leads. */
+function killAll(child: ChildProcess, ownGroup: boolean): void {
+  if (!ownGroup || child.pid === undefined) return void child.kill('SIGKILL')
+  try {
+    process.kill(-child.pid, 'SIGKILL')
+  } catch (error) {
+    // Nobody of it is left.
+    if (errnoOf(error) !== 'ESRCH') throw error
   }
 }
 
@@ -154,17 +178,28 @@ function startPiped(
  * @throws PlasmaError `CommandMissing`, `CommandFailed` (message ends in stderr), `CommandOutputTooLong`, `Timeout`;
  *   the signal's reason where it was aborted. The child is dead by then.
  */
-export function run(file: string, args: readonly string[], options: RunOptions = {}): Promise<Output> {
-  const { signal, timeoutMs = 60_000, maxBuffer = 1 << 20, input, onStdout, exitCodes = [0] } = options
+export async function run(file: string, args: readonly string[], options: RunOptions = {}): Promise<Output> {
+  const ended = await runToEnd(file, args, options)
+  const { stdout, stderr, exitCode } = ended
+  if (exitCode !== undefined && (options.exitCodes ?? [0]).includes(exitCode)) return { stdout, stderr }
+  throw failed(file, ended)
+}
+
+/**
+ * As `run`, for programs whose exit code is an answer: whatever it is, it is given back; `exitCodes` does not count.
+ * @throws PlasmaError `CommandMissing`, `CommandFailed` where it can't be run, `CommandOutputTooLong`, `Timeout`
+ */
+export function runToEnd(file: string, args: readonly string[], options: RunOptions = {}): Promise<Ended> {
+  const { signal, timeoutMs = 60_000, maxBuffer = 1 << 20, input, onStdout, ownGroup = false } = options
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason)
-    const child = startPiped(file, args, options.endsWithUs ?? false)
+    const child = startPiped(file, args, options)
     const stdout = tailOf(maxBuffer)
     const stderr = tailOf(maxBuffer)
     let why: unknown
     const kill = (reason: unknown) => {
       why ??= reason
-      child.kill('SIGKILL')
+      killAll(child, ownGroup)
     }
     const onAbort = () => kill(signal?.reason)
     const seconds = timeoutMs / 1000
@@ -173,8 +208,10 @@ export function run(file: string, args: readonly string[], options: RunOptions =
       timeoutMs,
     )
     signal?.addEventListener('abort', onAbort, { once: true })
+    let late: NodeJS.Timeout | undefined
     const settle = (end: () => void) => {
       clearTimeout(timer)
+      clearTimeout(late)
       signal?.removeEventListener('abort', onAbort)
       end()
     }
@@ -190,16 +227,22 @@ export function run(file: string, args: readonly string[], options: RunOptions =
     child.stdin.end(input)
     child.on('error', (error) => settle(() => reject(why ?? missing(file, error))))
     // Once killed, don't wait for 'close': a grandchild may hold the pipes for ever.
-    child.on('exit', () => {
-      if (why !== undefined) settle(() => reject(why))
+    const finish = (code: number | null, by: string | null) => {
+      const ended: Ended = {
+        ...{ stdout: stdout.text(), stderr: stderr.text() },
+        ...(code === null ? {} : { exitCode: code }),
+        ...(by === null ? {} : { signal: by }),
+      }
+      settle(() => (isMissing(ended) ? reject(missing(file, { code: 'ENOENT' })) : resolve(ended)))
+    }
+    child.on('exit', (code, by) => {
+      if (why !== undefined) return settle(() => reject(why))
+      if (!ownGroup) return
+      killAll(child, true)
+      // What left the group may hold the pipes for ever.
+      late = setTimeout(() => finish(code, by), pipesMs)
     })
-    child.on('close', (code, by) =>
-      settle(() =>
-        code !== null && exitCodes.includes(code)
-          ? resolve({ stdout: stdout.text(), stderr: stderr.text() })
-          : reject(failed(file, code, by, stderr.text())),
-      ),
-    )
+    child.on('close', finish)
   })
 }
 
