@@ -13,11 +13,13 @@ export const actionOf: Readonly<Record<string, VmAction>> = {
   pause: 'Pause',
   unpause: 'Unpause',
   reset: 'Reset',
+  move: 'Move',
 }
 
 /**
  * What an imperative verb does to a machine, as in KubeVirt: start and stop rewrite Always and Halted, whose meaning
- * they contradict, and leave a request for the host otherwise.
+ * they contradict, and leave a request for the host otherwise. Move asks the host to shut it down and give it up, so
+ * that it is started on another; its run strategy stays.
  */
 export function requestAction(
   vm: VirtualMachine,
@@ -49,5 +51,7 @@ export function requestAction(
       return vm.status?.phase === 'Paused' ? request : { refuse: 'it is not paused' }
     case 'Reset':
       return alive ? request : { refuse: 'it is not running' }
+    case 'Move':
+      return vm.status?.hostName === undefined ? { refuse: 'it is on no host' } : request
   }
 }

@@ -35,7 +35,7 @@ export const exitReasons = [
 export type ExitReason = (typeof exitReasons)[number]
 
 /** Requests that the imperative verbs leave for the host's controller; at most one waits. */
-export const vmActions = ['Start', 'Stop', 'Restart', 'Pause', 'Unpause', 'Reset'] as const
+export const vmActions = ['Start', 'Stop', 'Restart', 'Pause', 'Unpause', 'Reset', 'Move'] as const
 export type VmAction = (typeof vmActions)[number]
 
 const process = z.object({

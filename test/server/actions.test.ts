@@ -50,6 +50,18 @@ it.each(table)(
   },
 )
 
+it('asks a machine’s host to give it up, and nobody where it has none', async () => {
+  await server.running('vm')
+  const placed = await server.call('GET', `${machines}/vm`)
+  placed.json.status.hostName = 'a'
+  await server.call('PUT', `${machines}/vm/status`, placed.json)
+  const { code, json } = await server.call('POST', `${machines}/vm/move`)
+  expect([code, json.status.request?.action, json.spec.runStrategy]).toEqual([202, 'Move', 'Always'])
+  await server.call('POST', machines, machine('free'))
+  const refused = await server.call('POST', `${machines}/free/move`)
+  expect([refused.code, refused.json.message]).toEqual([409, "can't move free: it is on no host"])
+})
+
 it('refuses a second request while one waits, and names it', async () => {
   await server.running('vm')
   expect((await server.call('POST', `${machines}/vm/pause`)).code).toBe(202)
