@@ -1,6 +1,7 @@
 import { type Clock, rfc3339Micro } from '../lib/clock.ts'
 import { PlasmaError } from '../lib/errors.ts'
 import { apiVersionOf } from '../resources/define.ts'
+import { fencedHolder } from '../resources/host-lease.ts'
 import { Lease } from '../resources/kinds.ts'
 import { isReason } from '../store/errors.ts'
 import type { ObjectStore, Ref } from '../store/objects.ts'
@@ -45,8 +46,28 @@ export type Attempt =
       readonly epoch: number
       /** Monotonic ms at which the write that made or kept it ours was sent. */
       readonly sentAt: number
+      /** What `facts` gave for that write; absent without `facts`. */
+      readonly facts?: LeaseFacts
     }
   | { readonly held: false; readonly holder: string; readonly epoch: number; readonly retryInMs: number }
+
+/** Annotations, all with a prefix of ours. */
+export type LeaseFacts = Readonly<Record<string, string>>
+
+/**
+ * For a lease that belongs to one holder for ever, as a host's does: its epoch tells how often it was taken from it, so
+ * taking it up again keeps the epoch.
+ */
+export interface OwnLease {
+  /**
+   * Asked before it is taken up anew: from an earlier life of ours, from whoever fenced us, or from nobody.
+   * @param silentMs for how long we have seen it not change
+   * @returns ms to wait; 0 where it may be taken up now
+   */
+  readonly mayReturn: (lease: Lease, silentMs: number) => Promise<number>
+  /** The least epoch to make it with where it is gone: epochs that were recorded must not come again. */
+  readonly leastEpoch?: number
+}
 
 export interface LeaseOptions {
   readonly objects: ObjectStore
@@ -55,7 +76,12 @@ export interface LeaseOptions {
   /** Unique among all that may ever hold it at the same time. */
   readonly identity: string
   readonly terms: LeaseTerms
+  /** What each write says besides; asked right before it is sent. They take the place of those with our prefix. */
+  readonly facts?: () => LeaseFacts
+  readonly own?: OwnLease
 }
+
+const factPrefix = 'plasmavmc.io/'
 
 /**
  * One contender for a Kubernetes Lease, by compare-and-swap alone. Whether another's lease has run out is judged by the
@@ -67,9 +93,11 @@ export class LeaseContender {
   #seen: { readonly resourceVersion: string; readonly at: number } | undefined
   /** The epoch under which this contender holds it; undefined while it does not. */
   #epoch: number | undefined
+  #lastEpoch: number
 
   constructor(options: LeaseOptions) {
     this.#options = options
+    this.#lastEpoch = options.own?.leastEpoch ?? 1
   }
 
   /**
@@ -77,20 +105,25 @@ export class LeaseContender {
    * @throws ApiError other than Conflict and AlreadyExists: then whether it was written is unknown
    */
   async attempt(): Promise<Attempt> {
-    const { objects, clock, identity, terms } = this.#options
+    const { objects, clock, identity, terms, own } = this.#options
     const lease = await this.#read()
-    if (!lease) return this.#write(() => objects.create(Lease, this.#fresh()), 1)
+    if (!lease) {
+      const epoch = own ? this.#lastEpoch : 1
+      return this.#write((facts) => objects.create(Lease, this.#fresh(epoch, facts)), epoch)
+    }
     const { holderIdentity: holder = '', leaseTransitions: epoch = 0 } = lease.spec
     if (holder === identity && this.#epoch === epoch) {
-      return this.#write(() => objects.update(Lease, this.#renewed(lease, epoch)), epoch)
+      return this.#write((facts) => objects.update(Lease, this.#renewed(lease, epoch, facts)), epoch)
     }
     this.#epoch = undefined
-    const left = this.#leftMs(lease.metadata.resourceVersion ?? '', terms.durationMs, clock.elapsed())
+    const silent = this.#silentMs(lease.metadata.resourceVersion ?? '', clock.elapsed())
+    const left = terms.durationMs - silent
+    if (own && [identity, fencedHolder, ''].includes(holder)) return this.#return(own, lease, silent)
     // Our own from an earlier life: nobody else has that identity, so it need not run out first.
     if (holder !== '' && holder !== identity && left > 0)
       return { held: false, holder, epoch, retryInMs: Math.min(left, terms.renewMs) }
     const next = epoch + 1
-    return this.#write(() => objects.update(Lease, this.#renewed(lease, next, true)), next)
+    return this.#write((facts) => objects.update(Lease, this.#renewed(lease, next, facts, true)), next)
   }
 
   /** Gives it up, so that others need not wait until it runs out. Does nothing where it is not held. */
@@ -113,14 +146,26 @@ export class LeaseContender {
     }
   }
 
-  async #write(send: () => Promise<Lease>, epoch: number): Promise<Attempt> {
+  async #return(own: OwnLease, lease: Lease, silentMs: number): Promise<Attempt> {
+    const { objects, terms } = this.#options
+    const { holderIdentity: holder = '', leaseTransitions = 0 } = lease.spec
+    const waitMs = await own.mayReturn(lease, silentMs)
+    if (waitMs > 0)
+      return { held: false, holder, epoch: leaseTransitions, retryInMs: Math.min(waitMs, terms.renewMs) }
+    const epoch = Math.max(leaseTransitions, 1)
+    return this.#write((facts) => objects.update(Lease, this.#renewed(lease, epoch, facts, true)), epoch)
+  }
+
+  async #write(send: (facts?: LeaseFacts) => Promise<Lease>, epoch: number): Promise<Attempt> {
     const { clock } = this.#options
+    const facts = this.#options.facts?.()
     const sentAt = clock.elapsed()
     try {
-      const written = await send()
+      const written = await send(facts)
       this.#epoch = epoch
+      this.#lastEpoch = Math.max(this.#lastEpoch, epoch)
       this.#seen = { resourceVersion: written.metadata.resourceVersion ?? '', at: sentAt }
-      return { held: true, epoch, sentAt }
+      return { held: true, epoch, sentAt, ...(facts && { facts }) }
     } catch (error) {
       if (!isReason(error, 'Conflict') && !isReason(error, 'AlreadyExists')) throw error
       this.#epoch = undefined
@@ -128,35 +173,87 @@ export class LeaseContender {
     }
   }
 
-  #leftMs(resourceVersion: string, durationMs: number, now: number): number {
+  #silentMs(resourceVersion: string, now: number): number {
     if (this.#seen?.resourceVersion !== resourceVersion) this.#seen = { resourceVersion, at: now }
-    return this.#seen.at + durationMs - now
+    return now - this.#seen.at
   }
 
   #spec(epoch: number, acquireTime: string): Lease['spec'] {
     const { identity, terms, clock } = this.#options
-    return {
-      holderIdentity: identity,
-      leaseDurationSeconds: Math.ceil(terms.durationMs / 1000),
-      acquireTime,
-      renewTime: rfc3339Micro(clock.now()),
-      leaseTransitions: epoch,
-    }
+    return leaseSpec({ holder: identity, terms, epoch, acquireTime, now: clock.now() })
   }
 
-  #fresh(): Lease {
+  #fresh(epoch: number, facts?: LeaseFacts): Lease {
     const { ref, clock } = this.#options
-    const metadata = { name: ref.name, ...(ref.namespace !== undefined && { namespace: ref.namespace }) }
-    return {
-      apiVersion: apiVersionOf(Lease),
-      kind: 'Lease',
-      metadata,
-      spec: this.#spec(1, rfc3339Micro(clock.now())),
+    const metadata = {
+      name: ref.name,
+      ...(ref.namespace !== undefined && { namespace: ref.namespace }),
+      ...(facts && { annotations: { ...facts } }),
     }
+    const spec = this.#spec(epoch, rfc3339Micro(clock.now()))
+    return { apiVersion: apiVersionOf(Lease), kind: 'Lease', metadata, spec }
   }
 
-  #renewed(lease: Lease, epoch: number, taken = false): Lease {
+  #renewed(lease: Lease, epoch: number, facts?: LeaseFacts, taken = false): Lease {
     const now = rfc3339Micro(this.#options.clock.now())
-    return { ...lease, spec: this.#spec(epoch, taken ? now : (lease.spec.acquireTime ?? now)) }
+    const spec = this.#spec(epoch, taken ? now : (lease.spec.acquireTime ?? now))
+    if (!facts) return { ...lease, spec }
+    const others = Object.entries(lease.metadata.annotations ?? {}).filter(
+      ([name]) => !name.startsWith(factPrefix),
+    )
+    const annotations = { ...Object.fromEntries(others), ...facts }
+    return { ...lease, metadata: { ...lease.metadata, annotations }, spec }
+  }
+}
+
+function leaseSpec(of: {
+  readonly holder: string
+  readonly terms: Pick<LeaseTerms, 'durationMs'>
+  readonly epoch: number
+  readonly acquireTime: string
+  readonly now: number
+}): Lease['spec'] {
+  return {
+    holderIdentity: of.holder,
+    leaseDurationSeconds: Math.ceil(of.terms.durationMs / 1000),
+    acquireTime: of.acquireTime,
+    renewTime: rfc3339Micro(of.now),
+    leaseTransitions: of.epoch,
+  }
+}
+
+export interface TakeOverOptions {
+  readonly objects: ObjectStore
+  readonly clock: Clock
+  readonly terms: Pick<LeaseTerms, 'durationMs'>
+  /** For how long the caller has seen exactly this resourceVersion by its own monotonic clock, ms. */
+  readonly silentMs: number
+  /** How long that must be, by what the holder announced, ms. */
+  readonly neededMs: number
+}
+
+/**
+ * Takes a host's lease from it: holder `fenced`, the next epoch; what the host announced stays. By compare-and-swap on
+ * exactly the given resourceVersion: whatever the host has written since, this fails.
+ * @returns the lease as taken; undefined where it has changed or is gone
+ * @throws PlasmaError `LeaseNotSilent` where it was not silent for as long as it must be; ApiError where whether it was
+ *   taken is unknown
+ */
+export async function takeOver(lease: Lease, options: TakeOverOptions): Promise<Lease | undefined> {
+  const { objects, clock, terms, silentMs, neededMs } = options
+  const { name, resourceVersion } = lease.metadata
+  if (resourceVersion === undefined || !(silentMs >= neededMs))
+    throw new PlasmaError(
+      'LeaseNotSilent',
+      `lease ${name} was seen silent for ${Math.floor(silentMs)} ms, which must be ${neededMs}`,
+    )
+  const epoch = (lease.spec.leaseTransitions ?? 0) + 1
+  const now = clock.now()
+  const spec = leaseSpec({ holder: fencedHolder, terms, epoch, acquireTime: rfc3339Micro(now), now })
+  try {
+    return await objects.update(Lease, { ...lease, spec })
+  } catch (error) {
+    if (isReason(error, 'Conflict') || isReason(error, 'NotFound')) return undefined
+    throw error
   }
 }
