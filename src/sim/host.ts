@@ -1,0 +1,216 @@
+import type { LaunchRecord, ProcessExit } from '../host/ports.ts'
+import type { RunState } from '../qmp/types.ts'
+import { type HostTime, SimProcess, type Timeline } from './clock.ts'
+import { eventOf, SimQemu } from './qemu.ts'
+import type { Random } from './random.ts'
+
+/** Who ended a QEMU: the system (which of its processes), the guest or its own command, or somebody else. */
+export type Ender = 'agent' | 'guard' | 'quit' | 'outside' | 'power'
+
+/** What happens in truth, for rules and logs. */
+export interface Witness {
+  /** A guest runs, or no longer runs. */
+  guest(host: SimHost, qemu: SimQemu): void
+  launched(host: SimHost, qemu: SimQemu): void
+  ended(host: SimHost, qemu: SimQemu, by: Ender): void
+}
+
+/** How long a guest takes to power down, ms. */
+const powerdownMs = 800
+
+type RoleName = 'agent' | 'guard'
+
+/** A machine that runs machines: its processes, QEMUs and files, and the button that switches it off. */
+export class SimHost {
+  readonly name: string
+  readonly runDir: string
+  readonly time: HostTime
+  readonly labels: Record<string, string>
+  readonly cpus: number
+  readonly memory: string
+  bootId = ''
+  on = false
+  /** Everything on it stands still. */
+  paused = false
+  /** When it last went on after a stand-still, and how long that was, ms of the world. */
+  resumed: { readonly at: number; readonly afterMs: number } | undefined
+  /** What /proc holds and, where its QEMUs can't be told, why. */
+  readonly qemus = new Map<number, SimQemu>()
+  blind: string | undefined
+  /** Run directory: gone at a boot. */
+  readonly records = new Map<string, LaunchRecord>()
+  readonly files = new Map<string, string>()
+  /** Files of disks in pools that only this host has. */
+  readonly disks = new Set<string>()
+  agent: SimProcess | undefined
+  guard: SimProcess | undefined
+  #nextPid = 1_000
+  #boots = 0
+  #pausedAt = 0
+  readonly #timeline: Timeline
+  readonly #random: Random
+  readonly #witness: Witness
+  readonly #exits = new Set<(exit: ProcessExit) => void>()
+  readonly #changes = new Set<(uid: string, what: RunState | 'closed') => void>()
+
+  constructor(
+    facts: {
+      readonly name: string
+      readonly time: HostTime
+      readonly labels: Record<string, string>
+      readonly cpus: number
+      readonly memory: string
+    },
+    timeline: Timeline,
+    random: Random,
+    witness: Witness,
+  ) {
+    this.name = facts.name
+    this.time = facts.time
+    this.labels = facts.labels
+    this.cpus = facts.cpus
+    this.memory = facts.memory
+    this.runDir = `/run/plasmavmc`
+    this.#timeline = timeline
+    this.#random = random
+    this.#witness = witness
+  }
+
+  get bootedAt(): number {
+    return this.#boots
+  }
+
+  /** Whether the guest of a QEMU of this host gets the processor. */
+  runs(qemu: SimQemu): boolean {
+    return qemu.alive && this.on && !this.paused && !qemu.stopped && qemu.state === 'running'
+  }
+
+  boot(): void {
+    if (this.on) return
+    this.on = true
+    this.paused = false
+    this.#boots += 1
+    this.bootId = `boot-${this.name}-${this.#boots}`
+    this.records.clear()
+    this.files.clear()
+  }
+
+  /** The power goes: processes and QEMUs are gone at once, disks stay. */
+  powerOff(): void {
+    this.on = false
+    this.paused = false
+    for (const qemu of [...this.qemus.values()]) this.#gone(qemu, 'power')
+    this.agent?.kill()
+    this.guard?.kill()
+    this.agent = undefined
+    this.guard = undefined
+    this.#exits.clear()
+    this.#changes.clear()
+  }
+
+  /** Everything stands still, or goes on. */
+  pause(on: boolean): void {
+    if (!this.on || this.paused === on) return
+    this.paused = on
+    for (const process of [this.guard, this.agent]) {
+      if (on) process?.stop('host')
+      else process?.cont('host')
+    }
+    if (on) this.#pausedAt = this.#timeline.now
+    else this.resumed = { at: this.#timeline.now, afterMs: this.#timeline.now - this.#pausedAt }
+    for (const qemu of this.qemus.values()) {
+      this.#witness.guest(this, qemu)
+      if (!on) this.#answer(qemu)
+    }
+  }
+
+  /** Starts a process of a role in place of the one before. */
+  process(role: RoleName): SimProcess {
+    this[role]?.kill()
+    const process = new SimProcess(`${role} of ${this.name}`, this.#timeline, this.time)
+    if (this.paused) process.stop('host')
+    this[role] = process
+    if (role === 'agent') {
+      this.#exits.clear()
+      this.#changes.clear()
+    }
+    return process
+  }
+
+  /** Forks a QEMU. */
+  fork(record: LaunchRecord): SimQemu {
+    const startTime = Math.floor(this.#timeline.now / 10) + 1
+    const qemu = new SimQemu(this.#nextPid++, startTime, record)
+    this.qemus.set(qemu.pid, qemu)
+    this.#witness.launched(this, qemu)
+    return qemu
+  }
+
+  end(qemu: SimQemu, by: Ender): void {
+    this.#gone(qemu, by)
+    const { pid, startTime, bootId, uid } = qemu
+    const how = by === 'quit' ? { exitCode: 0 } : { signal: 'SIGKILL' }
+    const exit = { uid, launchId: qemu.record.launchId, identity: { pid, startTime, bootId }, ...how }
+    for (const tell of [...this.#exits]) tell({ ...exit, output: '' })
+    for (const tell of [...this.#changes]) tell(uid, 'closed')
+  }
+
+  #gone(qemu: SimQemu, by: Ender): void {
+    if (!qemu.alive) return
+    qemu.alive = false
+    this.qemus.delete(qemu.pid)
+    this.#witness.ended(this, qemu, by)
+  }
+
+  /** SIGSTOP and SIGCONT of a QEMU. */
+  freeze(qemu: SimQemu, on: boolean): void {
+    qemu.stopped = on
+    this.#witness.guest(this, qemu)
+    if (!on) this.#answer(qemu)
+  }
+
+  /** A command of its monitor, or what its guest does; waits while the QEMU stands still. */
+  command(qemu: SimQemu, run: () => void): void {
+    if (!qemu.alive) return
+    if (qemu.stopped || this.paused) qemu.inbox.push(run)
+    else run()
+  }
+
+  #answer(qemu: SimQemu): void {
+    for (const run of qemu.inbox.splice(0)) this.#timeline.after(0, () => this.command(qemu, run))
+  }
+
+  setState(qemu: SimQemu, state: RunState): void {
+    if (!qemu.alive || qemu.state === state) return
+    qemu.state = state
+    this.#witness.guest(this, qemu)
+    for (const tell of [...this.#changes]) tell(qemu.uid, state)
+  }
+
+  powerdown(qemu: SimQemu): void {
+    if (qemu.deaf) return
+    const ms = powerdownMs * this.#random.between(0.5, 1.5)
+    this.#timeline.after(ms, () =>
+      this.command(qemu, () => {
+        if (qemu.state === 'running') this.setState(qemu, 'shutdown')
+      }),
+    )
+  }
+
+  /** Every QEMU with a uid. */
+  of(uid: string): SimQemu[] {
+    return [...this.qemus.values()].filter((qemu) => qemu.uid === uid)
+  }
+
+  onExit(listener: (exit: ProcessExit) => void): () => void {
+    this.#exits.add(listener)
+    return () => this.#exits.delete(listener)
+  }
+
+  onChange(listener: (uid: string, what: RunState | 'closed') => void): () => void {
+    this.#changes.add(listener)
+    return () => this.#changes.delete(listener)
+  }
+}
+
+export { eventOf }
