@@ -61,6 +61,12 @@ export const vmStatus = z.object({
     .describe(
       "The epoch of the host's lease under which the machine was placed there, or was last taken up.",
     ),
+  disksHost: z
+    .string()
+    .optional()
+    .describe(
+      'The host on which it was placed last. Of its disks, those that no other host can reach are there, and while there are any it is placed on that host alone.',
+    ),
   evidence: z
     .string()
     .optional()

@@ -1,0 +1,222 @@
+import { type LocalDisk, localDisks } from '../../resources/disk-reach.ts'
+import type { Host, StoragePool } from '../../resources/kinds.ts'
+import { approximateQuantity } from '../../resources/quantity.ts'
+import type { VirtualMachine } from '../../resources/vm.ts'
+import { keyOf } from '../../runtime/informer.ts'
+import type { Crowd } from './crowd.ts'
+import { hasLabels, isMeant, type Labels, memoryOf, type Room, roomOf, vcpusOf } from './room.ts'
+
+/** Why a machine can't be on a host: a word for the kind of it, and words that name the field and the host's value. */
+export interface Refusal {
+  readonly kind:
+    | 'NotReady'
+    | 'Lease'
+    | 'Cordoned'
+    | 'Maintenance'
+    | 'Taint'
+    | 'HostSelector'
+    | 'Accelerator'
+    | 'Disks'
+    | 'Cpu'
+    | 'Memory'
+    | 'Together'
+    | 'Apart'
+    | 'Spread'
+  readonly message: string
+}
+
+/** What is asked of a host, worked out once for all hosts. */
+export interface Needs {
+  readonly vm: VirtualMachine
+  readonly cpus: number
+  /** Bytes. */
+  readonly memory: number
+  /** Disks that exist and that only `status.disksHost` reaches. */
+  readonly local: readonly LocalDisk[]
+  /** It is being deleted: it will not run, and needs a host only that removes what there is of it. */
+  readonly removal: boolean
+}
+
+type Why = Refusal | undefined
+type Taint = Host['spec']['taints'][number]
+
+export function needsOf(vm: VirtualMachine, pools: readonly StoragePool[]): Needs {
+  return {
+    ...{ vm, cpus: vcpusOf(vm), memory: memoryOf(vm) },
+    local: localDisks(vm, pools),
+    removal: vm.metadata.deletionTimestamp !== undefined,
+  }
+}
+
+const no = (kind: Refusal['kind'], message: string): Refusal => ({ kind, message })
+
+/** `a=b,c=d` */
+export function wordsOf(labels: Labels): string {
+  return Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .sort()
+    .join(',')
+}
+
+function notReady({ host }: Room): Why {
+  const ready = host.status?.conditions.find(({ type }) => type === 'Ready')
+  if (ready?.status === 'True') return undefined
+  if (!ready) return no('NotReady', 'not Ready: it has not reported yet')
+  return no('NotReady', `not Ready: condition Ready is ${ready.status}, ${ready.reason}`)
+}
+
+function leaseless({ epoch, leaseProblem }: Room): Why {
+  return epoch === undefined ? no('Lease', leaseProblem) : undefined
+}
+
+function cordoned({ host }: Room): Why {
+  return host.spec.unschedulable ? no('Cordoned', 'cordoned (spec.unschedulable)') : undefined
+}
+
+function maintained({ maintenance }: Room): Why {
+  return maintenance === undefined
+    ? undefined
+    : no('Maintenance', `under maintenance until ${maintenance} (spec.maintenance)`)
+}
+
+/** Whether a machine puts up with a taint. */
+export function tolerates({ spec }: VirtualMachine, taint: Taint): boolean {
+  return spec.tolerations.some(
+    ({ key, value, effect }) =>
+      (key === undefined || key === taint.key) &&
+      (value === undefined || value === taint.value) &&
+      (effect === undefined || effect === taint.effect),
+  )
+}
+
+function tainted(vm: VirtualMachine, { host }: Room): Why {
+  const taint = host.spec.taints.find((one) => one.effect === 'NoSchedule' && !tolerates(vm, one))
+  if (!taint) return undefined
+  const words = `${taint.key}${taint.value === '' ? '' : `=${taint.value}`}:${taint.effect}`
+  return no('Taint', `taint ${words} is not among spec.tolerations`)
+}
+
+function unselected({ spec }: VirtualMachine, { labels }: Room): Why {
+  for (const [key, value] of Object.entries(spec.hostSelector)) {
+    const has = Object.hasOwn(labels, key) ? labels[key] : undefined
+    if (has === value) continue
+    const found = has === undefined ? `no label ${key}` : `${key}=${has}`
+    return no('HostSelector', `spec.hostSelector wants ${key}=${value}, it has ${found}`)
+  }
+  return undefined
+}
+
+function slower({ spec }: VirtualMachine, { host }: Room): Why {
+  const has = host.status?.accelerator
+  if (spec.accelerator !== 'kvm' || has === 'kvm') return undefined
+  return no('Accelerator', `spec.accelerator is kvm, it has ${has ?? 'none'}`)
+}
+
+function outOfReach({ vm, local }: Needs, { name }: Room): Why {
+  const [first] = local
+  const at = vm.status?.disksHost
+  if (!first || at === name) return undefined
+  if (at === undefined)
+    return no('Disks', `${first.field}: no status.disksHost says on which host disk ${first.name} is`)
+  return no('Disks', `${first.field}: disk ${first.name} is on host ${at} alone`)
+}
+
+function noProcessors({ cpus }: Needs, { capacity, taken }: Room): Why {
+  if (!capacity) return no('Cpu', 'cpu: it has not said what it has (status.cpus, status.memory)')
+  const free = Math.max(0, capacity.cpus - taken.cpus)
+  return cpus <= free ? undefined : no('Cpu', `cpu: ${cpus} wanted, ${free} free of ${capacity.cpus}`)
+}
+
+function noMemory({ memory }: Needs, { capacity, taken }: Room): Why {
+  if (!capacity) return undefined
+  const free = Math.max(0, capacity.memory - taken.memory)
+  if (memory <= free) return undefined
+  const [wanted, left, all] = [memory, free, capacity.memory].map(approximateQuantity)
+  return no('Memory', `memory: ${wanted} wanted, ${left} free of ${all}`)
+}
+
+function alone({ vm }: Needs, room: Room, crowd: Crowd): Why {
+  for (const [index, { labels, required }] of vm.spec.affinity.together.entries()) {
+    if (!required || crowd.founds.has(index)) continue
+    if (!room.machines.some((other) => isMeant(vm, other, labels)))
+      return no('Together', `affinity.together: no machine with ${wordsOf(labels)} is there`)
+  }
+  return undefined
+}
+
+function tooClose({ vm }: Needs, room: Room): Why {
+  for (const { labels, required } of vm.spec.affinity.apart) {
+    const other = required && room.machines.find((one) => isMeant(vm, one, labels))
+    if (other) return no('Apart', `affinity.apart: ${keyOf(other)} with ${wordsOf(labels)} is there`)
+  }
+  for (const other of room.apart) {
+    const term = other.spec.affinity.apart.find((one) => one.required && isMeant(other, vm, one.labels))
+    if (term) return no('Apart', `affinity.apart of ${keyOf(other)}, which is there: ${wordsOf(term.labels)}`)
+  }
+  return undefined
+}
+
+function uneven(room: Room, { spreads }: Crowd): Why {
+  for (const { term, counts, least } of spreads) {
+    if (!term.required) continue
+    const place = room.labels[term.topologyKey]
+    if (place === undefined) return no('Spread', `spread: it has no label ${term.topologyKey}`)
+    const skew = (counts.get(place) ?? 0) + 1 - least
+    if (skew > term.maxSkew)
+      return no(
+        'Spread',
+        `spread: ${term.topologyKey}=${place} would have ${skew} more with ${wordsOf(term.labels)} than another place, at most ${term.maxSkew}`,
+      )
+  }
+  return undefined
+}
+
+/** Why the host as such is none for it, whoever else is there. */
+export function hostRefusal(needs: Needs, room: Room): Refusal | undefined {
+  const gone = notReady(room) ?? leaseless(room)
+  if (gone || needs.removal) return gone ?? outOfReach(needs, room)
+  return cordoned(room) ?? maintained(room) ?? unsuited(needs.vm, room) ?? outOfReach(needs, room)
+}
+
+function unsuited(vm: VirtualMachine, room: Room): Why {
+  return tainted(vm, room) ?? unselected(vm, room) ?? slower(vm, room)
+}
+
+/** Why it is none beside those that are there, or elsewhere. */
+export function roomRefusal(needs: Needs, room: Room, crowd: Crowd): Refusal | undefined {
+  if (needs.removal) return undefined
+  const full = noProcessors(needs, room) ?? noMemory(needs, room)
+  return full ?? alone(needs, room, crowd) ?? tooClose(needs, room) ?? uneven(room, crowd)
+}
+
+/** Why a machine can't be on a host, or undefined where it can. */
+export function fit(needs: Needs, room: Room, crowd: Crowd): Refusal | undefined {
+  return hostRefusal(needs, room) ?? roomRefusal(needs, room, crowd)
+}
+
+/**
+ * The same for a host that is the only one and places machines on itself, as with an embedded store: cordon, taints,
+ * hostSelector, accelerator, processors, memory and affinity. To be asked once, when a machine has no host yet: what is
+ * there stays. A host that has not said what it has refuses nothing for lack of it.
+ * @param others the machines that hold a share of the host
+ */
+export function refusal(
+  vm: VirtualMachine,
+  host: Host,
+  others: readonly VirtualMachine[],
+): string | undefined {
+  const machines = others.filter(({ metadata }) => metadata.uid !== vm.metadata.uid)
+  const room = roomOf(host, { machines, now: 0 })
+  const needs = needsOf(vm, [])
+  const founds = new Set(
+    vm.spec.affinity.together.flatMap(({ labels }, index) => (hasLabels(vm, labels) ? [index] : [])),
+  )
+  const full = room.capacity && (noProcessors(needs, room) ?? noMemory(needs, room))
+  const why =
+    cordoned(room) ??
+    unsuited(vm, room) ??
+    full ??
+    alone(needs, room, { founds, spreads: [] }) ??
+    tooClose(needs, room)
+  return why?.message
+}

@@ -1,0 +1,143 @@
+import { hostLeaseName } from '../../resources/host-lease.ts'
+import type { Host, Lease, StoragePool } from '../../resources/kinds.ts'
+import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
+import { keyOf } from '../../runtime/informer.ts'
+import { crowdOf } from './crowd.ts'
+import { hostRefusal, type Needs, needsOf, type Refusal, roomRefusal } from './fit.ts'
+import { type Room, roomOf, withMachine } from './room.ts'
+import { score } from './score.ts'
+import { summaryOf } from './summary.ts'
+
+/** All that placement decides on. */
+export interface World {
+  readonly machines: readonly VirtualMachine[]
+  readonly hosts: readonly Host[]
+  readonly pools: readonly StoragePool[]
+  /** Those of hosts, by name. */
+  readonly leases: ReadonlyMap<string, Lease>
+  /** Wall ms. */
+  readonly now: number
+}
+
+export interface Assignment {
+  readonly vm: VirtualMachine
+  readonly host: string
+  /** Of the host's lease. */
+  readonly epoch: number
+}
+
+export interface Unplaced {
+  readonly vm: VirtualMachine
+  /** ProcessRecorded: its status tells of a QEMU, so it may run somewhere. */
+  readonly reason: 'Unschedulable' | 'ProcessRecorded'
+  readonly message: string
+  /** By host name. */
+  readonly refusals: ReadonlyMap<string, Refusal>
+}
+
+export interface Placement {
+  /** In the order of decision. */
+  readonly assignments: readonly Assignment[]
+  readonly unplaced: readonly Unplaced[]
+}
+
+function compare<T>(a: T, b: T): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}
+
+function byTurn(a: VirtualMachine, b: VirtualMachine): number {
+  const [x = '', y = ''] = [a.metadata.creationTimestamp, b.metadata.creationTimestamp]
+  return b.spec.priority - a.spec.priority || compare(x, y) || compare(keyOf(a), keyOf(b))
+}
+
+/**
+ * Whether a machine is to be given a host. One that is being deleted is, where our finalizer holds its object: without a
+ * host nobody would remove its disks. Without that finalizer there is nothing of it, and it goes by itself.
+ */
+function isWaiting({ metadata, status }: VirtualMachine): boolean {
+  if (status?.hostName !== undefined) return false
+  return metadata.deletionTimestamp === undefined || (metadata.finalizers?.includes(vmFinalizer) ?? false)
+}
+
+/** Machines that are placed, by host, each list in the order of keys. */
+function byHost(machines: readonly VirtualMachine[]): Map<string, VirtualMachine[]> {
+  const placed = new Map<string, VirtualMachine[]>()
+  for (const vm of machines) {
+    const host = vm.status?.hostName
+    if (host === undefined) continue
+    const there = placed.get(host)
+    if (there) there.push(vm)
+    else placed.set(host, [vm])
+  }
+  for (const there of placed.values()) there.sort((a, b) => compare(keyOf(a), keyOf(b)))
+  return placed
+}
+
+function roomsOf({ machines, hosts, leases, now }: World): Room[] {
+  const placed = byHost(machines)
+  return [...hosts]
+    .sort((a, b) => compare(a.metadata.name, b.metadata.name))
+    .map((host) => {
+      const { name } = host.metadata
+      return roomOf(host, { machines: placed.get(name) ?? [], lease: leases.get(hostLeaseName(name)), now })
+    })
+}
+
+/** The best room, or why there is none. Rooms come in the order of names: of equals the first wins. */
+function choose(needs: Needs, rooms: readonly Room[]): Room | ReadonlyMap<string, Refusal> {
+  const refusals = new Map<string, Refusal>()
+  const open: Room[] = []
+  for (const room of rooms) {
+    const why = hostRefusal(needs, room)
+    if (why) refusals.set(room.name, why)
+    else open.push(room)
+  }
+  const crowd = crowdOf(needs.vm, rooms, open)
+  let best: Room | undefined
+  let most = Number.NEGATIVE_INFINITY
+  for (const room of open) {
+    const why = roomRefusal(needs, room, crowd)
+    if (why) {
+      refusals.set(room.name, why)
+      continue
+    }
+    const points = score(needs, room, crowd)
+    if (points > most) [best, most] = [room, points]
+  }
+  return best ?? refusals
+}
+
+/** A machine whose status tells of a launch or a process, and of no host, may run: nobody knows where. */
+function runsSomewhere({ status }: VirtualMachine): string | undefined {
+  const member = status?.process ? 'process' : status?.launch ? 'launch' : undefined
+  if (member === undefined) return undefined
+  return `status.${member} tells of a QEMU, status.hostName of no host: it is not placed while it may run somewhere`
+}
+
+/**
+ * Gives hosts to machines that have none: those of higher priority first, then the older ones, then by key; each
+ * decision counts for the next. A machine that has a host never moves, and none is driven out for another. Every machine
+ * is placed, also one that is to stay down: its host prepares its disks and says how it is, and the share it holds there
+ * lets it start at any time. Pure; the order of what is given does not matter.
+ */
+export function plan(world: World): Placement {
+  const rooms = roomsOf(world)
+  const assignments: Assignment[] = []
+  const unplaced: Unplaced[] = []
+  for (const vm of world.machines.filter(isWaiting).sort(byTurn)) {
+    const running = runsSomewhere(vm)
+    if (running !== undefined) {
+      unplaced.push({ vm, reason: 'ProcessRecorded', message: running, refusals: new Map() })
+      continue
+    }
+    const chosen = choose(needsOf(vm, world.pools), rooms)
+    if ('epoch' in chosen && chosen.epoch !== undefined) {
+      assignments.push({ vm, host: chosen.name, epoch: chosen.epoch })
+      rooms[rooms.indexOf(chosen)] = withMachine(chosen, vm)
+    } else if (!('epoch' in chosen)) {
+      const message = summaryOf(chosen)
+      unplaced.push({ vm, reason: 'Unschedulable', message, refusals: chosen })
+    }
+  }
+  return { assignments, unplaced }
+}
