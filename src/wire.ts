@@ -22,8 +22,9 @@ import { KvObjects } from './store/kv-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 import { type Agent, startAgent } from './wire-agent.ts'
-import { type LeaderOptions, runLeader } from './wire-leader.ts'
+import { runLeader } from './wire-leader.ts'
 import { openStore } from './wire-store.ts'
+import { runTerm } from './wire-term.ts'
 
 export interface ServeIo {
   readonly signal: AbortSignal
@@ -84,7 +85,10 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     if (config.store === 'etcd') {
       await ensureNamespace(objects, systemNamespace)
       if (runs('controller'))
-        leader = runLeader({ config, kv, objects, log, parts: leaderParts }, stopping.signal)
+        leader = runLeader(
+          { config, kv, objects, log, parts: [(term) => runTerm(term, { hostName: config.hostName, log })] },
+          stopping.signal,
+        )
     }
     io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
     // Written at exit otherwise, which a server that is killed never sees.
@@ -99,9 +103,6 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     await unlock()
   }
 }
-
-/** What runs where this server leads. */
-const leaderParts: LeaderOptions['parts'] = []
 
 function servesWhat(config: Config): string {
   if (config.roles.includes('api')) return `serves on https://${addressOf(config)}`
