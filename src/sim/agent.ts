@@ -9,6 +9,7 @@ import { Informer } from '../runtime/informer.ts'
 import { WorkQueue } from '../runtime/queue.ts'
 import { KvObjects } from '../store/kv-objects.ts'
 import { runLeader } from '../wire-leader.ts'
+import { runTerm } from '../wire-term.ts'
 import type { SimHost } from './host.ts'
 import { SimDisks, SimMachines, SimProcesses } from './host-ports.ts'
 import type { World } from './world.ts'
@@ -84,6 +85,19 @@ export function startAgent(host: SimHost, world: World): void {
     )
     void vms.whenSynced().then(() => hostQueue.add(hostName))
     loop(vms.run(signal))
-    loop(runLeader({ config: { hostName }, kv, objects, log, clock, newUid, parts: [] }, signal))
+    loop(
+      runLeader(
+        {
+          config: { hostName },
+          kv,
+          objects,
+          log,
+          clock,
+          newUid,
+          parts: [(term) => runTerm(term, { hostName, log, clock })],
+        },
+        signal,
+      ),
+    )
   })
 }

@@ -1,0 +1,261 @@
+import { VirtualMachine } from '../resources/vm.ts'
+import type { SimHost } from './host.ts'
+import { type Cut, storeNode } from './net.ts'
+import type { StoreCall } from './store.ts'
+import type { World } from './world.ts'
+
+type Roles = 'agent' | 'guard'
+
+/** What may go wrong, as data. Whatever lasts says for how many ms; without it it lasts. */
+export type Fault =
+  /** A process dies; a supervisor starts the agent again, and the agent its guard. */
+  | { readonly kind: 'kill'; readonly host: string; readonly what: Roles }
+  /** SIGSTOP, then SIGCONT. */
+  | { readonly kind: 'stop'; readonly host: string; readonly what: Roles; readonly forMs?: number }
+  | { readonly kind: 'cont'; readonly host: string; readonly what: Roles }
+  /** Everything on a host stands still, as under a paused hypervisor. */
+  | { readonly kind: 'freeze'; readonly host: string; readonly forMs?: number }
+  | { readonly kind: 'power'; readonly host: string; readonly forMs?: number }
+  | { readonly kind: 'boot'; readonly host: string }
+  /** Messages between two nodes are lost or refused, one way or both; `*` is every other node. */
+  | {
+      readonly kind: 'cut'
+      readonly from: string
+      readonly to: string
+      readonly both?: boolean
+      readonly how?: Cut
+      readonly forMs?: number
+    }
+  /** All links are whole again. */
+  | { readonly kind: 'heal' }
+  /** Messages between a host and the store take up to `ms` longer, and overtake one another. */
+  | { readonly kind: 'slow'; readonly host: string; readonly ms: number; readonly forMs?: number }
+  | { readonly kind: 'store'; readonly how: 'silent' | 'refuses' | 'yes'; readonly forMs?: number }
+  | { readonly kind: 'watches' }
+  /** The wall clock of a host jumps. */
+  | { readonly kind: 'jump'; readonly host: string; readonly ms: number }
+  /** What becomes of the QEMU of a machine. */
+  | {
+      readonly kind: 'qemu'
+      readonly vm: string
+      readonly does: 'die' | 'stop' | 'cont' | 'shutdown' | 'guest-panicked' | 'io-error' | 'deaf'
+      readonly forMs?: number
+    }
+  /** What a person does. */
+  | {
+      readonly kind: 'user'
+      readonly vm: string
+      readonly does: 'start' | 'stop' | 'delete' | 'Restart' | 'Move'
+    }
+
+/** When: at a time, or at the nth call of a process to the store that fits. */
+export type When =
+  | { readonly at: number }
+  | {
+      readonly after: number
+      readonly by: string
+      readonly op: StoreCall['op']
+      readonly key: string
+      readonly phase: 'send' | 'answer'
+      readonly nth: number
+    }
+
+export type Timed = When & { readonly fault: Fault }
+
+/** How long a supervisor waits before it starts an agent again, ms. */
+const superviseMs = 1_500
+/** A guard and its agent watch over each other: both out of order at once is more than they promise to bear (ADR 7). */
+const recoveryMs = 8_000
+
+/** Puts faults into a world. */
+export class Faults {
+  readonly #world: World
+  readonly #ailing = new Map<string, { readonly what: Roles; readonly until: number }>()
+  /** Makes a fault that is more than the design promises to bear do nothing. */
+  bearable = true
+
+  constructor(world: World) {
+    this.#world = world
+  }
+
+  /** Sets a list of faults going. */
+  schedule(faults: readonly Timed[]): void {
+    const waiting: { timed: Extract<Timed, { after: number }>; seen: number }[] = []
+    for (const timed of faults) {
+      if ('at' in timed) this.#world.timeline.at(timed.at, () => this.apply(timed.fault))
+      else waiting.push({ timed, seen: 0 })
+    }
+    if (waiting.length === 0) return
+    this.#world.store.intercept = (call, phase) => {
+      for (const one of [...waiting]) {
+        const { timed } = one
+        if (this.#world.timeline.now < timed.after || phase !== timed.phase || call.op !== timed.op) continue
+        if (call.from !== timed.by || !call.key.includes(timed.key)) continue
+        one.seen += 1
+        if (one.seen !== timed.nth) continue
+        waiting.splice(waiting.indexOf(one), 1)
+        this.apply(timed.fault)
+      }
+    }
+  }
+
+  apply(fault: Fault): void {
+    this.#world.tell(`fault: ${words(fault)}`)
+    switch (fault.kind) {
+      case 'kill':
+      case 'stop':
+      case 'cont':
+        return this.#process(fault)
+      case 'freeze':
+      case 'power':
+      case 'boot':
+      case 'jump':
+        return this.#host(fault)
+      case 'cut':
+      case 'heal':
+      case 'slow':
+      case 'store':
+      case 'watches':
+        return this.#network(fault)
+      case 'qemu':
+        return this.#qemu(fault)
+      case 'user':
+        void this.#user(fault).catch((error: unknown) =>
+          this.#world.tell(`the person is told: ${(error as Error).message}`),
+        )
+        return
+    }
+  }
+
+  /** Ends everything that was done and lasts. */
+  heal(): void {
+    const { hosts, net, store, parts } = this.#world
+    this.#world.tell('all faults end')
+    net.healAll()
+    store.setAvailable('yes')
+    for (const host of hosts.values()) {
+      this.#world.boot(host)
+      host.pause(false)
+      host.agent?.cont('signal')
+      host.guard?.cont('signal')
+      if (!host.agent?.alive) parts.agent(host, this.#world)
+      for (const qemu of host.qemus.values()) {
+        qemu.deaf = false
+        if (qemu.stopped) host.freeze(qemu, false)
+      }
+    }
+  }
+
+  #later(ms: number | undefined, run: () => void): void {
+    if (ms !== undefined) this.#world.timeline.after(ms, run)
+  }
+
+  #process(fault: Extract<Fault, { kind: 'kill' | 'stop' | 'cont' }>): void {
+    const host = this.#world.host(fault.host)
+    const process = host[fault.what]
+    if (!process?.alive) return
+    if (fault.kind === 'cont') return process.cont('signal')
+    if (this.#unbearable(host, fault.what, fault.kind === 'stop' ? (fault.forMs ?? 1e9) : superviseMs)) return
+    if (fault.kind === 'stop') {
+      process.stop('signal')
+      return this.#later(fault.forMs, () => process.cont('signal'))
+    }
+    process.kill()
+    if (fault.what === 'guard') return
+    this.#later(superviseMs, () => {
+      if (host.on && host.agent === process) this.#world.parts.agent(host, this.#world)
+    })
+  }
+
+  #unbearable(host: SimHost, what: Roles, ms: number): boolean {
+    const { timeline } = this.#world
+    const ailing = this.#ailing.get(host.name)
+    if (this.bearable && ailing && ailing.what !== what && timeline.now < ailing.until) {
+      this.#world.tell('… does nothing: guard and agent would both be out of order')
+      return true
+    }
+    const until = Math.max(timeline.now + ms + recoveryMs, ailing?.what === what ? ailing.until : 0)
+    this.#ailing.set(host.name, { what, until })
+    return false
+  }
+
+  #host(fault: Extract<Fault, { kind: 'freeze' | 'power' | 'boot' | 'jump' }>): void {
+    const host = this.#world.host(fault.host)
+    if (fault.kind === 'boot') return this.#world.boot(host)
+    if (fault.kind === 'jump') {
+      host.time.epoch += fault.ms
+      return
+    }
+    if (!host.on) return
+    if (fault.kind === 'freeze') {
+      host.pause(true)
+      return this.#later(fault.forMs, () => host.pause(false))
+    }
+    host.powerOff()
+    this.#later(fault.forMs, () => this.#world.boot(host))
+  }
+
+  #nodes(name: string, except: string): string[] {
+    if (name !== '*') return [name]
+    return [storeNode, ...this.#world.hosts.keys()].filter((node) => node !== except)
+  }
+
+  #network(fault: Extract<Fault, { kind: 'cut' | 'heal' | 'slow' | 'store' | 'watches' }>): void {
+    const { net, store } = this.#world
+    if (fault.kind === 'heal') return net.healAll()
+    if (fault.kind === 'watches') return store.breakWatches()
+    if (fault.kind === 'store') {
+      store.setAvailable(fault.how)
+      return this.#later(fault.forMs, () => store.setAvailable('yes'))
+    }
+    const links: (readonly [string, string])[] = []
+    if (fault.kind === 'slow') links.push([fault.host, storeNode], [storeNode, fault.host])
+    else
+      for (const from of this.#nodes(fault.from, fault.to))
+        for (const to of this.#nodes(fault.to, from)) {
+          links.push([from, to])
+          if (fault.both) links.push([to, from])
+        }
+    for (const [from, to] of links) {
+      if (fault.kind === 'slow') net.slow(from, to, fault.ms)
+      else net.cut(from, to, fault.how ?? 'drop')
+    }
+    this.#later(fault.forMs, () => {
+      for (const [from, to] of links) net.heal(from, to)
+    })
+  }
+
+  #qemu(fault: Extract<Fault, { kind: 'qemu' }>): void {
+    for (const host of this.#world.hosts.values())
+      for (const qemu of [...host.qemus.values()].filter(({ name }) => name === `default/${fault.vm}`)) {
+        if (fault.does === 'die') host.end(qemu, 'outside')
+        else if (fault.does === 'deaf') qemu.deaf = true
+        else if (fault.does === 'cont') host.freeze(qemu, false)
+        else if (fault.does === 'stop') {
+          host.freeze(qemu, true)
+          this.#later(fault.forMs, () => host.freeze(qemu, false))
+        } else if (host.runs(qemu)) host.setState(qemu, fault.does)
+      }
+  }
+
+  async #user({ vm: name, does }: Extract<Fault, { kind: 'user' }>): Promise<void> {
+    const { objects } = this.#world
+    const ref = { namespace: 'default', name }
+    if (does === 'delete') return void (await objects.delete(VirtualMachine, ref))
+    const vm = await objects.get(VirtualMachine, ref)
+    if (does === 'start' || does === 'stop') {
+      const runStrategy = does === 'start' ? 'Always' : 'Halted'
+      return void (await objects.update(VirtualMachine, { ...vm, spec: { ...vm.spec, runStrategy } }))
+    }
+    const status = vm.status ?? { restarts: 0, disks: [], networks: [], conditions: [] }
+    const request = { action: does, id: `person-${this.#world.timeline.steps}`, at: '2026-01-01T00:00:00Z' }
+    await objects.updateStatus(VirtualMachine, { ...vm, status: { ...status, request } })
+  }
+}
+
+/** A fault in a line. */
+export function words(fault: Fault): string {
+  return Object.entries(fault)
+    .map(([key, value]) => (key === 'kind' ? String(value) : `${key}=${value}`))
+    .join(' ')
+}
