@@ -104,13 +104,21 @@ export interface TenureOptions {
 export function readTenure(runDir: string, options: TenureOptions = {}): Tenure {
   const { clock = hostClock, proc = new Procfs() } = options
   const record = read(guardFile(runDir), guardShape)
-  const lost = (why: string): Tenure => ({ state: 'lost', why })
-  if (typeof record === 'string') return lost(`${guardFile(runDir)}: ${record}`)
-  const { pid, bootId, epoch, held, sentAt, deadlineMs, fencing, why } = record
-  if (bootId !== proc.bootId()) return lost('no guard has run since this host was booted')
-  if (!processLives(record, proc)) return lost(`the guard, process ${pid}, has ended`)
+  if (typeof record === 'string') return { state: 'lost', why: `${guardFile(runDir)}: ${record}` }
+  const lives = () => processLives(record, proc)
+  return tenureOf(record, { bootId: proc.bootId(), now: clock.elapsed(), lives })
+}
+
+/** What a guard's record allows. `now` is ms of the host's clock; `lives` tells whether that guard does. */
+export function tenureOf(
+  { pid, bootId, epoch, held, sentAt, deadlineMs, fencing, why }: GuardRecord,
+  host: { readonly bootId: string; readonly now: number; readonly lives: () => boolean },
+): Tenure {
+  const lost = (because: string): Tenure => ({ state: 'lost', why: because })
+  if (bootId !== host.bootId) return lost('no guard has run since this host was booted')
+  if (!host.lives()) return lost(`the guard, process ${pid}, has ended`)
   if (!held || fencing || sentAt === undefined) return lost(why)
-  const age = clock.elapsed() - sentAt
+  const age = host.now - sentAt
   if (age < deadlineMs) return { state: 'held', epoch, leftMs: deadlineMs - age }
   return lost(`the lease of this host was not renewed for ${Math.round(age / 100) / 10} s`)
 }
