@@ -70,6 +70,9 @@ missing_packages() {
   have kubectl || echo kubernetes-client
   have etcd || echo etcd-server
   have etcdctl || echo etcd-client
+  have nft || echo nftables
+  have ip || echo iproute2
+  have e2fsck || echo e2fsprogs
 }
 
 as_root() {
@@ -106,8 +109,8 @@ install_packages() {
   [ -n "$missing" ] || return 0
   say "missing, and not installable from here: $missing"
   say "  Debian, Ubuntu:  sudo apt-get install $missing"
-  say "  Fedora:          sudo dnf install qemu-system-x86 qemu-img edk2-ovmf curl openssl genisoimage strace kubernetes-client etcd"
-  say "  Arch:            sudo pacman -S qemu-system-x86 qemu-img edk2-ovmf curl openssl cdrtools strace kubectl etcd"
+  say "  Fedora:          sudo dnf install qemu-system-x86 qemu-img edk2-ovmf curl openssl genisoimage strace kubernetes-client etcd nftables iproute e2fsprogs"
+  say "  Arch:            sudo pacman -S qemu-system-x86 qemu-img edk2-ovmf curl openssl cdrtools strace kubectl etcd nftables iproute2 e2fsprogs"
   have qemu-system-x86_64 && have qemu-img || die "QEMU is needed to go on: install it, then repeat"
   say "going on without them: what needs them will fail and say so"
 }
