@@ -14,7 +14,7 @@ let kv: Kv
 
 beforeEach(() => {
   timeline = new Timeline()
-  net = new Net(timeline, new Random(1))
+  net = new Net(timeline, new Random(3))
   store = new SimStore(timeline, net)
   process = new SimProcess('one', timeline, { rate: 1, epoch: 0 })
   kv = store.client('host-a', process)
