@@ -46,6 +46,15 @@ interface Spec {
   readonly devices?: { readonly watchdog?: { readonly action?: string } }
   readonly hostSelector?: Readonly<Record<string, string>>
   readonly terminationGracePeriodSeconds?: number
+  readonly priority?: number
+  readonly recovery?: { readonly onHostLoss?: string }
+  readonly tolerations?: readonly Toleration[]
+}
+
+interface Toleration {
+  readonly key?: string
+  readonly value?: string
+  readonly effect?: string
 }
 
 interface Status {
@@ -53,6 +62,9 @@ interface Status {
   readonly reason?: string
   readonly message?: string
   readonly hostName?: string
+  readonly placementEpoch?: number
+  readonly onHostLoss?: string
+  readonly disksHost?: string
   readonly restarts?: number
   readonly process?: { readonly pid?: number; readonly accelerator?: string; readonly startedAt?: string }
   readonly backoff?: { readonly failures?: number; readonly retryAt?: string }
@@ -105,7 +117,6 @@ function stateOf(spec: Spec, status: Status, io: Io): readonly Pair[] {
   return [
     ['Status', `${phase ?? 'not looked at yet'}${reason && reason !== phase ? ` (${reason})` : ''}`],
     ['Why', message],
-    ['Host', status.hostName],
     [
       'QEMU',
       running
@@ -121,10 +132,34 @@ function stateOf(spec: Spec, status: Status, io: Io): readonly Pair[] {
   ]
 }
 
+/** Where it is, under which epoch of that host's lease, and what becomes of it when the host is lost. */
+function placementOf(spec: Spec, status: Status, evidence: string | undefined): readonly Pair[] {
+  const { hostName, placementEpoch: epoch, onHostLoss: now = 'Manual', disksHost } = status
+  const { onHostLoss: wanted = 'Manual' } = spec.recovery ?? {}
+  const loss = {
+    Manual: 'waits for it',
+    Failover: 'is stopped there and started on another',
+  }
+  const yet = now === wanted || hostName === undefined ? '' : `; for now: ${now}`
+  const alone = epoch === undefined && wanted === 'Manual'
+  const put = (spec.tolerations ?? []).map(({ key = '*', value, effect = '*' }) =>
+    [key, value === undefined ? '' : `=${value}`, `:${effect}`].join(''),
+  )
+  const labels = Object.entries(spec.hostSelector ?? {}).map(([key, value]) => `${key}=${value}`)
+  return [
+    ['Host', hostName && `${hostName}${epoch === undefined ? '' : `, since epoch ${epoch} of its lease`}`],
+    ['Disks on', disksHost === hostName ? undefined : disksHost],
+    ['On host loss', alone ? undefined : `${wanted}: it ${loss[wanted as keyof typeof loss] ?? ''}${yet}`],
+    ['Moved by', evidence],
+    ['Host selector', labels.join(', ')],
+    ['Tolerations', put.join(', ')],
+    ['Priority', spec.priority ? String(spec.priority) : undefined],
+  ]
+}
+
 function hardwareOf(spec: Spec): readonly Pair[] {
   const { cores = 1, sockets = 1, threads = 1, model } = spec.cpu ?? {}
-  const { kernel, devices, hostSelector = {} } = spec
-  const labels = Object.entries(hostSelector).map(([key, value]) => `${key}=${value}`)
+  const { kernel, devices } = spec
   const shape = sockets * threads > 1 ? ` (${sockets} × ${cores} × ${threads})` : ''
   return [
     ['Machine', `${spec.machine}, ${spec.firmware}`],
@@ -134,7 +169,6 @@ function hardwareOf(spec: Spec): readonly Pair[] {
     ['Cloud-init', spec.cloudInit && 'yes'],
     ['Watchdog', devices?.watchdog?.action],
     ['Grace period', `${spec.terminationGracePeriodSeconds} s`],
-    ['Host selector', labels.join(', ')],
   ]
 }
 
@@ -172,12 +206,16 @@ function networksOf(spec: Spec, status: Status, io: Io): string {
   return `Networks:\n${renderTable({ columns, rows }, style).text}`
 }
 
-/** What a machine is and how it stands, for people. */
-export function describeMachine(object: ObjectView, io: Io): string {
+/**
+ * What a machine is and how it stands, for people.
+ * @param evidence what proved its last host lost, where it was taken from one
+ */
+export function describeMachine(object: ObjectView, io: Io, evidence?: string): string {
   const spec = (object.spec ?? {}) as Spec
   const status = (object.status ?? {}) as Status
   return [
     pairLines(stateOf(spec, status, io), io),
+    pairLines(placementOf(spec, status, evidence), io),
     pairLines(hardwareOf(spec), io),
     disksOf(spec, status, io),
     networksOf(spec, status, io),

@@ -1,8 +1,9 @@
 import { type Client, connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
+import { describeHost, evidenceText } from './describe-host.ts'
 import { describeMachine, pairLines } from './describe-vm.ts'
 import { type EventView, eventCells, seenAt } from './events.ts'
-import { UsageError } from './failure.ts'
+import { isServerError, UsageError } from './failure.ts'
 import type { Io } from './io.ts'
 import { apiVersionOf, kindOf, pathOf } from './kinds.ts'
 import { formatOf } from './options.ts'
@@ -72,9 +73,28 @@ async function describeOther(object: ObjectView): Promise<string> {
   return [section('Spec', await yaml(spec)), await yaml(rest), section('Status', await yaml(status))].join('')
 }
 
+async function bodyOf(client: Client, object: ObjectView, io: Io): Promise<string> {
+  if (object.kind === 'Host') return describeHost(client, object, io)
+  if (object.kind !== 'VirtualMachine') return describeOther(object)
+  return describeMachine(object, io, await movedBy(client, object, io))
+}
+
+/** The evidence by which a machine was last taken from a lost host. */
+async function movedBy(client: Client, { status }: ObjectView, io: Io): Promise<string | undefined> {
+  const name = status?.['evidence']
+  if (typeof name !== 'string') return undefined
+  try {
+    const path = pathOf(kindOf('fenceevidences'), undefined, name)
+    return evidenceText(await client.json<ObjectView>('GET', path), io)
+  } catch (error) {
+    if (isServerError(error, 'NotFound')) return `${name}, which is no more`
+    throw error
+  }
+}
+
 /** All of one object for people: what it is, how it stands, conditions, events. */
 export async function describeObject(client: Client, object: ObjectView, io: Io): Promise<string> {
-  const body = object.kind === 'VirtualMachine' ? describeMachine(object, io) : await describeOther(object)
+  const body = await bodyOf(client, object, io)
   return [headOf(object, io), body, conditionsOf(object, io), await eventsOf(client, object, io)].join('')
 }
 

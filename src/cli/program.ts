@@ -38,11 +38,24 @@ const groups: Readonly<Record<string, readonly Entry[]>> = {
     ['orphans', 'list running QEMUs that no resource declares', () => import('./orphans.ts')],
     ['adopt', 'declare an orphan again from its launch record', () => import('./adopt.ts')],
   ],
+  'Hosts:': [
+    ['cordon', 'place no more machines on hosts', () => import('./cordon.ts')],
+    ['uncordon', 'place machines on hosts again', () => import('./uncordon.ts')],
+    ['drain', 'move the machines of a host to others', () => import('./drain.ts')],
+    ['maintenance', 'suspend the watch over a host for a while', () => import('./maintenance.ts')],
+    ['taint', 'keep machines off hosts that they do not tolerate', () => import('./taint.ts')],
+    ['host', 'fence: say that a lost host is off', () => import('./host.ts')],
+  ],
   'Access and upkeep:': [
     ['kubeconfig', 'print a kubeconfig for kubectl', () => import('./kubeconfig.ts')],
     ['token', 'print a token for kubectl (ExecCredential)', () => import('./token.ts')],
     ['version', 'print versions', () => import('./version.ts')],
     ['drill', 'play failures on real QEMUs in a scratch folder', () => import('./drill.ts')],
+    [
+      'simulate',
+      'play failures of a cluster in virtual time; what if a host is lost?',
+      () => import('./simulate.ts'),
+    ],
   ],
 }
 

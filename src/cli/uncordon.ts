@@ -1,0 +1,3 @@
+import { cordoning } from './cordon.ts'
+
+export const command = cordoning(false)
