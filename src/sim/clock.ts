@@ -107,6 +107,8 @@ export interface HostTime {
   rate: number
   /** Wall time at the beginning of the world, ms; a jump of the clock changes it. */
   epoch: number
+  /** When it was last booted, ms of the world. */
+  bootedAt: number
 }
 
 /**
@@ -116,6 +118,8 @@ export interface HostTime {
 export class SimProcess {
   readonly name: string
   readonly clock: Clock
+  /** As `clock`, but `elapsed` counts from the boot of its host, as all its processes see it. */
+  readonly hostClock: Clock
   readonly #timeline: Timeline
   readonly #stopped = new Set<string>()
   #dead = false
@@ -130,6 +134,8 @@ export class SimProcess {
       elapsed: () => 1_000 + (timeline.now - born) * time.rate,
       after: (ms, fn) => timeline.after(Math.max(0, ms) / time.rate, () => this.deliver(fn)),
     }
+    const { bootedAt } = time
+    this.hostClock = { ...this.clock, elapsed: () => 10_000 + (timeline.now - bootedAt) * time.rate }
   }
 
   get alive(): boolean {

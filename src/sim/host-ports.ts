@@ -64,7 +64,7 @@ export class SimProcesses implements Processes {
     if (blind !== undefined) return { processes: [], incomplete: blind }
     const processes = [...qemus.values()].map((qemu) => ({
       ...{ pid: qemu.pid, startTime: qemu.startTime, bootId: qemu.bootId, uid: qemu.uid, name: qemu.name },
-      ...(!qemu.foreign && { launchId: qemu.record.launchId, runDir }),
+      ...(!qemu.foreign && { launchId: qemu.record.launchId, epoch: qemu.record.epoch, runDir }),
       state: qemu.stopped ? 'T' : 'S',
     }))
     return { processes }
@@ -93,6 +93,7 @@ export class SimProcesses implements Processes {
     })
     const { pid, startTime, bootId } = await this.#later(forkMs, () => {
       this.#refuseIfAlive(uid)
+      request.mayStart?.()
       return this.#host.fork(record)
     })
     return { pid, startTime, bootId, accelerator: 'tcg', specHash: hash }

@@ -76,10 +76,6 @@ export class SimHost {
     this.#witness = witness
   }
 
-  get bootedAt(): number {
-    return this.#boots
-  }
-
   /** Whether the guest of a QEMU of this host gets the processor. */
   runs(qemu: SimQemu): boolean {
     return qemu.alive && this.on && !this.paused && !qemu.stopped && qemu.state === 'running'
@@ -90,6 +86,7 @@ export class SimHost {
     this.on = true
     this.paused = false
     this.#boots += 1
+    this.time.bootedAt = this.#timeline.now
     this.bootId = `boot-${this.name}-${this.#boots}`
     this.records.clear()
     this.files.clear()

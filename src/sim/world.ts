@@ -59,7 +59,7 @@ export class World implements Witness {
     this.verbose = verbose
     this.rules = new Rules(this)
     const uids = this.random.fork('uids')
-    const person = new SimProcess('person', this.timeline, { rate: 1, epoch: worldEpoch })
+    const person = new SimProcess('person', this.timeline, { rate: 1, epoch: worldEpoch, bootedAt: 0 })
     this.objects = new KvObjects(this.store.direct(), { clock: person.clock, newUid: () => uids.uuid() })
     this.disks = {
       files: new Set(),
@@ -71,7 +71,7 @@ export class World implements Witness {
   }
 
   #addHost({ name, labels = {}, cpus = 8, memory = '16Gi' }: HostFacts, rate: number): void {
-    const facts = { name, labels, cpus, memory, time: { rate, epoch: worldEpoch } }
+    const facts = { name, labels, cpus, memory, time: { rate, epoch: worldEpoch, bootedAt: 0 } }
     this.hosts.set(name, new SimHost(facts, this.timeline, this.random.fork(name), this))
   }
 

@@ -3,7 +3,7 @@ import { sleep } from '../../src/lib/clock.ts'
 import { SimProcess, Timeline } from '../../src/sim/clock.ts'
 import { Random } from '../../src/sim/random.ts'
 
-const time = () => ({ rate: 1, epoch: 0 })
+const time = () => ({ rate: 1, epoch: 0, bootedAt: 0 })
 
 async function all(timeline: Timeline, until: number): Promise<void> {
   while (await timeline.step(until));
@@ -52,7 +52,7 @@ describe('the time of a world', () => {
 describe('a process of a world', () => {
   test('sleeps by its own clock, which runs at its own rate', async () => {
     const timeline = new Timeline()
-    const process = new SimProcess('one', timeline, { rate: 2, epoch: 1_000 })
+    const process = new SimProcess('one', timeline, { rate: 2, epoch: 1_000, bootedAt: 0 })
     let woke = 0
     void sleep(process.clock, 100).then(() => {
       woke = timeline.now

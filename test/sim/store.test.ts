@@ -16,7 +16,7 @@ beforeEach(() => {
   timeline = new Timeline()
   net = new Net(timeline, new Random(3))
   store = new SimStore(timeline, net)
-  process = new SimProcess('one', timeline, { rate: 1, epoch: 0 })
+  process = new SimProcess('one', timeline, { rate: 1, epoch: 0, bootedAt: 0 })
   kv = store.client('host-a', process)
 })
 
