@@ -19,6 +19,8 @@ export interface QemuProcess extends ProcessIdentity {
   readonly name: string
   /** From our identity mark (`-fw_cfg name=opt/io.plasmavmc/identity`); absent for a foreign QEMU. */
   readonly launchId?: string
+  /** The epoch of the host's lease under which it was launched, from the same mark. */
+  readonly epoch?: number
   /** Run directory root (`<run-dir>`) named by its `-pidfile <run-dir>/vms/<uid>/qemu.pid`; absent for a foreign one. */
   readonly runDir?: string
   /** State letter of /proc/PID/stat. Zombies (Z, X) are never listed: they are dead. */
@@ -49,6 +51,8 @@ export interface LaunchRequest {
   readonly epoch: number
   /** Resolved paths of the disks by name, from `Disks.observe`. */
   readonly disks: ReadonlyMap<string, string>
+  /** Asked right before the fork; what it throws ends the launch, and no process was started. */
+  readonly mayStart?: () => void
 }
 
 /** Devices that a running QEMU may or may not have, by id: noted before it is asked for, until what came of it is seen. */
@@ -89,7 +93,7 @@ export interface Processes {
   inspect(identity: ProcessIdentity): 'alive' | 'stopped' | 'gone' | 'unknown'
   /**
    * Writes launch.json, then starts QEMU detached in its own session and cgroup. Resolves when the process is forked.
-   * @throws PlasmaError `QemuMissing`, `PortTaken`, `RunDirUnusable`, `LaunchFailed`
+   * @throws PlasmaError `QemuMissing`, `PortTaken`, `RunDirUnusable`, `LaunchFailed`; what `mayStart` throws
    */
   launch(
     request: LaunchRequest,
@@ -176,6 +180,8 @@ export interface Disks {
   checkGrowth(vm: VirtualMachine, name: string): Promise<void>
   /** Deletes what `prepare` made for this uid; never a `path` disk. Safe to repeat. */
   remove(vm: VirtualMachine): Promise<void>
+  /** Forgets a machine that is another host's from now on: what is under way for it is ended, no disk is removed. */
+  letGo?(uid: string): Promise<void>
   onChange(listener: (uid: string) => void): () => void
   close(): Promise<void>
 }

@@ -245,7 +245,8 @@ export class HostProcesses implements Processes {
     })
     // After the record, which is what tells the clean-up of them.
     await ensureTaps(request.vm)
-    const identity = await this.#start({ uid, launchId: request.launchId }, binary, args, paths.log)
+    const start = { uid, launchId: request.launchId, log: paths.log }
+    const identity = await this.#start(start, [binary, ...args], request.mayStart)
     this.#grouped.add(`${identity.pid}/${identity.startTime}`)
     this.#enterGroup(uid, identity.pid, limitsOf(spec, accelerator))
     return { ...identity, accelerator, specHash: record.specHash }
@@ -286,16 +287,17 @@ export class HostProcesses implements Processes {
   }
 
   async #start(
-    launch: Pick<ProcessExit, 'uid' | 'launchId'>,
-    binary: string,
-    args: readonly string[],
-    log: string,
+    { log, ...launch }: Pick<ProcessExit, 'uid' | 'launchId'> & { readonly log: string },
+    [binary = '', ...args]: readonly string[],
+    mayStart: LaunchRequest['mayStart'],
   ): Promise<ProcessIdentity> {
     // What earlier launches wrote stays in the log but is not this one's last words.
     const written = statSync(log).size
     const lastWords = () => tailOfFile(log, outputBytes, written).catch((error: unknown) => messageOf(error))
     let output: number | undefined
     let child: Detached
+    // No turn of the event loop between this and the fork.
+    mayStart?.()
     try {
       output = openSync(log, 'a', 0o600)
       child = await spawnDetached(binary, args, { output })

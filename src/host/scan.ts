@@ -6,7 +6,7 @@ import { identityFile } from './qemu-args.ts'
 import { parseOptionList } from './qemu-options.ts'
 
 /** What a QEMU's command line says of it. */
-export type CommandLineIdentity = Pick<QemuProcess, 'uid' | 'name' | 'launchId' | 'runDir'>
+export type CommandLineIdentity = Pick<QemuProcess, 'uid' | 'name' | 'launchId' | 'epoch' | 'runDir'>
 
 /** QEMU takes `--uuid` for `-uuid`. The first one counts: ours come before any value a user wrote. */
 function argument(argv: readonly string[], option: string, from = 1): string | undefined {
@@ -21,27 +21,30 @@ export function looksLikeQemu(argv: readonly string[]): boolean {
   return argument(argv, '-uuid') !== undefined && argument(argv, '-pidfile') !== undefined
 }
 
-function launchIdOf(argv: readonly string[]): string | undefined {
+/** Launch id and epoch: `ID/EPOCH` in our identity mark. */
+function markOf(argv: readonly string[]): Pick<QemuProcess, 'launchId' | 'epoch'> {
   for (let i = 1; i < argv.length; i++) {
     if (argv[i] !== '-fw_cfg' && argv[i] !== '--fw_cfg') continue
     const members = parseOptionList(argv[i + 1] ?? '', 'name')
-    if (members.get('name') === identityFile) return members.get('string')?.split('/')[0]
+    if (members.get('name') !== identityFile) continue
+    const [launchId, epoch = ''] = members.get('string')?.split('/') ?? []
+    if (launchId === undefined) return {}
+    return /^\d+$/.test(epoch) ? { launchId, epoch: Number(epoch) } : { launchId }
   }
-  return undefined
+  return {}
 }
 
 /** The identity on a QEMU's command line; `uid` is empty for a foreign one that was started without `-uuid`. */
 export function identityOf(argv: readonly string[]): CommandLineIdentity {
   const uid = (argument(argv, '-uuid') ?? '').toLowerCase()
   const name = parseOptionList(argument(argv, '-name') ?? '', 'guest').get('guest') ?? ''
-  const launchId = launchIdOf(argv)
   const suffix = `/vms/${uid}/qemu.pid`
   const pidfile = argument(argv, '-pidfile') ?? ''
   const runDir = uid !== '' && pidfile.endsWith(suffix) ? pidfile.slice(0, -suffix.length) : undefined
   return {
     uid,
     name,
-    ...(launchId === undefined ? {} : { launchId }),
+    ...markOf(argv),
     ...(runDir === undefined ? {} : { runDir }),
   }
 }

@@ -16,7 +16,8 @@ describe('arguments of QEMU', () => {
   test.each(Object.keys(goldenSpecs))('%s is read back as the same identity', (name) => {
     const places = goldenPlaces(name)
     const argv = ['qemu-system-x86_64', ...qemuArgs(goldenInput(name, places))]
-    expect(identityOf(argv)).toEqual({ uid, name: 'shop/web', launchId: 'l-1', runDir: places.runDir })
+    const { runDir } = places
+    expect(identityOf(argv)).toEqual({ uid, name: 'shop/web', launchId: 'l-1', epoch: 3, runDir })
   })
 
   test('a machine without a uid, or with one that is a path, has no arguments', () => {

@@ -3,6 +3,7 @@ import { rfc3339 } from '../../lib/clock.ts'
 import type { ConditionFact } from '../../resources/conditions.ts'
 import { setConditions } from '../../resources/conditions.ts'
 import type { Phase, VirtualMachine, VmStatus } from '../../resources/vm.ts'
+import { type LeaseWait, leaseWait } from './tenure.ts'
 import type { Action, Happening, Observed, Plan, PlanEnv } from './types.ts'
 
 /** The network cards with their addresses: as launched while a process lives, as declared otherwise. */
@@ -14,6 +15,9 @@ function networksOf(vm: VirtualMachine, { process }: Observed): VmStatus['networ
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
+/** Conditions of machines that this controller owns, in the order they are shown; those of others are kept. */
+const ownConditions = ['Ready', 'Paused', 'DisksReady', 'Synchronized', 'RestartRequired', 'Movable']
 
 /** A plan while it is being made: starts as the last status, becomes the next. Never leaves `plan`. */
 export class Draft {
@@ -39,6 +43,11 @@ export class Draft {
 
   get deleting(): boolean {
     return this.vm.metadata.deletionTimestamp !== undefined
+  }
+
+  /** Why no guest may be started or resumed now; undefined where it may. */
+  get leaseWait(): LeaseWait | undefined {
+    return leaseWait(this.seen.tenure, this.vm.status?.placementEpoch)
   }
 
   /** Sets the phase with its reason; Ready is true only when Running. */
@@ -71,6 +80,12 @@ export class Draft {
     this.actions.push(action)
   }
 
+  /** Says that what comes next waits for the host's lease, and looks again. */
+  waitForLease(phase: Phase, { why, recheckMs }: LeaseWait): void {
+    this.phase(phase, 'LeaseLost', why)
+    this.recheckIn(recheckMs)
+  }
+
   recheckIn(ms: number): void {
     this.#recheckMs = Math.min(this.#recheckMs ?? Number.POSITIVE_INFINITY, Math.max(0, ms))
   }
@@ -79,9 +94,10 @@ export class Draft {
     const generation = this.vm.metadata.generation ?? 0
     this.status.observedGeneration = generation
     this.status.networks = networksOf(this.vm, this.seen)
-    const order = ['Ready', 'Paused', 'DisksReady', 'Synchronized', 'RestartRequired']
-    const facts = order.flatMap((type) => this.#conditions.get(type) ?? [])
-    this.status.conditions = setConditions(this.vm.status?.conditions, facts, this.at, generation)
+    const before = this.vm.status?.conditions
+    const facts = ownConditions.flatMap((type) => this.#conditions.get(type) ?? [])
+    const others = before?.filter(({ type }) => !ownConditions.includes(type)) ?? []
+    this.status.conditions = [...setConditions(before, facts, this.at, generation), ...others]
     return {
       status: this.status,
       actions: this.actions,

@@ -1,4 +1,4 @@
-import type { Disks, Machines, Processes } from '../../host/ports.ts'
+import type { Disks, LaunchRecord, Machines, Processes } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { adviceOf, PlasmaError } from '../../lib/errors.ts'
 import type { Log } from '../../lib/log.ts'
@@ -55,7 +55,10 @@ export async function takeLiveStep(
   memory.live.tried.set(key, { tries, at, ...failure })
 }
 
-/** Brings launch.json up to date; a record that is not this launch's is no longer relied on. */
+/**
+ * Brings launch.json up to date; a record that is not this launch's is no longer relied on. Where writing failed, what it
+ * says is read: the guard goes by that file, and status.onHostLoss by what is remembered of it.
+ */
 export async function noteSpec(
   { launchId, spec, pending }: Extract<Action, { do: 'noteSpec' }>,
   uid: string,
@@ -63,7 +66,15 @@ export async function noteSpec(
 ): Promise<void> {
   const memory = memories.of(uid)
   if (memory.process?.launchId !== launchId) return
-  const record = await processes.noteSpec(uid, launchId, { spec, pending })
   const { record: _before, ...process } = memory.process
-  memory.process = record ? { ...process, record } : process
+  const remember = (record: LaunchRecord | undefined) => {
+    memory.process = record ? { ...process, record } : process
+  }
+  remember(undefined)
+  try {
+    remember(await processes.noteSpec(uid, launchId, { spec, pending }))
+  } catch (error) {
+    remember(await processes.launchRecord(uid).catch(() => undefined))
+    throw error
+  }
 }

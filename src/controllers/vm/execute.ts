@@ -1,11 +1,16 @@
+import type { Tenure } from '../../host/ports.ts'
 import { adviceOf, PlasmaError } from '../../lib/errors.ts'
 import { VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import type { ObjectStore } from '../../store/objects.ts'
+import { letGo } from './elsewhere.ts'
 import { type LiveDeps, noteSpec, takeLiveStep } from './execute-live.ts'
+import { requireTenure } from './tenure.ts'
 import type { Action } from './types.ts'
 
 export interface ExecuteDeps extends LiveDeps {
   readonly objects: ObjectStore
+  /** Whether guests may be started here now; asked right before one is. */
+  readonly tenure: () => Tenure
 }
 
 /** QEMU sets up its monitor in tens of ms; a host under load may take seconds. */
@@ -34,6 +39,7 @@ export async function execute(action: Action, vm: VirtualMachine, deps: ExecuteD
     case 'launch':
       return launch(action.launchId, vm, uid, deps)
     case 'resume':
+      requireTenure(deps.tenure(), vm.status?.placementEpoch)
       await deps.machines.execute(uid, 'cont')
       return
     case 'pause':
@@ -73,6 +79,8 @@ export async function execute(action: Action, vm: VirtualMachine, deps: ExecuteD
       }
       memory.disposed = true
       return
+    case 'relinquish':
+      return letGo(uid, deps)
     default:
       return action satisfies never
   }
@@ -90,8 +98,10 @@ async function launch(launchId: string, vm: VirtualMachine, uid: string, deps: E
     const disks = new Map(
       states.flatMap((disk) => (disk.path === undefined ? [] : [[disk.name, disk.path] as const])),
     )
-    const epoch = vm.status?.placementEpoch ?? 0
-    const { accelerator, specHash, ...identity } = await deps.processes.launch({ vm, launchId, epoch, disks })
+    const epoch = vm.status?.placementEpoch
+    const request = { vm, launchId, epoch: epoch ?? 0, disks }
+    const mayStart = () => requireTenure(deps.tenure(), epoch)
+    const { accelerator, specHash, ...identity } = await deps.processes.launch({ ...request, mayStart })
     const record = await deps.processes.launchRecord(uid)
     memory.process = { identity, launchId, seenAt: deps.clock.elapsed(), ...(record && { record }) }
     deps.log.info('started QEMU', { uid, pid: identity.pid, launchId, accelerator, specHash })

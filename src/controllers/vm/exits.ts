@@ -16,10 +16,13 @@ export function restartDelayMs(failures: number): number {
 
 type LastExit = NonNullable<VmStatus['lastExit']>
 
+/** Stops after which a machine is to be up again, here or on another host. */
+export const comesBack: ReadonlySet<string> = new Set(['Restart', 'Move'])
+
 /** Notes how a run ended: lastExit, whether it should come up again, and how soon. Once a launch. */
 export function recordExit(draft: Draft, exit: Omit<LastExit, 'at'>): void {
   const { status } = draft
-  const asked = status.stop ? (status.stop.why === 'Restart' ? 'Restart' : 'Stop') : undefined
+  const asked = status.stop && (comesBack.has(status.stop.why) ? 'Restart' : 'Stop')
   status.lastExit = { ...exit, at: draft.at }
   if (status.power) status.power = powerAfterExit(status.power, exit.reason, asked)
   if (asked === undefined && exit.reason !== 'HostReboot') countFailure(draft)

@@ -2,8 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { VirtualMachine } from '../../resources/vm.ts'
 import type { Outcome } from '../../runtime/controller.ts'
 import { refOf } from '../../runtime/informer.ts'
-import { isReason } from '../../store/errors.ts'
-import type { Ref } from '../../store/objects.ts'
+import { passElsewhere, readVm } from './elsewhere.ts'
 import { type ExecuteDeps, execute } from './execute.ts'
 import { type ObserveDeps, observe } from './observe.ts'
 import { plan } from './plan.ts'
@@ -27,9 +26,15 @@ export async function reconcileVm(
   deps: VmControllerDeps,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const vm = await getOrGone(deps, refOf(key))
+  const vm = await readVm(deps.objects, refOf(key))
   if (!vm) return { next: 'done' }
-  if (vm.status?.hostName !== undefined && vm.status.hostName !== deps.hostName) return { next: 'done' }
+  if (vm.status?.hostName !== deps.hostName) {
+    const { state } = deps.tenure()
+    if (state !== 'single') {
+      const outcome = await passElsewhere(vm, deps)
+      if (outcome !== 'own') return outcome
+    } else if (vm.status?.hostName !== undefined) return { next: 'done' }
+  }
   const seen = await observe(vm, deps)
   signal.throwIfAborted()
   const env: PlanEnv = { now: deps.clock.now(), newId: deps.newId }
@@ -61,13 +66,4 @@ function forgetHeard({ memories }: VmControllerDeps, vm: VirtualMachine, { heard
   if (heard.length === 0 || !taken) return
   const memory = memories.of(vm.metadata.uid ?? '')
   memory.heard = memory.heard?.filter((one) => !heard.includes(one)) ?? []
-}
-
-async function getOrGone(deps: VmControllerDeps, ref: Ref): Promise<VirtualMachine | undefined> {
-  try {
-    return await deps.objects.get(VirtualMachine, ref)
-  } catch (error) {
-    if (isReason(error, 'NotFound')) return undefined
-    throw error
-  }
 }

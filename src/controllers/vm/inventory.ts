@@ -41,6 +41,11 @@ export class Inventory {
     return this.in(await this.scan(maxAgeMs), uid)
   }
 
+  /** Whether the last scan, however old, showed a QEMU with a uid. */
+  has(uid: string): boolean {
+    return this.#last !== undefined && this.in(this.#last.scan, uid).length > 0
+  }
+
   /** The QEMUs with a uid in a scan of this inventory. */
   in(scan: Scan, uid: string): readonly QemuProcess[] {
     let index = this.#byUid.get(scan)

@@ -224,8 +224,8 @@ function withPolicy(running: VmSpec, wanted: VmSpec): VmSpec {
     const { size: _old, ...others } = disk
     return after.size === undefined ? others : { ...others, size: after.size }
   })
-  const { runStrategy, terminationGracePeriodSeconds, hostSelector } = wanted
-  return { ...running, runStrategy, terminationGracePeriodSeconds, hostSelector, disks }
+  const policy = Object.fromEntries(policyMembers.map((member) => [member, wanted[member]]))
+  return { ...running, ...policy, disks }
 }
 
 /** Puts items where the wanted list has them; those it does not have come last. */

@@ -35,6 +35,8 @@ export interface VmMemory extends Hearing {
   powerdownAt?: number
   /** Steps of live changes under one generation of the spec, by key; `at` is when the next try may be, monotonic. */
   live?: { readonly generation: number; readonly tried: Map<string, LiveTry> }
+  /** The QEMU of a machine of another host that was told of, by pid and start time. */
+  stray?: string
   disposed?: boolean
   /** Why the last try to remove what is left of it failed. */
   disposeError?: string
@@ -58,6 +60,11 @@ export class Memories {
       this.#byUid.set(uid, memory)
     }
     return memory
+  }
+
+  /** Whether anything is remembered of a machine: one that this host has, or had until now. */
+  has(uid: string): boolean {
+    return this.#byUid.has(uid)
   }
 
   forget(uid: string): void {

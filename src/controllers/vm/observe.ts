@@ -5,9 +5,11 @@ import type {
   Processes,
   ProcessIdentity,
   QemuProcess,
+  Tenure,
 } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
+import type { LocalDisk } from '../../resources/disk-reach.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import { askMore } from './ask.ts'
@@ -18,6 +20,12 @@ import type { Observed, ProcessFact, Tried } from './types.ts'
 export interface ObserveDeps {
   readonly hostName: string
   readonly hostLabels: () => Readonly<Record<string, string>>
+  /** Whether guests may be started here now; asked anew each time. */
+  readonly tenure: () => Tenure
+  /** Why a machine can't be placed on this host, where it is the only one. Pure. */
+  readonly refusal: (vm: VirtualMachine) => string | undefined
+  /** Disks of a machine that exist and that only its host reaches. */
+  readonly localDisks: (vm: VirtualMachine) => readonly LocalDisk[]
   readonly processes: Processes
   readonly machines: Machines
   readonly disks: Disks
@@ -42,6 +50,9 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
   const memory = deps.memories.of(uid)
   const [process, disks] = await Promise.all([observeProcess(vm, uid, memory, deps), deps.disks.observe(vm)])
   const diskClaim = deps.diskClaim(vm)
+  const tenure = deps.tenure()
+  const alone = tenure.state === 'single'
+  const refusal = alone && vm.status?.hostName === undefined ? deps.refusal(vm) : undefined
   // Of an earlier launch it says nothing of this one.
   const launchId = vm.status?.process?.launchId ?? vm.status?.launch?.id
   const exit = memory.exit?.launchId === launchId ? memory.exit : undefined
@@ -49,6 +60,9 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
     bootId: deps.processes.bootId,
     hostName: deps.hostName,
     hostLabels: deps.hostLabels(),
+    tenure,
+    ...(refusal !== undefined && { refusal }),
+    localDisks: alone ? [] : deps.localDisks(vm),
     process,
     live: liveTries(vm, memory, deps.clock),
     heard: memory.heard ?? [],

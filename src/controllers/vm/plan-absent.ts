@@ -1,31 +1,44 @@
 import { vmFinalizer } from '../../resources/vm.ts'
 import type { Draft } from './draft.ts'
 import { backoffLeftMs, classifyGone, recordExit } from './exits.ts'
+import { giveUp, grantMove } from './placed.ts'
 import { cleanExits, powerAfterRequest } from './power.ts'
 
 /** The process is proven gone: note how it ended, then be deleted, stay down, or come up. */
 export function planAbsent(draft: Draft): void {
+  const stoppedToMove = draft.status.stop?.why === 'Move'
   noteEnd(draft)
-  takeRequest(draft)
+  const moves = takeRequest(draft) || (stoppedToMove && grantMove(draft))
   if (draft.deleting) return dispose(draft)
+  if (moves && !draft.seen.launching) return giveUp(draft)
   if (draft.status.power?.desired !== 'Up') return rest(draft)
+  if (misplaced(draft)) return
+  const wait = draft.leaseWait
+  // Before its disks too: on a pool that hosts share, only the one that may run it makes and grows them.
+  if (wait) return draft.waitForLease('Pending', wait)
+  if (!disksReady(draft)) return
+  launch(draft)
+}
+
+/** What keeps the machine from running here, whatever the lease. In a cluster the leader has judged where it belongs. */
+function misplaced(draft: Draft): boolean {
+  const alone = draft.seen.tenure.state === 'single'
   const mismatch = Object.entries(draft.vm.spec.hostSelector).find(
     ([key, value]) => draft.seen.hostLabels[key] !== value,
   )
-  if (mismatch) {
-    return draft.phase(
+  if (alone && mismatch) {
+    draft.phase(
       'Pending',
       'Unschedulable',
       `spec.hostSelector: no host has the label ${mismatch[0]}=${mismatch[1]}`,
     )
+    return true
   }
-  if (draft.seen.diskClaim) {
-    const { by, field, path } = draft.seen.diskClaim
-    draft.recheckIn(10_000)
-    return draft.phase('Pending', 'DiskInUse', `${field}: ${path} is a writable disk of ${by} too`)
-  }
-  if (!disksReady(draft)) return
-  launch(draft)
+  if (!draft.seen.diskClaim) return false
+  const { by, field, path } = draft.seen.diskClaim
+  draft.recheckIn(10_000)
+  draft.phase('Pending', 'DiskInUse', `${field}: ${path} is a writable disk of ${by} too`)
+  return true
 }
 
 /** Classifies the end of the launch that the status still tells of, and forgets its process. */
@@ -36,7 +49,10 @@ function noteEnd(draft: Draft): void {
     const known = status.lastExit?.launchId === status.process.launchId
     if (!known) recordExit(draft, classifyGone(draft))
   } else if (status.launch && launchError?.launchId === status.launch.id) {
-    recordExit(draft, { reason: 'LaunchFailed', message: launchError.message, launchId: status.launch.id })
+    // Nobody's failure: it was not even tried, and is not counted.
+    if (launchError.code === 'LeaseLost') status.restarts -= status.lastExit ? 1 : 0
+    else
+      recordExit(draft, { reason: 'LaunchFailed', message: launchError.message, launchId: status.launch.id })
     delete status.launch
   } else if (status.launch && seen.exit && status.lastExit?.launchId !== status.launch.id) {
     recordExit(draft, classifyGone(draft))
@@ -44,6 +60,7 @@ function noteEnd(draft: Draft): void {
   if (status.process || !seen.launching) {
     delete status.launch
     delete status.process
+    delete status.onHostLoss
   }
   delete status.stop
   delete status.pausedByUser
@@ -53,15 +70,17 @@ function noteEnd(draft: Draft): void {
   draft.condition('RestartRequired', 'False', 'NotRunning')
 }
 
-function takeRequest(draft: Draft): void {
+/** @returns whether the machine is to be given up */
+function takeRequest(draft: Draft): boolean {
   const { status } = draft
-  if (!status.request || !status.power) return
+  if (!status.request || !status.power) return false
   const { action } = status.request
+  delete status.request
   if (action === 'Start' || action === 'Restart') {
     status.power = powerAfterRequest(status.power, 'Up')
     delete status.backoff
   } else if (action === 'Stop') status.power = powerAfterRequest(status.power, 'Down')
-  delete status.request
+  return action === 'Move' && !draft.deleting && grantMove(draft)
 }
 
 function dispose(draft: Draft): void {
@@ -70,6 +89,8 @@ function dispose(draft: Draft): void {
     if (draft.vm.metadata.finalizers?.includes(vmFinalizer)) draft.act({ do: 'dropFinalizer' })
     return
   }
+  const wait = draft.leaseWait
+  if (wait) return draft.waitForLease('Terminating', wait)
   const { disposeError } = draft.seen
   if (disposeError === undefined)
     draft.phase('Terminating', 'RemovingDisks', 'QEMU is gone; disks and run directory are being removed')
@@ -131,6 +152,8 @@ function launch(draft: Draft): void {
   const launchId = env.newId()
   delete status.guest
   status.launch = { id: launchId, at: draft.at, bootId: seen.bootId }
+  // What launch.json will say: it is written from the object that this is recorded in.
+  if (seen.tenure.state !== 'single') status.onHostLoss = draft.vm.spec.recovery.onHostLoss
   if (status.lastExit) status.restarts += 1
   draft.phase('Starting', 'Launching')
   draft.act({ do: 'launch', launchId })

@@ -2,8 +2,9 @@ import { rfc3339 } from '../../lib/clock.ts'
 import type { RunState } from '../../qmp/types.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
-import { healthyRunMs, recordExit } from './exits.ts'
+import { comesBack, healthyRunMs, recordExit } from './exits.ts'
 import { ioCause, noteGuest, panicWords } from './guest.ts'
+import { grantMove } from './placed.ts'
 import { describeChanges, planLive } from './plan-live.ts'
 import { powerAfterRequest } from './power.ts'
 import type { ProcessFact } from './types.ts'
@@ -44,7 +45,7 @@ export function planAlive(draft: Draft, alive: Alive): void {
   const wantDown = draft.deleting || draft.status.power?.desired === 'Down'
   if (wantDown && !draft.status.stop && !isOver(draft, alive))
     startStop(draft, draft.deleting ? 'Deleted' : 'Stop')
-  if (!wantDown && draft.status.stop && draft.status.stop.why !== 'Restart') delete draft.status.stop
+  if (!wantDown && draft.status.stop && !comesBack.has(draft.status.stop.why)) delete draft.status.stop
   if (alive.machine.state === 'answered') return answered(draft, alive, alive.machine.status)
   silent(draft, alive, alive.machine.message)
 }
@@ -99,7 +100,11 @@ function startStop(draft: Draft, why: string): void {
 function takeRequest(draft: Draft, alive: Alive): void {
   const { status } = draft
   if (!status.request || !status.power) return
-  switch (status.request.action) {
+  const { action } = status.request
+  // What could make a guest go on waits with the lease.
+  if (draft.leaseWait && (action === 'Unpause' || action === 'Reset'))
+    return draft.recheckIn(draft.leaseWait.recheckMs)
+  switch (action) {
     case 'Start':
       status.power = powerAfterRequest(status.power, 'Up')
       break
@@ -121,6 +126,11 @@ function takeRequest(draft: Draft, alive: Alive): void {
     case 'Reset':
       draft.act({ do: 'reset' })
       draft.tell('Normal', 'Reset', 'reset was asked for')
+      break
+    case 'Move':
+      if (draft.deleting || !grantMove(draft)) break
+      if (status.stop) status.stop = { ...status.stop, why: 'Move' }
+      else startStop(draft, 'Move')
       break
   }
   delete status.request
@@ -238,19 +248,16 @@ function stopping(draft: Draft, alive: Alive, state: RunState): void {
 }
 
 function keep(draft: Draft, alive: Alive, state: RunState): void {
-  if (settled.has(state)) planLive(draft, alive)
-  else describeChanges(draft, alive, 'NotRunning')
+  const isLost = draft.seen.tenure.state === 'lost'
+  if (settled.has(state) && !isLost) planLive(draft, alive)
+  else describeChanges(draft, alive, isLost ? 'LeaseLost' : 'NotRunning')
   switch (state) {
     case 'running':
       return running(draft, alive)
     case 'prelaunch':
-      draft.phase('Starting', 'Resuming')
-      return draft.act({ do: 'resume' })
+      return resume(draft, 'Starting')
     case 'paused':
-      if (!draft.status.pausedByUser) {
-        draft.phase('Paused', 'Resuming')
-        return draft.act({ do: 'resume' })
-      }
+      if (!draft.status.pausedByUser) return resume(draft, 'Paused')
       return paused(draft, 'PausedByUser', 'paused by request')
     case 'io-error':
       return ioError(draft, alive)
@@ -265,6 +272,13 @@ function keep(draft: Draft, alive: Alive, state: RunState): void {
       paused(draft, state, `QEMU is in the state ${state}`)
       return draft.recheckIn(silentRecheckMs)
   }
+}
+
+function resume(draft: Draft, phase: 'Starting' | 'Paused'): void {
+  const wait = draft.leaseWait
+  if (wait) return draft.waitForLease(phase, wait)
+  draft.phase(phase, 'Resuming')
+  draft.act({ do: 'resume' })
 }
 
 function paused(draft: Draft, reason: string, message: string): void {
@@ -304,6 +318,7 @@ function ioError(draft: Draft, { failedDisks }: Alive): void {
   const held = status.pausedByUser ? 'held until it is unpaused' : 'resumed with back-off'
   paused(draft, 'IOError', `${cause ?? 'a disk failed'}; ${held}`)
   if (status.pausedByUser) return
+  if (draft.leaseWait) return draft.recheckIn(draft.leaseWait.recheckMs)
   const left = before ? Math.min(Date.parse(before.retryAt) - env.now, ioRetryCapMs) : 0
   if (before && left > 0) {
     if (cause !== undefined) status.ioError = { ...before, cause }

@@ -1,6 +1,7 @@
 import { addressOf } from '../../host/qemu-networks.ts'
 import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import { Draft } from './draft.ts'
+import { describeHostLoss, describeMovable, refuse, takeUp } from './placed.ts'
 import { planAbsent } from './plan-absent.ts'
 import { planAlive } from './plan-alive.ts'
 import { runningSpec } from './plan-live.ts'
@@ -15,15 +16,22 @@ const unknownRecheckMs = 2_000
  * Status says what was observed; actions are only ever taken on a proven observation (DESIGN section 4, rules 1 to 3).
  */
 export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
+  const unchanged = vm.status ?? { restarts: 0, networks: [], disks: [], conditions: [] }
   if (vm.metadata.deletionTimestamp === undefined && !vm.metadata.finalizers?.includes(vmFinalizer)) {
     // Before anything of it exists on this host, its object must be unable to vanish.
-    const none = { restarts: 0, networks: [], disks: [], conditions: [] }
-    return { status: vm.status ?? none, actions: [{ do: 'addFinalizer' }], happenings: [] }
+    return { status: unchanged, actions: [{ do: 'addFinalizer' }], happenings: [] }
   }
   const draft = new Draft(vm, seen, env)
-  draft.status.hostName ??= seen.hostName
+  const taken = takeUp(draft)
+  if (taken === 'nobodys') return { status: unchanged, actions: [], happenings: [] }
   describeDisks(draft)
   describeNetworks(draft)
+  if (taken === 'refused') {
+    refuse(draft)
+    return draft.done()
+  }
+  describeHostLoss(draft)
+  describeMovable(draft)
 
   const { process } = seen
   if (process.state === 'unknown' || process.state === 'duplicate')

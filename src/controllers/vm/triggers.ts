@@ -1,6 +1,7 @@
-import { filter, map, merge, mergeMap, Observable } from 'rxjs'
-import type { Disks, MachineChange, Machines, ProcessExit, Processes } from '../../host/ports.ts'
+import { EMPTY, filter, map, merge, mergeMap, Observable } from 'rxjs'
+import type { Disks, MachineChange, Machines, ProcessExit, Processes, Tenure } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
+import type { Log } from '../../lib/log.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import type { Informer } from '../../runtime/informer.ts'
 
@@ -15,6 +16,17 @@ const ignored = new Set([
 ])
 
 const slowResync = 30
+/** How soon a lease that is held again, or no longer, is noticed. */
+const tenureEveryMs = 1_000
+
+/** What there is to watch where other hosts share the store. */
+export interface ClusterTriggers {
+  /** Whether a machine, as the informer has it, may have something to do with this host. */
+  readonly concerns: (vm: VirtualMachine) => boolean
+  /** Keys of machines that are not this host's and have a QEMU here. */
+  readonly strays: () => Promise<readonly string[]>
+  readonly tenure: () => Tenure
+}
 
 export interface TriggerDeps {
   readonly vms: Informer<VirtualMachine>
@@ -25,6 +37,9 @@ export interface TriggerDeps {
   /** Machines with a process are looked at this often: a QEMU that stops answering tells nobody. */
   readonly resyncMs: number
   readonly clock: Clock
+  readonly log: Log
+  /** Absent where the store is this host's own. */
+  readonly cluster?: ClusterTriggers
 }
 
 /** rxjs' own `interval` has no clock but the system's. */
@@ -46,10 +61,43 @@ function listen<T>(subscribe: (listener: (value: T) => void) => () => void): Obs
   return new Observable((subscriber) => subscribe((value) => subscriber.next(value)))
 }
 
+/** Emits when the lease is held again, or no longer, or under another epoch. */
+function tenureChanges(tenure: () => Tenure, clock: Clock): Observable<void> {
+  const wordOf = (one: Tenure) => (one.state === 'held' ? `held ${one.epoch}` : one.state)
+  let before = wordOf(tenure())
+  return every(tenureEveryMs, clock).pipe(
+    filter(() => {
+      const now = wordOf(tenure())
+      const changed = now !== before
+      before = now
+      return changed
+    }),
+  )
+}
+
+function strayTriggers({ cluster, resyncMs, clock, log }: TriggerDeps): Observable<string> {
+  if (!cluster) return EMPTY
+  const look = () =>
+    cluster.strays().catch((error: unknown): readonly string[] => {
+      log.warn('strays could not be looked for', { err: error })
+      return []
+    })
+  return every(resyncMs, clock).pipe(
+    mergeMap(look),
+    mergeMap((keys) => keys),
+  )
+}
+
 /** Every key that should be looked at again, from whatever source. Decides nothing. */
 export function vmTriggers(deps: TriggerDeps): Observable<string> {
-  const { vms, machines, processes, disks, keyOfUid } = deps
-  const changed$ = new Observable<string>((subscriber) => vms.onChange((key) => subscriber.next(key)))
+  const { vms, machines, processes, disks, keyOfUid, cluster } = deps
+  const concerns = (vm: VirtualMachine | undefined) => !cluster || !vm || cluster.concerns(vm)
+  const own = () => vms.list().filter(concerns)
+  const changed$ = new Observable<string>((subscriber) =>
+    vms.onChange((key, vm) => {
+      if (concerns(vm)) subscriber.next(key)
+    }),
+  )
   const machines$ = listen<MachineChange>((listener) => machines.onChange(listener)).pipe(
     filter((change) => change.type === 'closed' || !ignored.has(change.event.event)),
     map((change) => change.uid),
@@ -58,18 +106,15 @@ export function vmTriggers(deps: TriggerDeps): Observable<string> {
   const disks$ = listen<string>((listener) => disks.onChange(listener))
   const uidOf = (vm: VirtualMachine) => vm.metadata.uid ?? ''
   const alive$ = every(deps.resyncMs, deps.clock).pipe(
-    mergeMap(() => vms.list().filter((vm) => vm.status?.process !== undefined)),
+    mergeMap(() => own().filter((vm) => vm.status?.process !== undefined)),
     map(uidOf),
   )
   // The rest can only change by what is told of it; looking at all covers a loss nobody thought of.
-  const all$ = every(deps.resyncMs * slowResync, deps.clock).pipe(
-    mergeMap(() => vms.list()),
-    map(uidOf),
-  )
-  const resync$ = merge(alive$, all$)
-  const byUid$ = merge(machines$, exits$, disks$, resync$).pipe(
+  const all$ = every(deps.resyncMs * slowResync, deps.clock).pipe(mergeMap(own), map(uidOf))
+  const leased$ = cluster ? tenureChanges(cluster.tenure, deps.clock).pipe(mergeMap(own), map(uidOf)) : EMPTY
+  const byUid$ = merge(machines$, exits$, disks$, alive$, all$, leased$).pipe(
     map(keyOfUid),
     filter((key) => key !== undefined),
   )
-  return merge(changed$, byUid$)
+  return merge(changed$, byUid$, strayTriggers(deps))
 }

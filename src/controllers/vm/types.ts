@@ -5,7 +5,9 @@ import type {
   PendingDevices,
   ProcessExit,
   ProcessIdentity,
+  Tenure,
 } from '../../host/ports.ts'
+import type { LocalDisk } from '../../resources/disk-reach.ts'
 import type { VmSpec, VmStatus } from '../../resources/vm.ts'
 import type { Heard } from './heard.ts'
 import type { QmpCall } from './live-steps.ts'
@@ -56,6 +58,11 @@ export interface Observed {
   readonly bootId: string
   readonly hostName: string
   readonly hostLabels: Readonly<Record<string, string>>
+  readonly tenure: Tenure
+  /** Why a machine that has no host can't be placed on this one. Only where no other host shares the store. */
+  readonly refusal?: string
+  /** Disks with something on them that no other host reaches; empty where there is no other host. */
+  readonly localDisks: readonly LocalDisk[]
   readonly process: ProcessFact
   /** Steps of live changes that were taken, by key: how often, when the next try may be, and what came of the last. */
   readonly live: Readonly<Record<string, Tried>>
@@ -117,6 +124,8 @@ export type Action =
     }
   /** Removes disks, run directory and cgroup of a machine that is being deleted and has no process. */
   | { readonly do: 'dispose' }
+  /** Removes what this host has of a machine that it gave up, but no disk. */
+  | { readonly do: 'relinquish' }
 
 /** Something for people, recorded as a Kubernetes Event. */
 export interface Happening {

@@ -80,6 +80,8 @@ export function observed(fact: ProcessFact, more: Partial<Observed> = {}): Obser
       live: {},
       specHash: 'same',
       disposed: false,
+      tenure: { state: 'single' },
+      localDisks: [],
     },
     ...more,
   }

@@ -31,6 +31,7 @@ function hostOf(...qemus: readonly QemuProcess[]) {
     ...{ hostName: 'host-a', hostLabels: () => ({}), processes, machines, disks: new PlainDisks(), clock },
     ...{ inventory: new Inventory(processes, clock), memories: new Memories() },
     ...{ specHash: () => 'same', diskClaim: () => undefined },
+    ...{ tenure: () => ({ state: 'single' as const }), refusal: () => undefined, localDisks: () => [] },
   }
 }
 

@@ -212,6 +212,8 @@ export class World {
       bootId: this.bootId,
       hostName: 'host-a',
       hostLabels: {},
+      tenure: { state: 'single' },
+      localDisks: [],
       process: this.#process(vm),
       heard: [],
       live: Object.fromEntries(
