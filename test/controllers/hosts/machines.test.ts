@@ -1,0 +1,215 @@
+import { describe, expect, test } from 'vitest'
+import { markOf, takenStatus, whyNotTaken } from '../../../src/controllers/hosts/machines.ts'
+import type { World } from '../../../src/controllers/hosts/types.ts'
+import { parse } from '../../../src/resources/parse.ts'
+import { VirtualMachine } from '../../../src/resources/vm.ts'
+import { at, evidence, host, lease, machine, planFor, pool, world } from './fixture.ts'
+
+const proven = { host: 'a', epoch: 4, proof: 'Guard' } as const
+const pools = [pool('shared', true), pool('local', false)]
+const disk = (poolName: string) => ({
+  recovery: { onHostLoss: 'Failover' },
+  disks: [{ name: 'root', size: '1Gi', pool: poolName }],
+})
+const ready = { disks: [{ name: 'root', state: 'Ready' as const, path: '/x' }] }
+const idle = { process: undefined, onHostLoss: undefined, phase: 'Stopped' as const }
+const manual = { recovery: { onHostLoss: 'Manual' } }
+
+describe('whether a machine is taken from a host that is proven dead', () => {
+  const starting = { id: 'l-2', at, bootId: 'boot' }
+  test.each<[string, ReturnType<typeof machine>, 'Guard' | 'Command' | 'Operator', string | undefined]>([
+    ['it runs, and was promised to be stopped', machine('m'), 'Guard', undefined],
+    [
+      'its launch was recorded',
+      machine('m', { status: { process: undefined, launch: starting } }),
+      'Guard',
+      undefined,
+    ],
+    [
+      'it was never given an epoch',
+      machine('m', { status: { placementEpoch: undefined } }),
+      'Guard',
+      undefined,
+    ],
+    ['it was taken up again', machine('m', { status: { placementEpoch: 4 } }), 'Guard', 'HostLost'],
+    ['it is elsewhere', machine('m', { status: { hostName: 'b' } }), 'Guard', 'HostLost'],
+    ['it is nowhere', machine('m', { status: { hostName: undefined } }), 'Guard', 'HostLost'],
+    ['nobody promised to stop it', machine('m', { status: { onHostLoss: 'Manual' } }), 'Guard', 'HostLost'],
+    ['nobody said whether', machine('m', { status: { onHostLoss: undefined } }), 'Guard', 'HostLost'],
+    [
+      'which need not be where the host is off',
+      machine('m', { status: { onHostLoss: 'Manual' } }),
+      'Command',
+      undefined,
+    ],
+    ['or a person says so', machine('m', { status: { onHostLoss: undefined } }), 'Operator', undefined],
+    ['it is to wait', machine('m', { spec: manual }), 'Operator', 'HostLost'],
+    [
+      'it is to wait by now, though it would have been stopped',
+      machine('m', { spec: manual }),
+      'Guard',
+      'HostLost',
+    ],
+    ['it did not run', machine('m', { spec: manual, status: idle }), 'Guard', undefined],
+    ['it is being deleted', machine('m', { metadata: { deletionTimestamp: at } }), 'Operator', 'HostLost'],
+    ['its disks are shared', machine('m', { spec: disk('shared'), status: ready }), 'Guard', undefined],
+    ['its disks are not', machine('m', { spec: disk('local'), status: ready }), 'Operator', 'StorageLost'],
+    [
+      'nor those of a pool that nobody declared',
+      machine('m', { spec: disk('default'), status: ready }),
+      'Operator',
+      'StorageLost',
+    ],
+  ])('%s', (_, vm, proof, reason) => {
+    expect(whyNotTaken(vm, { ...proven, proof }, pools)?.reason).toBe(reason)
+  })
+})
+
+describe('what is done with the machines of a lost host', () => {
+  const does = (vm: ReturnType<typeof machine>, more: Partial<World> = {}) =>
+    planFor(
+      world(60_000, {
+        machines: [vm],
+        pools,
+        hosts: [host('a', { spec: { fencing: { mode: 'none' } } })],
+        ...more,
+      }),
+    ).does
+
+  test.each<[string, ReturnType<typeof machine>, string[]]>([
+    ['one that runs is marked', machine('m'), ['mark']],
+    ['one that does not is given up', machine('m', { status: idle }), ['giveUp']],
+    ['though it is to wait for its host', machine('m', { spec: manual, status: idle }), ['giveUp']],
+    [
+      'not where only that host has its disk',
+      machine('m', { spec: disk('local'), status: { ...idle, ...ready } }),
+      ['mark'],
+    ],
+    ['but where none was made yet', machine('m', { spec: disk('local'), status: idle }), ['giveUp']],
+    [
+      'not while it is being deleted',
+      machine('m', { status: idle, metadata: { deletionTimestamp: at } }),
+      ['mark'],
+    ],
+    ['not where it is elsewhere', machine('m', { status: { ...idle, hostName: 'b' } }), []],
+  ])('%s', (_, vm, expected) => {
+    expect(does(vm)).toEqual(expected)
+  })
+
+  test('nothing is given up under the brake, or in maintenance', () => {
+    const vm = machine('m', { status: idle })
+    expect(does(vm, { brakePercent: 30 })).toEqual([])
+    const maintained = { lease: lease('a', {}, {}, { maintenance: at }) }
+    expect(planFor(world(60_000, { machines: [vm], ...maintained })).does).toEqual([])
+  })
+
+  test('a mark is written once, and anew when it says something else', () => {
+    const vm = machine('m')
+    const { action } = planFor(world(60_000, { machines: [vm] }))
+    if (action?.do !== 'mark') throw new Error('it is marked')
+    const [{ as } = { as: undefined }] = action.machines
+    expect(as).toMatchObject({
+      phase: 'Unknown',
+      reason: 'HostLost',
+      message: expect.stringContaining(`since ${at}`),
+    })
+    const marked = new Map([['vm-m', as?.key ?? '']])
+    const next = { machines: [vm], tried: { marked } }
+    expect(planFor(world(60_000, next)).does).toEqual(['askVotes'])
+    const waits = { ...vm, spec: { ...vm.spec, recovery: { onHostLoss: 'Manual' as const } } }
+    expect(planFor(world(60_000, { ...next, machines: [waits] })).does).toEqual(['mark'])
+    const status = { phase: 'Unknown', reason: as?.reason, message: as?.message } as const
+    expect(planFor(world(60_000, { machines: [machine('m', { status })] })).does).toEqual(['askVotes'])
+  })
+
+  test.each<[string, ReturnType<typeof machine>, RegExp]>([
+    ['what is awaited', machine('m'), /once a is proven dead: see condition Fenced/],
+    ['that it waits', machine('m', { spec: manual }), /waits for a, as spec.recovery.onHostLoss is Manual/],
+    [
+      'that nothing was promised',
+      machine('m', { status: { onHostLoss: 'Manual' } }),
+      /had not promised yet.*--confirm-off/,
+    ],
+    [
+      'which disk it is',
+      machine('m', { spec: disk('local'), status: ready }),
+      /its disk root \(spec.disks\[0\].pool\)/,
+    ],
+    ['that it is being deleted', machine('m', { metadata: { deletionTimestamp: at } }), /being deleted/],
+  ])('a mark says %s', (_, vm, words) => {
+    expect(markOf(vm, { host: 'a', since: at, proof: 'Guard' }, pools).message).toMatch(words)
+  })
+
+  test('a mark says whose word is awaited', () => {
+    expect(markOf(machine('m'), { host: 'a', since: at }, pools).message).toMatch(
+      /once you say that a is off.*confirm-off/,
+    )
+  })
+
+  test('those with a higher priority are taken first', () => {
+    const annotations = { 'plasmavmc.io/fence': JSON.stringify(evidence().spec) }
+    const fenced = lease('a', { annotations }, { holderIdentity: 'fenced', leaseTransitions: 4 })
+    const [low, high, older] = [
+      machine('low'),
+      machine('high', { spec: { recovery: { onHostLoss: 'Failover' }, priority: 5 } }),
+      machine('older', { metadata: { creationTimestamp: '2025-01-01T00:00:00Z' } }),
+    ]
+    const marked = new Map(
+      ['low', 'high', 'older'].map((name) => [
+        `vm-${name}`,
+        markOf(machine(name), { host: 'a', since: at, proof: 'Guard' }, []).key,
+      ]),
+    )
+    const all = { lease: fenced, evidence: [evidence()], machines: [low, high, older], tried: { marked } }
+    const { action } = planFor(world(60_000, all))
+    if (action?.do !== 'takeMachines') throw new Error('they are taken')
+    expect(action.machines.map(({ metadata }) => metadata.name)).toEqual(['high', 'older', 'low'])
+    const handled = new Map(['low', 'high', 'older'].map((name) => [`vm-${name}`, '9']))
+    expect(planFor(world(60_000, { ...all, tried: { marked, handled } })).does).toEqual([])
+  })
+})
+
+describe('what is written of a machine that is taken', () => {
+  test('its host, and what only that could know, is gone; it waits for another', () => {
+    const vm = machine('m', { status: { pausedByUser: true, evidence: 'a-1', restarts: 2 } })
+    const status = takenStatus(vm, 'a', at, proven)
+    for (const gone of ['hostName', 'placementEpoch', 'process', 'launch', 'onHostLoss', 'pausedByUser'])
+      expect(status).not.toHaveProperty(gone)
+    expect(status).toMatchObject({
+      ...{ phase: 'Pending', reason: 'HostLost', evidence: 'a-4', restarts: 2 },
+      lastExit: { reason: 'HostLost', at, launchId: 'l-1', message: expect.stringContaining('a-4') },
+    })
+    expect(parse(VirtualMachine, { ...vm, status })).toMatchObject({ ok: true })
+  })
+
+  test('of one that did not run no end is told', () => {
+    const status = takenStatus(machine('m', { status: idle }), 'a', at)
+    expect(status).toMatchObject({ phase: 'Pending', reason: 'HostLost' })
+    expect(status).not.toHaveProperty('lastExit')
+    expect(status).not.toHaveProperty('evidence')
+  })
+
+  test('conditions of others stay', () => {
+    const scheduled = {
+      type: 'Scheduled',
+      status: 'True',
+      reason: 'Placed',
+      message: '',
+      lastTransitionTime: at,
+    } as const
+    const { conditions } = takenStatus(machine('m', { status: { conditions: [scheduled] } }), 'a', at, proven)
+    expect(conditions.map(({ type, status }) => `${type}=${status}`)).toEqual([
+      'Scheduled=True',
+      'Ready=False',
+    ])
+  })
+
+  test('one that was being stopped is not started elsewhere, one that was being restarted is', () => {
+    const power = { strategy: 'Manual', desired: 'Up' } as const
+    const of = (why: string) =>
+      takenStatus(machine('m', { status: { power, stop: { why, at, graceSeconds: 30 } } }), 'a', at, proven)
+    expect(of('Stop').power?.desired).toBe('Down')
+    expect(of('Restart').power?.desired).toBe('Up')
+    expect(of('Stop')).not.toHaveProperty('stop')
+  })
+})
