@@ -15,7 +15,7 @@ export interface Spread {
 /** What a machine's choice depends on beyond one host: where all the others are. */
 export interface Crowd {
   /**
-   * Indexes of `affinity.together` that the machine may be the first of: nobody with those labels has a host yet, and it
+   * Indexes of `affinity.together` that the machine may be the first of: nobody with those labels is on a host, and it
    * has them itself. Without this a group that belongs together would never begin.
    */
   readonly founds: ReadonlySet<number>

@@ -1,6 +1,6 @@
 import { type LocalDisk, localDisks } from '../../resources/disk-reach.ts'
 import type { Host, StoragePool } from '../../resources/kinds.ts'
-import { approximateQuantity } from '../../resources/quantity.ts'
+import { approximateQuantity, formatQuantity } from '../../resources/quantity.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { keyOf } from '../../runtime/informer.ts'
 import type { Crowd } from './crowd.ts'
@@ -131,7 +131,9 @@ function noMemory({ memory }: Needs, { capacity, taken }: Room): Why {
   if (!capacity) return undefined
   const free = Math.max(0, capacity.memory - taken.memory)
   if (memory <= free) return undefined
-  const [wanted, left, all] = [memory, free, capacity.memory].map(approximateQuantity)
+  const rounded = approximateQuantity(memory) !== approximateQuantity(free)
+  const words = rounded ? approximateQuantity : formatQuantity
+  const [wanted, left, all] = [memory, free, capacity.memory].map(words)
   return no('Memory', `memory: ${wanted} wanted, ${left} free of ${all}`)
 }
 
@@ -190,7 +192,7 @@ export function roomRefusal(needs: Needs, room: Room, crowd: Crowd): Refusal | u
 }
 
 /** Why a machine can't be on a host, or undefined where it can. */
-export function fit(needs: Needs, room: Room, crowd: Crowd): Refusal | undefined {
+export function misfit(needs: Needs, room: Room, crowd: Crowd): Refusal | undefined {
   return hostRefusal(needs, room) ?? roomRefusal(needs, room, crowd)
 }
 

@@ -1,0 +1,66 @@
+import { expect, test } from 'vitest'
+import { refusal } from '../../../src/controllers/placement/fit.ts'
+import type { World } from '../../../src/controllers/placement/plan.ts'
+import type { VirtualMachine } from '../../../src/resources/vm.ts'
+import { host, labelled, machine, placed } from './fixture.ts'
+
+const vm = machine('new')
+const web = labelled({ app: 'web' })
+
+const rows: readonly (readonly [
+  string,
+  VirtualMachine,
+  World['hosts'][number],
+  VirtualMachine[],
+  string | undefined,
+])[] = [
+  ['takes one', vm, host('a'), [], undefined],
+  ['needs no lease, and no condition', vm, host('a', {}, { conditions: [] }), [], undefined],
+  ['refuses when cordoned', vm, host('a', { unschedulable: true }), [], 'cordoned (spec.unschedulable)'],
+  [
+    'refuses for a taint',
+    vm,
+    host('a', { taints: [{ key: 'x', effect: 'NoSchedule' }] }),
+    [],
+    'taint x:NoSchedule is not among spec.tolerations',
+  ],
+  [
+    'refuses another’s',
+    machine('new', { hostSelector: { 'kubernetes.io/hostname': 'b' } }),
+    host('a'),
+    [],
+    'spec.hostSelector wants kubernetes.io/hostname=b, it has kubernetes.io/hostname=a',
+  ],
+  [
+    'refuses when full',
+    vm,
+    host('a'),
+    [placed('x', 'a', { memory: '8Gi' })],
+    'memory: 1Gi wanted, 0 free of 8Gi',
+  ],
+  [
+    'does not count the machine itself',
+    machine('new', { memory: '5Gi' }),
+    host('a'),
+    [machine('new', { memory: '5Gi' })],
+    undefined,
+  ],
+  ['refuses nothing for what it has not said', vm, { ...host('a'), status: undefined }, [], undefined],
+  [
+    'keeps machines apart',
+    machine('new', {}, undefined, web),
+    host('a'),
+    [placed('x', 'a', { affinity: { apart: [{ labels: { app: 'web' } }] } })],
+    'affinity.apart of default/x, which is there: app=web',
+  ],
+  [
+    'begins a group',
+    machine('new', { affinity: { together: [{ labels: { app: 'web' } }] } }, undefined, web),
+    host('a'),
+    [],
+    undefined,
+  ],
+]
+test.each(rows)('a host that is alone %s', (_what, one, on, others, message) => {
+  expect(refusal(one, on, others)).toBe(message)
+})
