@@ -1,6 +1,8 @@
+import { type HostsOptions, runHosts } from './controllers/hosts/start.ts'
 import { runPlacement } from './controllers/placement/start.ts'
 import { type Clock, systemClock } from './lib/clock.ts'
 import type { Log } from './lib/log.ts'
+import { FenceEvidence } from './resources/fence-evidence.ts'
 import { Host, Lease, StoragePool } from './resources/kinds.ts'
 import { VirtualMachine } from './resources/vm.ts'
 import { Informer } from './runtime/informer.ts'
@@ -11,10 +13,15 @@ export interface TermOptions {
   readonly hostName: string
   readonly log: Log
   readonly clock?: Clock
+  /** What it takes to deal with lost hosts; without it none is. `watch` outlives the term. */
+  readonly hosts?: Pick<HostsOptions, 'watch' | 'votes' | 'runCommand' | 'brakePercent'>
 }
 
-/** What a leader does for one term: gives machines a host. Copies of what is stored are made for each term anew. */
-export async function runTerm({ objects, signal }: Term, options: TermOptions): Promise<void> {
+/**
+ * What a leader does for one term: gives machines a host, and takes them from hosts that are lost. Copies of what is
+ * stored are made for each term anew.
+ */
+export async function runTerm({ objects, signal, epoch }: Term, options: TermOptions): Promise<void> {
   const { hostName, clock = systemClock } = options
   const log = options.log.child({ part: 'leader' })
   const copies = {
@@ -22,17 +29,30 @@ export async function runTerm({ objects, signal }: Term, options: TermOptions): 
     hosts: new Informer(objects, Host, log, clock),
     pools: new Informer(objects, StoragePool, log, clock),
     leases: new Informer(objects, Lease, log, clock),
+    evidence: new Informer(objects, FenceEvidence, log, clock),
   }
   const recorder = new EventRecorder(objects, {
     ...{ clock, log, host: hostName },
     component: 'plasmavmc-leader',
   })
-  const placement = runPlacement(
-    {
-      ...{ objects, ...copies, clock, log },
-      tell: (vm, happening) => recorder.record(VirtualMachine, vm, happening),
-    },
-    signal,
-  )
-  await Promise.all([placement, ...Object.values(copies).map((copy) => copy.run(signal))])
+  const parts = [
+    runPlacement(
+      {
+        ...{ objects, ...copies, clock, log },
+        tell: (vm, happening) => recorder.record(VirtualMachine, vm, happening),
+      },
+      signal,
+    ),
+  ]
+  if (options.hosts)
+    parts.push(
+      runHosts(
+        {
+          ...{ objects, ...copies, clock, log, leader: { name: hostName, epoch }, ...options.hosts },
+          tell: (kind, about, happening) => recorder.record(kind, about, happening),
+        },
+        signal,
+      ),
+    )
+  await Promise.all([...parts, ...Object.values(copies).map((copy) => copy.run(signal))])
 }
