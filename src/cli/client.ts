@@ -165,7 +165,8 @@ export function openClient(
       try {
         yield* frames<T>(answer)
       } catch (error) {
-        if ((options.signal ?? signal)?.aborted) throw error
+        // What the cut connection says of itself ("aborted") is not why it ended.
+        if ((options.signal ?? signal)?.aborted) throw (options.signal ?? signal)?.reason
         throw connectionError(error, address, connection.flags)
       }
     },
