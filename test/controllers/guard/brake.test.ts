@@ -1,0 +1,123 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { type Bugs, Model, type Seen } from './model.ts'
+
+/** A good generator of small state: the same seed gives the same run on every machine. */
+function mulberry(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
+  }
+}
+
+/**
+ * A minute of trouble: the store goes away for all and comes back for one after the other, or for some only; guards are
+ * paused and killed, lists of members change.
+ */
+function trouble(seed: number, bugs: Bugs = {}): Seen {
+  const random = mulberry(seed)
+  const model = new Model(2 + (seed % 4), random, bugs)
+  type Host = (typeof model.hosts)[number]
+  let plans: { at: number; fn: () => void }[] = []
+  const later = (at: number, fn: () => void) => plans.push({ at, fn })
+  const comesBack = (host: Host, at: number) =>
+    later(at, () => {
+      host.storeUp = true
+      host.peersUp = true
+      host.writesUp = true
+      host.slow = false
+    })
+  const outage = (from: number) => {
+    const all = model.chance(0.7)
+    const until = from + model.between(8_000, 16_000)
+    const last = model.pick(model.hosts)
+    const restarts = model.chance(0.3)
+    for (const host of model.hosts) {
+      if (!all && host !== last && model.chance(0.6)) continue
+      later(from, () => {
+        host.storeUp = false
+      })
+      if (host === last) continue
+      const at = until + model.between(0, restarts ? 200 : 1_500)
+      comesBack(host, at)
+      if (restarts) later(at - model.between(0, 500), () => model.restart(host))
+    }
+    if (model.chance(0.2))
+      later(from - 3_500, () => {
+        last.writesUp = false
+        last.members = [last, model.pick(model.hosts)].map(({ name }) => name)
+      })
+    if (model.chance(0.4))
+      later(until - model.between(2_000, 5_000), () => {
+        last.slow = true
+      })
+    // The one that stays away may have nobody to tell it that the store is back.
+    if (model.chance(0.6))
+      later(until - model.between(0, 1_000), () => {
+        last.peersUp = false
+      })
+    comesBack(last, until + model.between(6_000, 12_000))
+    later(until + model.between(13_000, 20_000), () => outage(model.now))
+  }
+  outage(model.between(4_000, 8_000))
+  model.run(60_000, () => {
+    for (const { fn } of plans.filter(({ at }) => at <= model.now)) fn()
+    plans = plans.filter(({ at }) => at > model.now)
+    for (const host of model.hosts) {
+      if (model.chance(0.001)) host.pausedUntil = model.now + model.between(100, 4_000)
+      if (model.chance(0.0005)) model.restart(host)
+      if (model.chance(0.002)) {
+        const part = model.chance(0.3) ? 0.6 : 1
+        const others = model.hosts.filter((other) => other !== host && model.chance(part))
+        host.members = [host, ...others].map(({ name }) => name)
+      }
+    }
+  })
+  return model.seen
+}
+
+/** The first of so many runs in which a lease is taken while a machine of its host runs. */
+function firstFound(bugs: Bugs, runs: number): number | undefined {
+  for (let seed = 1; seed <= runs; seed++) {
+    try {
+      trouble(seed, bugs)
+    } catch {
+      return seed
+    }
+  }
+  return undefined
+}
+
+describe('the brake', () => {
+  test('no lease is taken by a vote while a machine of its host runs', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 1_000_000_000 }), (seed) => {
+        trouble(seed)
+      }),
+      { numRuns: 200 },
+    )
+  })
+
+  test('that is no empty promise: leases are taken, held over outages, and taken back', () => {
+    const all = Array.from({ length: 60 }, (_, seed) => trouble(seed + 1))
+    const sum = (of: (seen: Seen) => number) => all.reduce((total, seen) => total + of(seen), 0)
+    expect(sum(({ takeovers }) => takeovers)).toBeGreaterThan(10)
+    expect(sum(({ returns }) => returns)).toBeGreaterThan(5)
+    expect(sum(({ holds }) => holds)).toBeGreaterThan(1_000)
+  })
+
+  test.each<[string, Bugs]>([
+    ['consent right after having said that the store is lost', { rules: { quietMs: 0 } }],
+    ['answers counted from when they arrive', { countFromArrival: true }],
+    ['members used before a renewal with them succeeded', { useMembersEarly: true }],
+    ['a guard that forgets what the one before it said', { forgetOnRestart: true }],
+    ['half of the members as a majority', { halfIsEnough: true }],
+    ['machines that die late', { slowStopMs: 8_000 }],
+    ['answers that are good for longer than the rule allows', { rules: { answerGoodMs: 6_000 } }],
+  ])('would be found broken with %s', (_, bugs) => {
+    expect(firstFound(bugs, 2_000)).toBeDefined()
+  })
+})
