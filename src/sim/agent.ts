@@ -1,7 +1,9 @@
 import { reconcileHost } from '../controllers/host/index.ts'
+import { LeaseWatch } from '../controllers/hosts/watch.ts'
 import { runVmController } from '../controllers/vm/start.ts'
 import { specHash } from '../host/spec-hash.ts'
 import { messageOf } from '../lib/errors.ts'
+import { localDisks } from '../resources/disk-reach.ts'
 import { StoragePool } from '../resources/kinds.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { runController } from '../runtime/controller.ts'
@@ -10,6 +12,7 @@ import { WorkQueue } from '../runtime/queue.ts'
 import { KvObjects } from '../store/kv-objects.ts'
 import { runLeader } from '../wire-leader.ts'
 import { runTerm } from '../wire-term.ts'
+import { askVotes, tenureOn, watchGuard } from './guard.ts'
 import type { SimHost } from './host.ts'
 import { SimDisks, SimMachines, SimProcesses } from './host-ports.ts'
 import type { World } from './world.ts'
@@ -20,84 +23,100 @@ const restartMs = 1_000
 
 /** Starts the server of a host: what `serve` starts, with the world in place of the machine that it runs on. */
 export function startAgent(host: SimHost, world: World): void {
-  const process = host.process('agent')
-  const { clock } = process
-  const { timeline, store } = world
-  const log = world.logOf(process)
-  const random = world.random.fork(`${process.name} at ${timeline.now}`)
-  const newUid = () => random.uuid()
-  const kv = store.client(host.name, process)
-  const objects = new KvObjects(kv, { clock, newUid })
-  const processes = new SimProcesses(host, process, timeline, 'agent')
-  const machines = new SimMachines(host, process, timeline)
-  const vms = new Informer(objects, VirtualMachine, log, clock)
+  const base = baseOf(host, world)
+  const { process, signal, objects, clock, log } = base
   const pools = new Informer(objects, StoragePool, log, clock)
-  const disks = new SimDisks(host, process, timeline, world.disks, () => pools.list())
-  const { signal } = new AbortController()
-  const hostName = host.name
   const ended = (error?: unknown) => {
     if (!process.alive) return
     world.tell(`${process.name} ended: ${error === undefined ? 'a loop is over' : messageOf(error)}`)
     process.kill()
-    timeline.after(restartMs, () => {
+    world.timeline.after(restartMs, () => {
       if (host.on && host.agent === process) world.parts.agent(host, world)
     })
   }
   const loop = (running: Promise<unknown>) => void running.then(() => ended(), ended)
-  const poolsLoop = pools.run(signal)
-  loop(poolsLoop)
+  loop(watchGuard(host, world, process))
+  loop(leader(base))
+  loop(pools.run(signal))
   void pools.whenSynced().then(() => {
-    loop(
-      runVmController(
-        {
-          ...{ hostName, hostLabels: () => host.labels, objects, vms, processes, machines, disks },
-          ...{ specHash, newId: newUid, clock, log },
-          tell: (vm, { reason, message }) =>
-            world.tell(`${host.name}: ${vm.metadata.name} ${reason}: ${message}`),
-        },
-        signal,
-      ),
-    )
-    const hostQueue = new WorkQueue(clock)
-    const facts = async () => ({
-      ...{
-        cpus: host.cpus,
-        memory: host.memory,
-        accelerator: 'tcg',
-        qemuVersion: '7.2.0',
-        agentVersion: '1',
-      },
-      ...{ addresses: [], capabilities: [] },
-    })
-    loop(
-      runController(
-        {
-          ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log },
-          reconcile: async () => {
-            await reconcileHost({
-              ...{ hostName, runDir: host.runDir, objects, processes, vms, facts, clock, log },
-            })
-            return { next: 'wait', ms: hostEveryMs }
-          },
-        },
-        signal,
-      ),
-    )
-    void vms.whenSynced().then(() => hostQueue.add(hostName))
-    loop(vms.run(signal))
-    loop(
-      runLeader(
-        {
-          config: { hostName },
-          kv,
-          objects,
-          log,
-          clock,
-          newUid,
-          parts: [(term) => runTerm(term, { hostName, log, clock })],
-        },
-        signal,
-      ),
-    )
+    for (const running of machines(base, pools)) loop(running)
   })
+}
+
+function baseOf(host: SimHost, world: World) {
+  const process = host.process('agent')
+  const { clock } = process
+  const random = world.random.fork(`${process.name} at ${world.timeline.now}`)
+  const newUid = () => random.uuid()
+  const kv = world.store.client(host.name, process)
+  return {
+    ...{ host, world, process, clock, newUid, kv, hostName: host.name },
+    log: world.logOf(process),
+    objects: new KvObjects(kv, { clock, newUid }),
+    signal: new AbortController().signal,
+  }
+}
+type Base = ReturnType<typeof baseOf>
+
+/** Contends for leadership, and does what a leader does. */
+function leader({
+  world,
+  process,
+  clock,
+  newUid,
+  kv,
+  hostName,
+  log,
+  objects,
+  signal,
+}: Base): Promise<unknown> {
+  const watch = new LeaseWatch(objects, clock, log)
+  const hosts = {
+    ...{ watch, votes: askVotes(hostName, world, process) },
+    runCommand: ({ command }: { readonly command: readonly string[] }) =>
+      world.fence(hostName, process, command[1] ?? ''),
+  }
+  const parts = [(term: Parameters<typeof runTerm>[0]) => runTerm(term, { hostName, log, clock, hosts })]
+  const led = runLeader({ config: { hostName }, ...{ kv, objects, log, clock, newUid, parts } }, signal)
+  return Promise.race([led, watch.run(signal)])
+}
+
+/** The loops over this host's machines and over the host's own object. */
+function* machines(base: Base, pools: Informer<StoragePool>): Generator<Promise<unknown>> {
+  const { host, world, process, clock, newUid, hostName, log, objects, signal } = base
+  const { timeline } = world
+  const processes = new SimProcesses(host, process, timeline, 'agent')
+  const vms = new Informer(objects, VirtualMachine, log, clock)
+  const tenure = tenureOn(host, process)
+  yield runVmController(
+    {
+      ...{ hostName, hostLabels: () => host.labels, objects, vms, processes, tenure },
+      machines: new SimMachines(host, process, timeline),
+      disks: new SimDisks(host, process, timeline, world.disks, () => pools.list()),
+      localDisks: (vm) => localDisks(vm, pools.list()),
+      runFolders: async () => [...host.records.keys()],
+      ...{ specHash, newId: newUid, clock, log },
+      tell: (vm, { reason, message }) => world.tell(`${hostName}: ${vm.metadata.name} ${reason}: ${message}`),
+    },
+    signal,
+  )
+  const queue = new WorkQueue(clock)
+  const facts = async () => ({
+    ...{ cpus: host.cpus, memory: host.memory, accelerator: 'tcg', qemuVersion: '7.2.0', agentVersion: '1' },
+    ...{ addresses: [], capabilities: [] },
+  })
+  const reconcile = async () => {
+    await reconcileHost({
+      hostName,
+      runDir: host.runDir,
+      ...{ objects, processes, vms, facts, tenure, clock, log },
+    })
+    return { next: 'wait', ms: hostEveryMs } as const
+  }
+  yield runController(
+    { ...{ name: 'host', queue, workers: 1, passTimeoutMs: 30_000, clock, log }, reconcile },
+    signal,
+  )
+  void vms.whenSynced().then(() => queue.add(hostName))
+  yield vms.run(signal)
 }

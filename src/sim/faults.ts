@@ -38,7 +38,20 @@ export type Fault =
   | {
       readonly kind: 'qemu'
       readonly vm: string
-      readonly does: 'die' | 'stop' | 'cont' | 'shutdown' | 'guest-panicked' | 'io-error' | 'deaf'
+      /**
+       * `mute` does not answer its monitor, `deaf` takes no notice of the power button; the process of an `impostor` is
+       * gone, and its pid given to a QEMU of somebody else.
+       */
+      readonly does:
+        | 'die'
+        | 'stop'
+        | 'cont'
+        | 'mute'
+        | 'deaf'
+        | 'impostor'
+        | 'shutdown'
+        | 'guest-panicked'
+        | 'io-error'
       readonly forMs?: number
     }
   /** What a person does. */
@@ -141,6 +154,7 @@ export class Faults {
       if (!host.agent?.alive) parts.agent(host, this.#world)
       for (const qemu of host.qemus.values()) {
         qemu.deaf = false
+        qemu.mute = false
         if (qemu.stopped) host.freeze(qemu, false)
       }
     }
@@ -230,6 +244,12 @@ export class Faults {
       for (const qemu of [...host.qemus.values()].filter(({ name }) => name === `default/${fault.vm}`)) {
         if (fault.does === 'die') host.end(qemu, 'outside')
         else if (fault.does === 'deaf') qemu.deaf = true
+        else if (fault.does === 'mute') {
+          qemu.mute = true
+          this.#later(fault.forMs, () => {
+            qemu.mute = false
+          })
+        } else if (fault.does === 'impostor') host.replace(qemu)
         else if (fault.does === 'cont') host.freeze(qemu, false)
         else if (fault.does === 'stop') {
           host.freeze(qemu, true)

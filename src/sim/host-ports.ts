@@ -204,6 +204,7 @@ export class SimMachines implements Machines {
       )
       this.#timeline.after(qmpMs, () => {
         this.#host.command(qemu, () => {
+          if (qemu.mute) return
           const answer = obey(qemu)
           back(qmpMs, () => {
             cancel()

@@ -159,6 +159,19 @@ export class SimHost {
     this.#witness.ended(this, qemu, by)
   }
 
+  /** A QEMU dies, and somebody else's gets its pid. */
+  replace(qemu: SimQemu): void {
+    this.end(qemu, 'outside')
+    const manifest = {
+      ...qemu.record.manifest,
+      metadata: { name: 'other', namespace: 'foreign', uid: 'other' },
+    }
+    const other = new SimQemu(qemu.pid, qemu.startTime + 100, { ...qemu.record, manifest })
+    other.foreign = true
+    other.state = 'running'
+    this.qemus.set(other.pid, other)
+  }
+
   /** SIGSTOP and SIGCONT of a QEMU. */
   freeze(qemu: SimQemu, on: boolean): void {
     qemu.stopped = on

@@ -15,6 +15,8 @@ export class SimQemu {
   stopped = false
   /** The guest takes no notice of the power button. */
   deaf = false
+  /** Nobody gets an answer from its monitor. */
+  mute = false
   alive = true
   /** Commands that reached its socket while it was stopped. */
   readonly inbox: (() => void)[] = []

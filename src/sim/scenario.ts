@@ -52,6 +52,16 @@ export const scriptShape = z.array(
     at: z.number(),
     /** A fault of `faults.ts`. */
     do: z.record(z.string(), z.unknown()).optional(),
+    /** Not at once, but at the nth call of a host to the store that fits. */
+    on: z
+      .strictObject({
+        by: z.string(),
+        op: z.enum(['get', 'list', 'put', 'delete']),
+        key: z.string(),
+        phase: z.enum(['send', 'answer']),
+        nth: z.int().default(1),
+      })
+      .optional(),
     /** A manifest, created or, where it is there, given this spec. */
     apply: z.record(z.string(), z.unknown()).optional(),
     expect: z.record(z.string(), expected).optional(),
@@ -160,9 +170,11 @@ export async function playScenario(
   faults.bearable = false
   chronicle(world)
   await populate(world, file)
-  for (const { at, do: fault, apply: manifest, expect, settled } of script) {
+  for (const { at, do: given, on, apply: manifest, expect, settled } of script) {
     await world.run(at * 1_000)
-    if (fault) faults.apply(fault as unknown as Fault)
+    const fault = given as unknown as Fault | undefined
+    if (fault && on) faults.schedule([{ after: at * 1_000, ...on, fault }])
+    else if (fault) faults.apply(fault)
     if (manifest) {
       world.tell(`applied: ${JSON.stringify(manifest)}`)
       await apply(world, manifest)

@@ -1,3 +1,5 @@
+import type { FenceOutcome } from '../host/fence-command.ts'
+import { sleep } from '../lib/clock.ts'
 import { silentLog } from '../lib/log.ts'
 import { apiVersionOf } from '../resources/define.ts'
 import { Namespace } from '../resources/kinds.ts'
@@ -7,6 +9,7 @@ import { type Ender, SimHost, type Witness } from './host.ts'
 import type { SharedDisks } from './host-ports.ts'
 import { Net } from './net.ts'
 import type { HostParts } from './parts.ts'
+import { SimPeers } from './peers.ts'
 import type { SimQemu } from './qemu.ts'
 import { Random } from './random.ts'
 import { Rules } from './rules.ts'
@@ -35,12 +38,17 @@ export const worldEpoch = Date.parse('2026-01-01T00:00:00Z')
 /** How far the clocks of two good machines drift apart at most, to the second; `checkTerms` allows 1 %. */
 const drift = 0.004
 
+/** Name of the network of management controllers among the nodes. */
+export const managementNode = 'management'
+const fenceMs = 1_500
+
 /** Hosts, a network, a store and a clock, and nothing of them real except the controllers that run on the hosts. */
 export class World implements Witness {
   readonly timeline = new Timeline()
   readonly random: Random
   readonly net: Net
   readonly store: SimStore
+  readonly peers: SimPeers
   readonly hosts = new Map<string, SimHost>()
   readonly rules: Rules
   readonly disks: SharedDisks
@@ -54,6 +62,7 @@ export class World implements Witness {
     this.random = new Random(seed)
     this.net = new Net(this.timeline, this.random.fork('net'))
     this.store = new SimStore(this.timeline, this.net)
+    this.peers = new SimPeers(this.net)
     this.parts = parts
     this.#tell = tell ?? (() => {})
     this.verbose = verbose
@@ -103,6 +112,18 @@ export class World implements Witness {
     if (host.on) return
     host.boot()
     this.parts.boot(host, this)
+  }
+
+  /** What a fence command does: it cuts the power, and then sees that it is off. */
+  async fence(from: string, process: SimProcess, name: string): Promise<FenceOutcome> {
+    const host = this.hosts.get(name)
+    await sleep(process.clock, fenceMs)
+    if (!host || this.net.how(from, managementNode) !== undefined)
+      return { state: 'failed', reason: 'CommandFailed', why: 'its management controller does not answer' }
+    host.powerOff()
+    await sleep(process.clock, fenceMs)
+    if (host.on) return { state: 'failed', reason: 'LiedOff', why: 'it is on again' }
+    return { state: 'off', seen: 'the management controller says that it is off' }
   }
 
   /** Runs until the time, or until `enough`, which is asked after every step. @throws Violation */
