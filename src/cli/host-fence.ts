@@ -101,6 +101,11 @@ async function leaseToTake(client: Client, host: string): Promise<LeaseView> {
   })
 }
 
+async function machinesOn(client: Client, host: string): Promise<readonly ObjectView[]> {
+  const { items } = await client.json<ListView>('GET', pathOf(kindOf('vm')))
+  return items.filter((vm) => placeOf(vm) === host)
+}
+
 /** `host fence NAME`: stores a person's word that a host is off, and waits until its machines were taken. */
 export async function fence(host: string, options: FenceOptions, io: Io): Promise<number> {
   if (!options.confirmOff)
@@ -111,19 +116,20 @@ export async function fence(host: string, options: FenceOptions, io: Io): Promis
   const say = (text: string) => void (format === undefined && io.stdout.write(`${text}\n`))
   const first = await leaseToTake(client, host)
   let evidence = await alreadySaid(client, host, first)
+  let machines = evidence ? await machinesOn(client, host) : []
   if (evidence) say(`${nameOf(evidenceKind, evidence.metadata.name)} was stored before`)
   else {
     const { lease, silentMs } = await requireSilence(client, host, first, io).catch((error: unknown) => {
       if (io.signal.aborted) io.stderr.write('stopped: nothing was stored\n')
       throw error
     })
+    // Before the word is stored: the leader may be quick.
+    machines = await machinesOn(client, host)
     const by = speaker(client, io)
     const at = rfc3339(io.clock.now())
     evidence = await store(client, claimed({ host, lease, silentMs, by, reason: options.reason, at }))
     say(`${nameOf(evidenceKind, evidence.metadata.name)} stored`)
   }
-  const { items } = await client.json<ListView>('GET', pathOf(kindOf('vm')))
-  const machines = items.filter((vm) => placeOf(vm) === host)
   if (machines.length === 0) say(`host ${host} has no machines`)
   const about = { evidence: evidence.metadata.name, epoch: Number(evidence.spec?.['epoch']) }
   const taking = new Taking({ client, host, ...about, machines, timeoutMs, say, io })
