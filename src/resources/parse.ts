@@ -209,7 +209,8 @@ export function withDefaults<T extends KubeObject>(kind: ResourceDefinition<T>, 
   return body.success ? ({ apiVersion, kind: kindName, metadata, ...body.data } as unknown as T) : stored
 }
 
-function same(a: unknown, b: unknown): boolean {
+/** Whether two values are the same as JSON: members that are undefined count as absent. */
+export function same(a: unknown, b: unknown): boolean {
   if (a === b) return true
   if (Array.isArray(a))
     return Array.isArray(b) && a.length === b.length && a.every((item, i) => same(item, b[i]))

@@ -1,12 +1,12 @@
 import { type Clock, rfc3339 } from '../lib/clock.ts'
 import type { KubeObject, ObjectMeta, ResourceDefinition } from '../resources/define.ts'
-import { parse, withDefaults, withoutDefaults } from '../resources/parse.ts'
+import { parse, same, withDefaults, withoutDefaults } from '../resources/parse.ts'
 import { ApiError, isReason } from './errors.ts'
 import type { Kv, KvEvent } from './kv.ts'
 import { parseSelector } from './labels.ts'
 import { alreadyExists, checkPreconditions, conflict, notFound } from './object-errors.ts'
 import { continueToken, keyFor, placeOf, prefixFor, revisionOf } from './object-keys.ts'
-import { keptMeta, same, serialize, specOf, stored, withRevision } from './object-text.ts'
+import { keptMeta, serialize, specOf, stored, withRevision } from './object-text.ts'
 import type {
   DeleteOptions,
   ListOptions,

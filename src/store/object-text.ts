@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util'
 import type { KubeObject, ObjectMeta, ResourceDefinition } from '../resources/define.ts'
 import { ApiError } from './errors.ts'
 import type { KvEntry } from './kv.ts'
@@ -44,15 +43,6 @@ export function keptMeta(before: ObjectMeta, next: ObjectMeta): ObjectMeta {
     ...(ownerReferences && { ownerReferences }),
     ...(kept?.length && { finalizers: kept }),
   }
-}
-
-/** Without members that are undefined, as it will be in JSON. */
-function plain<T>(value: T): T {
-  return JSON.parse(JSON.stringify(value)) as T
-}
-
-export function same(before: unknown, next: unknown): boolean {
-  return isDeepStrictEqual(plain(before), plain(next))
 }
 
 /** All but metadata and status: what generation counts the changes of. */
