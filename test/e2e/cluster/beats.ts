@@ -1,9 +1,6 @@
-import { execFile } from 'node:child_process'
 import { copyFile, rm } from 'node:fs/promises'
-import { promisify } from 'node:util'
-import { command } from './processes.ts'
-
-const run = promisify(execFile)
+import { command } from '../../../src/drill/cluster/processes.ts'
+import { runToEnd } from '../../../src/host/exec.ts'
 
 /** A line that the guest wrote: in which boot, and which it was of that. */
 export interface Beat {
@@ -24,12 +21,10 @@ export async function diskBeats(file: string): Promise<{ readonly boots: number;
   const copy = `${file}.look`
   await copyFile(file, copy)
   try {
-    const { code = 0, stdout = '' } = await run('e2fsck', ['-p', copy]).then(
-      () => ({}) as { code?: number; stdout?: string },
-      (error: { code?: number; stdout?: string }) => error,
-    )
+    const { exitCode = -1, stdout } = await runToEnd('e2fsck', ['-p', copy])
     // 1: it had to replay the journal, or to correct what a cut leaves behind.
-    if (code > 1) throw new Error(`the file system of ${file} is damaged: e2fsck ${code}: ${stdout}`)
+    if (exitCode !== 0 && exitCode !== 1)
+      throw new Error(`the file system of ${file} is damaged: e2fsck ${exitCode}: ${stdout}`)
     const boots = Number(await command('debugfs', '-R', 'cat /boots', copy))
     const lines = (await command('debugfs', '-R', 'cat /beats', copy)).split('\n')
     const beats = lines.flatMap((line) => {

@@ -1,20 +1,21 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { Etcd } from '../../../src/drill/cluster/etcd.ts'
+import { addressOf, Network } from '../../../src/drill/cluster/network.ts'
+import { signal } from '../../../src/drill/cluster/processes.ts'
 import { messageOf } from '../../../src/lib/errors.ts'
 import type { FenceEvidence } from '../../../src/resources/fence-evidence.ts'
 import type { Host as HostObject } from '../../../src/resources/host.ts'
-import { hostLeaseName, systemNamespace } from '../../../src/resources/host-lease.ts'
+import { hostLeaseName, leaseFacts, systemNamespace } from '../../../src/resources/host-lease.ts'
 import type { Lease } from '../../../src/resources/kinds.ts'
 import type { VirtualMachine } from '../../../src/resources/vm.ts'
-import { machinesPath } from '../lab.ts'
+import { machinesPath, program } from '../lab.ts'
 import { type Qemu, qemusOf } from '../proc.ts'
 import { brokenBeats, diskBeats, toldBeats } from './beats.ts'
-import { Etcd } from './etcd.ts'
 import { Host } from './host.ts'
-import { addressOf, Network } from './network.ts'
-import { ended, hasExited, signal } from './processes.ts'
 
 type Vm = VirtualMachine
 type Json = Readonly<Record<string, unknown>>
@@ -62,7 +63,7 @@ export class Cluster {
     mkdirSync(this.pool)
     this.hosts = hostNames.map((name, i) => {
       const [namespace, dir] = [network.namespace(name), join(this.dir, name)]
-      return new Host({ name, address: addressOf(i + 1), namespace, dir, flags: () => this.flags })
+      return new Host({ name, address: addressOf(i + 1), namespace, dir, program, flags: () => this.flags })
     })
   }
 
@@ -89,7 +90,7 @@ export class Cluster {
       ),
     )
     await Promise.all(this.hosts.map((host) => host.boot()))
-    for (const host of this.hosts) host.serve()
+    for (const host of this.hosts) await host.serve()
     await this.ready(...this.hosts)
     await this.#post(`${api}/storagepools`, {
       ...{ apiVersion: 'plasmavmc.io/v1alpha1', kind: 'StoragePool', metadata: { name: 'shared' } },
@@ -111,7 +112,15 @@ export class Cluster {
 
   /** Flags of every server besides those of its host. */
   get flags(): string[] {
-    return ['--store', 'etcd', '--etcd-endpoints', this.etcd.endpoints, ...(this.#options.flags ?? [])]
+    return [
+      '--accelerator',
+      'tcg',
+      '--store',
+      'etcd',
+      '--etcd-endpoints',
+      this.etcd.endpoints,
+      ...(this.#options.flags ?? []),
+    ]
   }
 
   host(name: string | undefined): Host {
@@ -196,6 +205,40 @@ export class Cluster {
 
   async evidence(name: string): Promise<FenceEvidence> {
     return this.get(`${api}/fenceevidences/${name}`)
+  }
+
+  /** Waits until every host's lease says that a guard watches it, and names all hosts. */
+  async watched(): Promise<void> {
+    for (const host of this.hosts) {
+      await this.until(`${host.name} is watched by a guard`, async () => {
+        const facts = leaseFacts(await this.hostLease(host))
+        return facts.selfFence !== 'none' && facts.members.join() === hostNames.join()
+      })
+    }
+  }
+
+  /** Creates machines on one host and waits until they run there, guarded where their host would stop them. */
+  async createOn(host: Host, ...manifests: readonly Json[]): Promise<Vm[]> {
+    for (const { name } of this.others(host)) await this.patchHost(name, { spec: { unschedulable: true } })
+    const created = []
+    for (const manifest of manifests) created.push(await this.create(manifest))
+    const wait = ({ metadata, spec }: Vm) =>
+      this.sees(
+        metadata.name,
+        `runs on ${host.name}`,
+        ({ status }) =>
+          status?.hostName === host.name &&
+          status.phase === 'Running' &&
+          status.onHostLoss === spec.recovery.onHostLoss,
+      )
+    const running = await Promise.all(created.map(wait))
+    for (const { name } of this.others(host)) await this.patchHost(name, { spec: { unschedulable: false } })
+    return running
+  }
+
+  /** A host that does not lead. */
+  async follower(): Promise<Host> {
+    return this.others(await this.leader())[0]!
   }
 
   /** The host that leads now, by the leader's lease. */
@@ -293,9 +336,9 @@ export class Cluster {
   /** Ends the witness. @returns what it saw and must not have @throws Error where it did not look */
   async #testimony(): Promise<Twins[]> {
     if (!this.#witness) return []
-    if (hasExited(this.#witness)) throw new Error('the witness has ended before the lab')
-    this.#witness.kill('SIGTERM')
-    await ended(this.#witness)
+    const gone = once(this.#witness, 'exit')
+    if (!this.#witness.kill('SIGTERM')) throw new Error('the witness has ended before the lab')
+    await gone
     const lines = readFileSync(join(this.dir, 'witness'), 'utf8').trim().split('\n')
     const said = lines.map((line) => JSON.parse(line) as Twins & { looks?: number })
     if (!said.at(-1)?.looks) throw new Error('the witness has not looked')

@@ -38,7 +38,7 @@ test('a server that is killed and started again keeps its QEMUs', async () => {
   for (const host of cluster.hosts) {
     expect(host.signal('SIGKILL', 'server')).toBe(1)
     await cluster.until(`the server of ${host.name} is gone`, () => host.processes('server').length === 0)
-    host.serve()
+    await host.serve()
     await cluster.ready(host)
   }
   for (const vm of before) {
@@ -60,7 +60,7 @@ test('with one member of etcd lost everything goes on', async () => {
   )
   expect(status?.hostName).toMatch(/^h[123]$/)
   expect(alive()).toEqual(qemus)
-  member?.start()
+  await member?.start()
   await member?.serving()
 })
 
@@ -80,7 +80,7 @@ test('with all of etcd stopped the API says why, no guest is touched, and all go
   await cluster.etcd.kill()
   await cluster.beats(a, 2)
   expect(alive()).toEqual(qemus)
-  cluster.etcd.start()
+  await cluster.etcd.start()
   await cluster.etcd.serving()
   await cluster.until('the store can be written', () => cluster.create(small('e')))
   await cluster.running('e')

@@ -1,6 +1,5 @@
-import { hasEnded } from '../../../src/host/procfs.ts'
-import { messageOf } from '../../../src/lib/errors.ts'
-import { startTimeOf } from '../proc.ts'
+import { hasEnded } from '../../host/procfs.ts'
+import { messageOf, PlasmaError } from '../../lib/errors.ts'
 import { command, namesIn, pidsIn, proc, signal, within } from './processes.ts'
 
 const prefix = 'pvmc-lab-'
@@ -36,7 +35,12 @@ function isOwned(name: string): boolean {
   return stat.state === 'present' && !hasEnded(stat.value) && stat.value.startTime === startTime
 }
 
-/** Removes the networks of test runs that were killed, with all that runs in them. */
+function ownStartTime(): number {
+  const stat = proc.stat(process.pid)
+  return stat.state === 'present' ? stat.value.startTime : 0
+}
+
+/** Removes the networks of runs that were killed, with all that runs in them. */
 export async function removeStale(): Promise<void> {
   for (const name of namesIn('/run/netns')) {
     if (name.startsWith(prefix) && !isOwned(name)) await removeNamespace(name).catch(() => {})
@@ -44,14 +48,13 @@ export async function removeStale(): Promise<void> {
 }
 
 /** Why there can be no lab on this machine, in words that help. */
-function refusal(error: unknown): Error {
+function refusal(cause: unknown): PlasmaError {
   const hint =
     process.getuid?.() === 0
-      ? 'they need root with CAP_SYS_ADMIN and CAP_NET_ADMIN, which a container must be given (such as --privileged), and the packages iproute2 and nftables'
-      : 'they need root'
-  return new Error(`the cluster tests cannot make network namespaces: ${hint}\n${messageOf(error)}`, {
-    cause: error,
-  })
+      ? 'it needs CAP_SYS_ADMIN and CAP_NET_ADMIN, which a container must be given (such as --privileged), and the packages iproute2 and nftables'
+      : 'it needs root'
+  const message = `hosts can't be made as network namespaces on this machine: ${messageOf(cause)}`
+  return new PlasmaError('NoNamespaces', `${message}; ${hint}`, { hint, cause })
 }
 
 /**
@@ -68,10 +71,10 @@ export class Network {
     this.#names = names
   }
 
-  /** @throws Error that says what the machine lacks */
+  /** @throws PlasmaError `NoNamespaces` that says what the machine lacks */
   static async make(names: readonly string[]): Promise<Network> {
     count += 1
-    const network = new Network(`${prefix}${process.pid}-${startTimeOf(process.pid)}-${count}`, names)
+    const network = new Network(`${prefix}${process.pid}-${ownStartTime()}-${count}`, names)
     try {
       await removeStale()
       await network.#build()
@@ -93,14 +96,14 @@ export class Network {
 
   async #build(): Promise<void> {
     await command('ip', 'netns', 'add', this.#switch)
-    await command('ip', '-n', this.#switch, 'link', 'add', 'br0', 'type', 'bridge')
-    await command('ip', '-n', this.#switch, 'link', 'set', 'br0', 'up')
+    await command('ip', '-n', this.#switch, 'link', 'add', 'name', 'br0', 'type', 'bridge')
+    await command('ip', '-n', this.#switch, 'link', 'set', 'dev', 'br0', 'up')
     for (const [i, name] of this.#names.entries()) {
       const host = this.namespace(name)
       await command('ip', 'netns', 'add', host)
-      const link = ['link', 'add', name, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', host]
+      const link = ['link', 'add', 'name', name, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', host]
       await command('ip', '-n', this.#switch, ...link)
-      await command('ip', '-n', this.#switch, 'link', 'set', name, 'master', 'br0', 'up')
+      await command('ip', '-n', this.#switch, 'link', 'set', 'dev', name, 'master', 'br0', 'up')
       await command('ip', '-n', host, 'addr', 'add', `${addressOf(i + 1)}/24`, 'dev', 'eth0')
       await command('ip', '-n', host, 'link', 'set', 'lo', 'up')
       await command('ip', '-n', host, 'link', 'set', 'eth0', 'up')

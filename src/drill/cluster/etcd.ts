@@ -1,10 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { closeSync, existsSync, openSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { within } from './processes.ts'
+import type { Detached } from '../../host/exec.ts'
+import { readIfThere, signal, startWithin, within } from './processes.ts'
 
 /** Where a member runs. */
 export interface Place {
@@ -20,41 +19,36 @@ export class Member {
   readonly endpoint: string
   readonly #place: Place
   readonly #args: readonly string[]
-  #process: ChildProcess | undefined
+  readonly #log: string
+  #process: Detached | undefined
 
-  constructor(place: Place, endpoint: string, args: readonly string[]) {
+  constructor(place: Place, endpoint: string, args: readonly string[], log: string) {
     this.#place = place
     this.endpoint = endpoint
     this.#args = args
+    this.#log = log
   }
 
-  start(): void {
+  async start(): Promise<void> {
     if (this.#process) return
-    // It ends with the tests, however those end.
-    const under = ['--pdeathsig', 'KILL', '--', 'nsenter', `--net=/run/netns/${this.#place.namespace}`, '--']
-    const child = spawn('setpriv', [...under, 'etcd', ...this.#args], { stdio: ['ignore', 'ignore', 'pipe'] })
-    let said = ''
-    child.stderr.on('data', (data) => {
-      said = `${said}${data}`.slice(-2_000)
-    })
-    child.on('exit', (code) => {
-      if (code) process.stderr.write(`etcd ended with ${code}: ${said}\n`)
-    })
-    this.#process = child
+    const output = openSync(this.#log, 'a', 0o600)
+    try {
+      this.#process = await startWithin(this.#place.namespace, ['etcd', ...this.#args], output)
+    } finally {
+      closeSync(output)
+    }
   }
 
   signal(name: NodeJS.Signals): void {
-    this.#process?.kill(name)
+    if (this.#process) signal(this.#process.pid, name)
   }
 
   /** Without any last word; resolves when it is gone. */
   async kill(): Promise<void> {
-    const child = this.#process
+    const process = this.#process
     this.#process = undefined
-    if (!child || child.exitCode !== null || child.signalCode !== null) return
-    const gone = once(child, 'exit')
-    child.kill('SIGKILL')
-    await gone
+    process?.kill()
+    await process?.exited
   }
 
   /** Resolves once it serves with a quorum. @throws Error after a minute */
@@ -68,7 +62,10 @@ export class Member {
         last = error
       }
     }
-    throw new Error(`etcd at ${this.endpoint} does not serve; is etcd-server installed?`, { cause: last })
+    const said = readIfThere(this.#log).slice(-1_000)
+    throw new Error(`etcd at ${this.endpoint} does not serve; is etcd-server installed? ${said}`, {
+      cause: last,
+    })
   }
 
   /** etcdctl against this member, in its own network. @returns what it printed */
@@ -95,33 +92,50 @@ export class Etcd {
     const members = places.map((place, i) => {
       const client = `http://${place.address}:${2380 + i}`
       const peer = peers[i] ?? ''
-      return new Member(place, client, [
-        ...[
-          '--name',
-          `m${i}`,
-          '--data-dir',
-          join(folder, `m${i}`),
-          '--logger',
-          'zap',
-          '--log-level',
-          'fatal',
+      return new Member(
+        place,
+        client,
+        [
+          ...[
+            '--name',
+            `m${i}`,
+            '--data-dir',
+            join(folder, `m${i}`),
+            '--logger',
+            'zap',
+            '--log-level',
+            'fatal',
+          ],
+          ...[
+            '--listen-client-urls',
+            client,
+            '--advertise-client-urls',
+            client,
+            '--initial-cluster',
+            cluster,
+          ],
+          ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
         ],
-        ...['--listen-client-urls', client, '--advertise-client-urls', client, '--initial-cluster', cluster],
-        ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
-      ])
+        join(folder, `m${i}.log`),
+      )
     })
     const etcd = new Etcd(members, folder)
-    etcd.start()
-    await etcd.serving()
-    return etcd
+    try {
+      await etcd.start()
+      await etcd.serving()
+      return etcd
+    } catch (error) {
+      await etcd.close()
+      throw error
+    }
   }
 
   get endpoints(): string {
     return this.members.map(({ endpoint }) => endpoint).join(',')
   }
 
-  start(): void {
-    for (const member of this.members) member.start()
+  async start(): Promise<void> {
+    for (const member of this.members) await member.start()
   }
 
   async serving(): Promise<void> {
