@@ -1,3 +1,4 @@
+import type { GuardRecord } from '../host/guard-file.ts'
 import type { LaunchRecord, ProcessExit } from '../host/ports.ts'
 import type { RunState } from '../qmp/types.ts'
 import { type HostTime, SimProcess, type Timeline } from './clock.ts'
@@ -39,7 +40,8 @@ export class SimHost {
   blind: string | undefined
   /** Run directory: gone at a boot. */
   readonly records = new Map<string, LaunchRecord>()
-  readonly files = new Map<string, string>()
+  guardRecord: GuardRecord | undefined
+  agentSign: { readonly bootId: string; readonly aliveAt: number } | undefined
   /** Files of disks in pools that only this host has. */
   readonly disks = new Set<string>()
   agent: SimProcess | undefined
@@ -89,7 +91,8 @@ export class SimHost {
     this.time.bootedAt = this.#timeline.now
     this.bootId = `boot-${this.name}-${this.#boots}`
     this.records.clear()
-    this.files.clear()
+    this.guardRecord = undefined
+    this.agentSign = undefined
   }
 
   /** The power goes: processes and QEMUs are gone at once, disks stay. */

@@ -1,9 +1,6 @@
 import { startAgent } from './agent.ts'
+import { startGuard } from './guard.ts'
 import type { HostParts } from './parts.ts'
 
-/** What runs on a host in truth. */
-export const product: HostParts = {
-  boot: (host, world) => startAgent(host, world),
-  agent: startAgent,
-  guard: () => {},
-}
+/** What runs on a host in truth. The agent starts its guard. */
+export const product: HostParts = { boot: startAgent, agent: startAgent, guard: startGuard }
