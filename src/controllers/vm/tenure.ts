@@ -26,7 +26,11 @@ export function leaseWait(tenure: Tenure, recorded: number | undefined): LeaseWa
     case 'single':
       return undefined
     case 'lost':
-      return { why: tenure.why, recheckMs: lostRecheckMs }
+      // Without its words, which tell how long it has been: a status that changes with the time is written again and again.
+      return {
+        why: 'the host does not hold its lease; plasmavmc describe host says why',
+        recheckMs: lostRecheckMs,
+      }
     case 'held':
       if (recorded !== undefined && recorded > tenure.epoch) {
         const why = `it was placed here under epoch ${recorded} of the host's lease, and that of epoch ${tenure.epoch} is held`
