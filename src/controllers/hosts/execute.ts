@@ -98,7 +98,7 @@ async function askVotes(
   const ask = (votesSignal: AbortSignal) => votes(lease, facts, votesSignal)
   const got = await withDeadline(votesMs, 'asking the other hosts', ask, { signal, clock })
   if (!votePassed(facts, host, got.consents))
-    return memory.failed(clock.elapsed(), { reason: 'VoteRefused', message: refusedWords(facts, host, got) })
+    return memory.refused(clock.elapsed(), { reason: 'VoteRefused', message: refusedWords(facts, host, got) })
   memory.voted(clock.elapsed(), versionOf(lease), got)
   memory.settled('VoteRefused')
 }
@@ -109,10 +109,16 @@ async function runCommand(
   deps: ExecuteDeps,
   signal: AbortSignal,
 ): Promise<void> {
+  const { namespace, name } = lease.metadata
+  // A leader that slept must not switch off a host that is back meanwhile.
+  const now = await deps.objects.get(Lease, { name, ...(namespace !== undefined && { namespace }) })
+  if (versionOf(now) !== versionOf(lease))
+    throw new ApiError('Conflict', `lease ${name} has changed meanwhile`)
+  signal.throwIfAborted()
   const outcome = await deps.runCommand({ command, timeoutMs, signal })
   memory.ran(deps.clock.elapsed(), versionOf(lease), outcome)
   if (outcome.state === 'failed')
-    memory.failed(deps.clock.elapsed(), { reason: outcome.reason, message: `${outcome.why}; tried again` })
+    memory.refused(deps.clock.elapsed(), { reason: outcome.reason, message: `${outcome.why}; tried again` })
 }
 
 async function takeLease({ lease, evidence }: Of<'takeLease'>, deps: ExecuteDeps): Promise<void> {

@@ -72,7 +72,7 @@ function isRecorded(host: Host | undefined, facts: readonly ConditionFact[]): bo
 
 /**
  * One pass over one host: plan from the copies and the leases, record its conditions by compare-and-swap, take the next
- * step. A step that fails is tried again with back-off, at most 30 s, for ever.
+ * step. A pass that fails is tried again with back-off, at most 30 s, for ever.
  */
 export async function reconcileLostHost(
   host: string,
@@ -83,21 +83,22 @@ export async function reconcileLostHost(
   const plan = planHosts(worldOf(deps), clock.now()).get(host)
   if (!plan) return { next: 'done' }
   if (isBack(plan)) memory.forget(host)
-  await record(host, plan, deps)
   const [action] = plan.actions
-  if (!action) return { next: 'done' }
   const lost = memory.of(host)
-  signal.throwIfAborted()
   try {
-    await execute(action, host, lost, deps, signal)
+    await record(host, plan, deps)
+    signal.throwIfAborted()
+    if (action) await execute(action, host, lost, deps, signal)
   } catch (error) {
     signal.throwIfAborted()
     // Somebody wrote first: the next look shows what.
     if (isReason(error, 'Conflict')) return { next: 'wait', ms: conflictMs }
-    lost.failed(clock.elapsed())
-    deps.log.warn('step for a lost host failed', { host, step: action.do, message: adviceOf(error) })
+    lost.broke(clock.elapsed())
+    deps.log.warn('pass over a host failed', { host, step: action?.do, message: adviceOf(error) })
     return { next: 'wait', ms: lost.tries(clock.elapsed()).retryInMs }
   }
+  lost.done()
+  if (!action) return { next: 'done' }
   const { retryInMs } = lost.tries(clock.elapsed())
   if (retryInMs > 0) return { next: 'wait', ms: retryInMs }
   return leadsOn.has(action.do) ? { next: 'again' } : { next: 'done' }

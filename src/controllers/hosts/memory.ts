@@ -9,7 +9,9 @@ const retryCapMs = 30_000
 export class LostHost {
   readonly marked = new Map<string, string>()
   readonly handled = new Map<string, string>()
-  #failures = 0
+  /** Answers in a row that did not lead on, and steps in a row that broke: one must not clear the other's count. */
+  #refused = 0
+  #broken = 0
   #retryAt = 0
   #why: Tries['why']
   #votes: { readonly at: number; readonly resourceVersion: string; readonly got: Votes } | undefined
@@ -17,11 +19,22 @@ export class LostHost {
     | { readonly at: number; readonly resourceVersion: string; readonly outcome: FenceOutcome }
     | undefined
 
-  /** A step that did not lead on: it is tried again, later each time, for ever. `why` is kept where none is given. */
-  failed(now: number, why?: Tries['why']): void {
-    this.#failures += 1
-    this.#retryAt = now + exponential(this.#failures, retryBaseMs, retryCapMs)
-    if (why) this.#why = why
+  /** It is answered, and does not lead on: it is tried again, later each time, for ever. */
+  refused(now: number, why: NonNullable<Tries['why']>): void {
+    this.#refused += 1
+    this.#why = why
+    this.#retryAt = now + exponential(this.#refused, retryBaseMs, retryCapMs)
+  }
+
+  /** A step broke: so is that. */
+  broke(now: number): void {
+    this.#broken += 1
+    this.#retryAt = now + exponential(this.#broken, retryBaseMs, retryCapMs)
+  }
+
+  /** A step was done, whatever was answered. */
+  done(): void {
+    this.#broken = 0
   }
 
   voted(now: number, resourceVersion: string, got: Votes): void {
@@ -41,7 +54,7 @@ export class LostHost {
     const votes = this.#votes
     const command = this.#command
     return {
-      ...{ failures: this.#failures, retryInMs: Math.max(0, this.#retryAt - now) },
+      ...{ failures: this.#refused + this.#broken, retryInMs: Math.max(0, this.#retryAt - now) },
       ...{ marked: this.marked, handled: this.handled },
       ...(this.#why && { why: this.#why }),
       ...(votes && {
