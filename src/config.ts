@@ -41,6 +41,19 @@ const etcdList = z
 
 const file = z.string().min(1, 'must be a file')
 
+const seconds = z
+  .union(
+    [
+      z.number(),
+      z
+        .string()
+        .regex(/^\d+(\.\d+)?$/)
+        .transform(Number),
+    ],
+    'must be a number of seconds',
+  )
+  .pipe(z.number('must be a number of seconds').positive('must be more than 0').max(3_600))
+
 /** What `plasmavmc serve` can be told, by flags, environment and file alike. */
 const schema = z.strictObject({
   dataDir: folder.describe('Store, CA, credentials, disks, images.'),
@@ -64,6 +77,19 @@ const schema = z.strictObject({
   etcdKey: file.optional().describe('PEM file of its key.'),
   etcdUser: z.string().min(1).optional().describe('User of etcd.'),
   etcdPasswordFile: file.optional().describe('File with the password of that user.'),
+  leaseDuration: seconds.describe('Seconds after which the lease of a silent host may be taken.'),
+  leaseRenew: seconds.describe('Seconds between two renewals of a lease.'),
+  leaseDeadline: seconds.describe(
+    'Seconds after its last renewal when a host that is cut off stops its failover-enabled machines.',
+  ),
+  peerListen: address.describe('host:port (UDP) on which the guard answers other hosts.'),
+  peerAddress: address
+    .optional()
+    .describe('host:port by which they reach it; by default our address on the way to etcd.'),
+  fencing: z
+    .enum(['none', 'guard', 'watchdog'], 'must be none, guard or watchdog')
+    .describe('How this host makes sure that it stops failover-enabled machines when it is cut off.'),
+  watchdogDevice: file.describe('Watchdog of the host, for --fencing watchdog.'),
   roles: roleList.describe('Which parts run.'),
   logLevel: z
     .enum(['debug', 'info', 'warn', 'error'], 'must be debug, info, warn or error')
@@ -128,6 +154,13 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
     etcdKey: undefined,
     etcdUser: undefined,
     etcdPasswordFile: undefined,
+    leaseDuration: 10,
+    leaseRenew: 3,
+    leaseDeadline: 6,
+    peerListen: '0.0.0.0:7444',
+    peerAddress: undefined,
+    fencing: 'guard',
+    watchdogDevice: '/dev/watchdog',
     roles: [...roles],
     logLevel: 'info',
     accelerator: 'auto',
@@ -137,6 +170,9 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
 
 /** A setting and what is wrong with it. */
 type Problem = readonly [Setting, string]
+
+/** Settings of servers that share a store. */
+const clusterSetting = /^(etcd|lease|peer|fencing|watchdog)/
 
 /** What does not go together, if anything; `given` are the settings that are not left to their defaults. */
 function clash(config: Config, given: ReadonlySet<string>): Problem | undefined {
@@ -148,10 +184,12 @@ function clash(config: Config, given: ReadonlySet<string>): Problem | undefined 
         'roles',
         `must be all of ${roles.join(', ')}: with --store ${config.store} one server does everything`,
       ]
-    const stray = settings.find((name) => name.startsWith('etcd') && given.has(name))
+    const stray = settings.find((name) => clusterSetting.test(name) && given.has(name))
     return stray && [stray, `is for --store etcd, not for ${config.store}`]
   }
   if (!etcdEndpoints) return ['store', 'etcd needs --etcd-endpoints']
+  if (given.has('watchdogDevice') && config.fencing !== 'watchdog')
+    return ['watchdogDevice', 'is for --fencing watchdog']
   const plain = etcdEndpoints.some((endpoint) => endpoint.startsWith('http://'))
   const secure = etcdEndpoints.some((endpoint) => endpoint.startsWith('https://'))
   if (plain && secure) return ['etcdEndpoints', 'must be all https:// or all http://']

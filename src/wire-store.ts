@@ -7,12 +7,17 @@ import { errnoOf, PlasmaError } from './lib/errors.ts'
 import { whyFile } from './lib/folders.ts'
 import type { Log } from './lib/log.ts'
 import type { EtcdAccess } from './store/etcd-client.ts'
+import type { CallTimes } from './store/etcd-cluster.ts'
 import type { Kv } from './store/kv.ts'
 import { openLmdb } from './store/lmdb.ts'
 import { MemoryKv } from './store/memory.ts'
 
-/** Opens the store that is configured. @throws PlasmaError that names the setting, file or endpoint */
-export async function openStore(config: Config, log: Log): Promise<Kv> {
+/**
+ * Opens the store that is configured.
+ * @param times deadlines of calls to etcd, where they are to be others than usual
+ * @throws PlasmaError that names the setting, file or endpoint
+ */
+export async function openStore(config: Config, log: Log, times: Partial<CallTimes> = {}): Promise<Kv> {
   if (config.store === 'memory') return new MemoryKv()
   if (config.store === 'lmdb') return openLmdb(join(config.dataDir, 'store'), { log })
   const { etcdPrefix: prefix, etcdUser: username } = config
@@ -24,7 +29,7 @@ export async function openStore(config: Config, log: Log): Promise<Kv> {
   // It takes a fifth of a second to load, which no other store has to wait for.
   const { openEtcd } = await import('./store/etcd.ts')
   return openEtcd({
-    ...{ endpoints, prefix, clock: systemClock, log },
+    ...{ endpoints, prefix, clock: systemClock, log, times },
     ...(endpoints[0]?.startsWith('https') && { tls }),
     ...(username !== undefined && password !== undefined && { auth: { username, password } }),
   })

@@ -16,6 +16,7 @@ const groups: Readonly<Record<string, readonly Entry[]>> = {
   'Server:': [
     ['up', 'start a one-host server here with a first machine', () => import('./up.ts')],
     ['serve', 'run the server', () => import('./serve.ts')],
+    ['guard', 'run the guard of a host in a cluster; serve starts it by itself', () => import('./guard.ts')],
   ],
   'Objects:': [
     ['apply', 'make what files declare so', () => import('./apply.ts')],

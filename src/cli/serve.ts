@@ -16,6 +16,13 @@ export interface ServeOptions extends GlobalOptions {
   readonly etcdKey?: string
   readonly etcdUser?: string
   readonly etcdPasswordFile?: string
+  readonly leaseDuration?: string
+  readonly leaseRenew?: string
+  readonly leaseDeadline?: string
+  readonly peerListen?: string
+  readonly peerAddress?: string
+  readonly fencing?: string
+  readonly watchdogDevice?: string
   readonly roles?: string
   readonly config?: string
   readonly logLevel?: string
@@ -36,6 +43,13 @@ export function defineServeOptions(c: Command): void {
     .option('--etcd-key <file>', 'PEM of its key')
     .option('--etcd-user <name>', 'user of etcd')
     .option('--etcd-password-file <file>', 'file with that user’s password')
+    .option('--lease-duration <seconds>', 'until a silent host’s lease may be taken; default 10')
+    .option('--lease-renew <seconds>', 'between two renewals of a lease; default 3')
+    .option('--lease-deadline <seconds>', 'until a host that is cut off stops machines; default 6')
+    .option('--peer-listen <host:port>', 'UDP, where the guard answers other hosts; default 0.0.0.0:7444')
+    .option('--peer-address <host:port>', 'where they reach it; default our address on the way to etcd')
+    .option('--fencing <kind>', 'none, guard (default) or watchdog')
+    .option('--watchdog-device <file>', 'for --fencing watchdog; default /dev/watchdog')
     .option('--roles <list>', 'some of api,controller,agent; default all')
     .option('--config <file>', 'YAML with these settings in camelCase')
     .option('--log-level <level>', 'debug, info (default), warn or error')

@@ -1,0 +1,354 @@
+import { sleep } from '../../lib/clock.ts'
+import { withDeadline } from '../../lib/deadline.ts'
+import { messageOf } from '../../lib/errors.ts'
+import { fencedHolder, leaseAnnotations, leaseFacts } from '../../resources/host-lease.ts'
+import type { Lease } from '../../resources/kinds.ts'
+import type { Attempt as LeaseAttempt, LeaseContender, LeaseFacts } from '../../runtime/lease.ts'
+import { answerConsent, answerLost, type Said, storeWord } from './answer.ts'
+import { type GuardPlan, planGuard, type Standing } from './plan.ts'
+import type { ClusterView, GuardDeps, HostPromise } from './ports.ts'
+import { type GuardState, heldUntil, isHeld, lateMs, type StoreWord } from './state.ts'
+
+const tickMs = 250
+const petEveryMs = 1_000
+/** Between tries that get no answer, ms. */
+const retryMs = 500
+/** Once machines are gone, how often it is looked for others, ms. */
+const lookAgainMs = 1_000
+const releaseMs = 2_000
+const remindEveryMs = 60_000
+
+const words: Readonly<Record<Standing, string>> = {
+  held: 'the lease is held',
+  starting: 'the guard is starting',
+  suspended: 'the store does not answer; in maintenance, machines run on',
+  holding: 'the store does not answer; other hosts have lost it too, so machines run on',
+  stopping: 'this host is cut off; failover-enabled machines are being stopped',
+  stopped: 'this host is cut off; failover-enabled machines are stopped',
+  lost: 'the store does not answer; this host does not fence itself',
+}
+
+/** The guard of a host: renews its lease, answers other hosts, and stops machines when it must. */
+export class Guard {
+  readonly #deps: GuardDeps
+  readonly #contender: Pick<LeaseContender, 'attempt' | 'release'>
+  readonly #sent = new WeakMap<LeaseFacts, HostPromise>()
+  #state: GuardState
+  #said: Said
+  #view: ClusterView
+  #epoch: number
+  #standing: Standing | undefined
+  #lookedAt = Number.NEGATIVE_INFINITY
+  #looking = false
+  #fencing = false
+  #fencedAt = Number.NEGATIVE_INFINITY
+  #pettedAt = Number.NEGATIVE_INFINITY
+  #leaving: 'no' | 'wanted' | 'releasing' | 'done' = 'no'
+  #remindedAt = Number.NEGATIVE_INFINITY
+  #leaveTriedAt = Number.NEGATIVE_INFINITY
+  #complained = ''
+  #wake: () => void = () => {}
+
+  constructor(deps: GuardDeps) {
+    const { host, clock, inherited } = deps
+    const now = clock.elapsed()
+    this.#deps = deps
+    this.#epoch = inherited?.epoch ?? 0
+    this.#view = { members: new Map([[host, deps.facts.peer]]), unclaimed: 'the store was not read yet' }
+    // What the guard before this one has said is not known: it may have been anything, just now.
+    this.#said = { lostAt: now, consentedAt: now }
+    this.#state = {
+      ...{ host, startedAt: now, taken: undefined, attempt: undefined, retryAt: 0, askedAt: undefined },
+      ...{ answers: new Map(), gone: false, stopping: inherited?.fencing ?? false },
+      renewedAt: inherited?.sentAt,
+      promises: inherited?.promises ?? [],
+    }
+    this.#contender = deps.contender({
+      facts: () => this.#facts(),
+      own: {
+        mayReturn: (lease, silentMs) => this.#mayReturn(lease, silentMs),
+        ...(this.#epoch > 0 && { leastEpoch: this.#epoch }),
+      },
+    })
+  }
+
+  /** Runs until it is told to stop and no machine needs it. */
+  async run(signal: AbortSignal): Promise<void> {
+    const onAbort = () => {
+      if (this.#leaving === 'no') this.#leaving = 'wanted'
+      this.#wake()
+    }
+    signal.addEventListener('abort', onAbort, { once: true })
+    if (signal.aborted) onAbort()
+    while (this.#leaving !== 'done') {
+      const nap = new AbortController()
+      this.#wake = () => nap.abort()
+      this.#tick()
+      await sleep(this.#deps.clock, tickMs, nap.signal).catch(() => {})
+    }
+    signal.removeEventListener('abort', onAbort)
+  }
+
+  /** What another host is told that asks whether this one has lost the store. */
+  async saysLost(): Promise<{ readonly word: StoreWord; readonly why: string }> {
+    const { clock } = this.#deps
+    const since = clock.elapsed()
+    let word = storeWord(this.#state, since)
+    while (word === 'try' && clock.elapsed() - since < lateMs) {
+      this.#renew()
+      await sleep(clock, 50)
+      word = storeWord(this.#state, clock.elapsed())
+    }
+    const answer = answerLost(word, this.#said, clock.elapsed())
+    this.#said = answer.said
+    return { word: answer.word, why: this.#why() }
+  }
+
+  /** What a leader is told that asks whether it may take the lease of `host`. */
+  consents(host: string): { readonly consent: boolean; readonly why: string } {
+    const { clock, log } = this.#deps
+    const { said, ...answer } = answerConsent(this.#state, { host, said: this.#said, now: clock.elapsed() })
+    this.#said = said
+    log.info('asked whether a lease may be taken', { host, ...answer })
+    return answer
+  }
+
+  #plan(now: number): GuardPlan {
+    const { facts, terms } = this.#deps
+    return planGuard(this.#state, now, { selfFence: facts.selfFence !== 'none', renewMs: terms.renewMs })
+  }
+
+  #tick(): void {
+    const { clock, pet, terms } = this.#deps
+    const now = clock.elapsed()
+    const plan = this.#plan(now)
+    if (plan.standing !== this.#standing) this.#changed(plan.standing)
+    if (plan.stop) this.#fence(now)
+    this.#publish(plan, now)
+    if (plan.pet && pet && now - this.#pettedAt >= petEveryMs) {
+      this.#pettedAt = now
+      this.#guarded('the watchdog could not be petted', pet)
+    }
+    if (plan.ask) this.#ask(now)
+    if (plan.renew) this.#renew()
+    if (now - this.#lookedAt >= terms.renewMs) this.#look(now)
+    if (this.#leaving === 'no' && this.#deps.homeless?.()) this.#leaving = 'wanted'
+    if (this.#leaving === 'wanted') void this.#leave(now)
+  }
+
+  #changed(standing: Standing): void {
+    const { log } = this.#deps
+    const fields = { standing, epoch: this.#epoch, ...(this.#state.taken && { taken: this.#state.taken }) }
+    if (standing === 'held' || standing === 'starting') log.info(words[standing], fields)
+    else log.warn(words[standing], fields)
+    this.#standing = standing
+  }
+
+  #why(): string {
+    const { taken } = this.#state
+    if (taken !== undefined) return `the lease of this host was taken: ${taken}`
+    if (this.#state.renewedAt === undefined && this.#view.unclaimed !== undefined) return this.#view.unclaimed
+    return words[this.#standing ?? 'starting']
+  }
+
+  /** @throws where it could not be told, if `must` */
+  #publish({ stopAt }: Pick<GuardPlan, 'stopAt'>, now: number, must = false): void {
+    const { promises, renewedAt, stopping, taken } = this.#state
+    const releasing = this.#leaving === 'releasing' || this.#leaving === 'done'
+    const until = heldUntil(this.#state)
+    const tell = () =>
+      this.#deps.publish({
+        ...{ epoch: this.#epoch, held: isHeld(this.#state, now) && !releasing, fencing: stopping },
+        ...(renewedAt !== undefined && { sentAt: renewedAt }),
+        deadlineMs: until === undefined || renewedAt === undefined ? 0 : until - renewedAt,
+        ...(stopAt !== undefined && { stopAt }),
+        ...{
+          promises: [...promises],
+          why: taken === undefined && releasing ? 'the guard ends' : this.#why(),
+        },
+      })
+    if (must) tell()
+    else this.#guarded('the agent could not be told', tell)
+  }
+
+  /** Complaints that stay the same are logged once. */
+  #guarded(what: string, work: () => void): void {
+    try {
+      work()
+      if (this.#complained.startsWith(what)) this.#complained = ''
+    } catch (error) {
+      const complaint = `${what}: ${messageOf(error)}`
+      if (complaint !== this.#complained) this.#deps.log.error(what, { message: messageOf(error) })
+      this.#complained = complaint
+    }
+  }
+
+  #fence(now: number): void {
+    this.#state = { ...this.#state, stopping: true }
+    if (this.#fencing || (this.#state.gone && now - this.#fencedAt < lookAgainMs)) return
+    this.#fencing = true
+    void this.#deps.machines.stop().then(({ left, why }) => {
+      this.#fencing = false
+      this.#fencedAt = this.#deps.clock.elapsed()
+      if (left > 0) this.#deps.log.warn('machines may still run', { left, why })
+      // While it was looked, the lease may have come back.
+      if (this.#state.stopping) this.#state = { ...this.#state, gone: left === 0 }
+      this.#wake()
+    })
+  }
+
+  #ask(now: number): void {
+    this.#state = { ...this.#state, askedAt: now }
+    const names = new Set(this.#state.promises.flatMap(({ members }) => members))
+    for (const name of names) {
+      const address = this.#view.members.get(name)
+      if (name === this.#deps.host || address === undefined) continue
+      void this.#deps.ask(name, address).then((answer) => {
+        const known = this.#state.answers.get(name)
+        if (!answer || (known && known.askedAt > answer.askedAt)) return
+        this.#state = { ...this.#state, answers: new Map(this.#state.answers).set(name, answer) }
+        this.#wake()
+      })
+    }
+  }
+
+  /** Tries once, where no try is under way. */
+  #renew(): void {
+    const { clock, terms, log } = this.#deps
+    const { attempt } = this.#state
+    const startedAt = clock.elapsed()
+    if (attempt && attempt.endedAt === undefined) return
+    if (this.#view.unclaimed !== undefined || this.#leaving === 'releasing') {
+      this.#state = { ...this.#state, retryAt: startedAt + retryMs }
+      return
+    }
+    this.#state = { ...this.#state, attempt: { startedAt, answered: false } }
+    const tryMs = Math.max(1_000, (terms.renewMs * 2) / 3)
+    const end = (answered: boolean, more: Partial<GuardState>) => {
+      const endedAt = clock.elapsed()
+      this.#state = { ...this.#state, attempt: { startedAt, endedAt, answered }, ...more }
+      this.#wake()
+    }
+    void withDeadline(tryMs, 'renewing the lease', () => this.#contender.attempt(), { clock }).then(
+      (result) => end(true, this.#outcome(result)),
+      (error: unknown) => {
+        const message = messageOf(error)
+        if (message !== this.#complained) log.warn('lease not renewed', { message })
+        this.#complained = message
+        end(false, { retryAt: clock.elapsed() + retryMs })
+      },
+    )
+  }
+
+  #outcome(result: LeaseAttempt): Partial<GuardState> {
+    const now = this.#deps.clock.elapsed()
+    if (result.held) {
+      this.#complained = ''
+      this.#epoch = result.epoch
+      const promise = result.facts && this.#sent.get(result.facts)
+      return {
+        ...{ renewedAt: result.sentAt, taken: undefined, stopping: false, gone: false, retryAt: 0 },
+        ...(promise && { promises: [promise] }),
+      }
+    }
+    const { holder, retryInMs } = result
+    // Somebody wrote it between our look and our write: that says nothing yet.
+    if (holder === '') return { retryAt: now + 50 }
+    const taken = holder === this.#deps.identity ? 'another boot of this host held it last' : holder
+    return { taken, retryAt: now + Math.max(retryInMs, 100) }
+  }
+
+  /** What the next write promises. It binds from before it is sent: it may be written without our ever hearing of it. */
+  #facts(): LeaseFacts {
+    const { facts, terms, agentLives, clock } = this.#deps
+    const { maintenance } = this.#view
+    const members = [...this.#view.members.keys()].sort()
+    const promise = { members, deadlineMs: terms.deadlineMs, suspended: maintenance !== undefined }
+    const annotations = leaseAnnotations({
+      ...{ ...facts, deadlineMs: terms.deadlineMs, members, agent: agentLives() ? 'alive' : 'silent' },
+      ...(maintenance !== undefined && { maintenance }),
+    })
+    this.#sent.set(annotations, promise)
+    const text = JSON.stringify(promise)
+    const known = this.#state.promises.some((one) => JSON.stringify(one) === text)
+    if (!known) this.#state = { ...this.#state, promises: [...this.#state.promises, promise] }
+    // The guard after this one is bound by it too.
+    const now = clock.elapsed()
+    this.#publish(this.#plan(now), now, true)
+    return annotations
+  }
+
+  /** Whether a lease that we do not hold may be taken up: not while machines run that its loss would have had stopped. */
+  async #mayReturn(lease: Lease, silentMs: number): Promise<number> {
+    const { identity, facts, terms, machines } = this.#deps
+    const { holderIdentity: holder = '', leaseTransitions } = lease.spec
+    // Given up, and nobody has had it since.
+    if (holder === '' && leaseTransitions === this.#epoch) return 0
+    if (holder === identity) {
+      const before = announced(lease)
+      if (before?.bootId === facts.bootId) return 0
+      // After a boot, or of a copy of this host's data folder that still runs.
+      const needed = before ? before.deadlineMs + before.stopMs : terms.durationMs
+      if (silentMs < needed) return needed - silentMs
+    }
+    if (holder === fencedHolder) this.#state = { ...this.#state, taken: fencedHolder }
+    const { left } = await machines.stop()
+    return left === 0 ? 0 : tickMs
+  }
+
+  #look(now: number): void {
+    const { clock, look, terms, log } = this.#deps
+    if (this.#looking) return
+    this.#looking = true
+    this.#lookedAt = now
+    void withDeadline(Math.max(1_000, terms.renewMs), 'reading the hosts', look, { clock }).then(
+      (view) => {
+        this.#looking = false
+        if (view.unclaimed !== undefined && view.unclaimed !== this.#view.unclaimed)
+          log.warn('the lease is not touched yet', { message: view.unclaimed })
+        this.#view = view
+        this.#wake()
+      },
+      () => {
+        this.#looking = false
+      },
+    )
+  }
+
+  /** Ends only where no failover-enabled machine needs the lease; until then all goes on. */
+  async #leave(now: number): Promise<void> {
+    const { machines, log, clock } = this.#deps
+    if (now - this.#leaveTriedAt < lookAgainMs) return
+    this.#leaveTriedAt = now
+    this.#leaving = 'releasing'
+    this.#publish(this.#plan(now), now)
+    // Only now: the agent has been told that it may start none, and what it had begun to start is there.
+    const running = await machines.running()
+    if (running > 0) {
+      this.#leaving = 'wanted'
+      if (now - this.#remindedAt >= remindEveryMs || this.#remindedAt < 0)
+        log.warn(
+          'told to stop, but failover-enabled machines run: the lease is renewed until they are gone',
+          {
+            ...{ running, hint: 'stop them, or send the signal again to end all the same' },
+          },
+        )
+      this.#remindedAt = clock.elapsed()
+      return
+    }
+    const release = () => this.#contender.release()
+    await withDeadline(releaseMs, 'releasing the lease', release, { clock }).catch((error: unknown) =>
+      log.warn('lease not released', { message: messageOf(error) }),
+    )
+    this.#leaving = 'done'
+    this.#wake()
+  }
+}
+
+function announced(lease: Lease) {
+  try {
+    return leaseFacts(lease)
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,147 @@
+import { type Clock, sleep } from '../lib/clock.ts'
+import { messageOf } from '../lib/errors.ts'
+import type { Log } from '../lib/log.ts'
+import { hostClock } from './guard-clock.ts'
+import type { FenceResult } from './guard-fence.ts'
+import {
+  type GuardRecord,
+  ownIdentity,
+  processLives,
+  readGuardRecord,
+  readTenure,
+  writeAgentSign,
+} from './guard-file.ts'
+import type { ProcessIdentity, Tenure } from './ports.ts'
+
+const tickMs = 250
+const signEveryMs = 1_000
+/** How long after the guard should have begun to stop machines the agent does, ms. */
+const graceMs = 300
+/** How long a guard that was started may take for its first sign of life, ms. */
+const startMs = 10_000
+/** A guard that gave no sign of life for so long is replaced, ms. */
+const stuckMs = 3_000
+const firstRetryMs = 250
+const longestRetryMs = 10_000
+const fenceAgainMs = 1_000
+
+export interface GuardWatchOptions {
+  readonly runDir: string
+  /** Of which program, told what, the guard has to be. */
+  readonly program: string
+  readonly deadlineMs: number
+  /** Whether machines are to be stopped when it is not known whether the lease is held. */
+  readonly selfFence: boolean
+  /** Starts a guard, which takes the place of one that lives where `replace` is set. */
+  readonly spawn: (replace: boolean) => Promise<{ readonly pid: number; readonly ended: Promise<string> }>
+  readonly stop: () => Promise<FenceResult>
+  readonly log: Log
+  readonly clock?: Clock
+}
+
+/** The agent's side: keeps a guard running, reads what it tells, and does its work where it does not. */
+export class GuardWatch {
+  readonly #options: GuardWatchOptions
+  readonly #clock: Clock
+  readonly #self: ProcessIdentity = ownIdentity()
+  #signedAt = Number.NEGATIVE_INFINITY
+  #spawnAt = Number.NEGATIVE_INFINITY
+  #retryMs = firstRetryMs
+  #spawning = false
+  /** Whether the guard that was found at the start was looked at. */
+  #checked = false
+  #knownAt: number
+  #acting = false
+  #stopping = false
+  #stoppedAt = Number.NEGATIVE_INFINITY
+  #lastWords = ''
+
+  constructor(options: GuardWatchOptions) {
+    this.#options = options
+    this.#clock = options.clock ?? hostClock
+    this.#knownAt = this.#clock.elapsed()
+  }
+
+  tenure(): Tenure {
+    const tenure = readTenure(this.#options.runDir, { clock: this.#clock })
+    if (tenure.state !== 'lost' || this.#lastWords === '') return tenure
+    return { ...tenure, why: `${tenure.why}; it ended with ${this.#lastWords}` }
+  }
+
+  /** Until the signal is aborted; the guard lives on. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      this.#tick()
+      await sleep(this.#clock, tickMs, signal).catch(() => {})
+    }
+  }
+
+  #tick(): void {
+    const { runDir, program, log } = this.#options
+    const now = this.#clock.elapsed()
+    if (now - this.#signedAt >= signEveryMs) {
+      this.#signedAt = now
+      try {
+        writeAgentSign(runDir, this.#self, this.#clock)
+      } catch (error) {
+        log.error('the guard could not be given a sign of life', { message: messageOf(error) })
+      }
+    }
+    const record = readGuardRecord(runDir, this.#self.bootId)
+    if (record) this.#knownAt = now
+    const lives = record !== undefined && processLives(record)
+    if (lives && now - record.aliveAt < stuckMs) {
+      this.#retryMs = firstRetryMs
+      if (!this.#checked && record.program !== program) this.#start(now, true)
+      else this.#lastWords = ''
+      this.#checked = true
+    } else this.#start(now, lives)
+    if (this.#isDue(record, now)) this.#stop(now)
+    else this.#acting = false
+  }
+
+  /** Whether the guard should have begun to stop machines, and has not said that it did. */
+  #isDue(record: GuardRecord | undefined, now: number): boolean {
+    if (record) return record.stopAt !== undefined && now >= record.stopAt + graceMs
+    return this.#options.selfFence && now >= this.#knownAt + this.#options.deadlineMs
+  }
+
+  #start(now: number, replace: boolean): void {
+    if (this.#spawning || now < this.#spawnAt) return
+    const { spawn, log } = this.#options
+    this.#spawning = true
+    this.#spawnAt = now + this.#retryMs
+    this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs)
+    void spawn(replace).then(
+      ({ pid, ended }) => {
+        log.info('a guard was started', { pid, replaces: replace })
+        this.#spawnAt = this.#clock.elapsed() + startMs
+        this.#spawning = false
+        void ended.then((how) => {
+          this.#lastWords = how
+          this.#spawnAt = this.#clock.elapsed() + this.#retryMs
+          log.warn('the guard has ended', { pid, how })
+        })
+      },
+      (error: unknown) => {
+        this.#spawning = false
+        this.#lastWords = messageOf(error)
+        log.error('no guard could be started', { message: messageOf(error) })
+      },
+    )
+  }
+
+  #stop(now: number): void {
+    if (this.#stopping || now - this.#stoppedAt < fenceAgainMs) return
+    const { stop, log } = this.#options
+    this.#stopping = true
+    if (!this.#acting) log.warn('the guard does not act: failover-enabled machines are stopped by the agent')
+    this.#acting = true
+    void stop().then(({ left, why }) => {
+      this.#stopping = false
+      // Until nothing is left it goes on without a pause.
+      if (left === 0) this.#stoppedAt = this.#clock.elapsed()
+      else log.warn('machines may still run', { left, why })
+    })
+  }
+}

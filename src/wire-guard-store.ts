@@ -1,0 +1,184 @@
+import type { Config } from './config.ts'
+import type { ClusterView } from './controllers/guard/ports.ts'
+import { hostIdAnnotation } from './controllers/host/register.ts'
+import { systemClock } from './lib/clock.ts'
+import { withDeadline } from './lib/deadline.ts'
+import { messageOf, PlasmaError } from './lib/errors.ts'
+import type { Log } from './lib/log.ts'
+import { inMaintenance } from './resources/host.ts'
+import { hostOfLease, leaseFacts, systemNamespace } from './resources/host-lease.ts'
+import { Host, Lease } from './resources/kinds.ts'
+import { clusterKey } from './store/cluster-key.ts'
+import { isReason } from './store/errors.ts'
+import type { Kv } from './store/kv.ts'
+import { KvObjects } from './store/kv-objects.ts'
+import type { ObjectStore } from './store/objects.ts'
+import { openStore } from './wire-store.ts'
+
+/** Less than a server waits: a renewal that goes on with the next member of etcd must still come in time. */
+const times = { callMs: 2_500, attemptMs: 700 }
+/** The list of hosts is read anew this often, ms. */
+const listEveryMs = 10_000
+const prepareMs = 3_000
+
+interface KeyFile {
+  readonly read: () => Buffer
+  readonly write: (key: Buffer) => void
+}
+
+export interface GuardStoreOptions {
+  readonly config: Config
+  readonly hostId: string
+  readonly log: Log
+}
+
+/** The store as the guard needs it: it may be away when the guard starts, and come back. */
+export class GuardStore {
+  readonly #options: GuardStoreOptions
+  readonly objects: ObjectStore
+  #kv: Promise<Kv> | undefined
+  #key: Buffer | undefined
+  #keyFile: KeyFile | undefined
+  #listedAt = Number.NEGATIVE_INFINITY
+  #members: ClusterView['members'] = new Map()
+
+  constructor(options: GuardStoreOptions) {
+    this.#options = options
+    const late = <K extends 'get' | 'create' | 'update' | 'list'>(name: K): ObjectStore[K] =>
+      (async (...args: unknown[]) => {
+        const objects = new KvObjects(await this.#open(), {
+          clock: systemClock,
+          newUid: () => crypto.randomUUID(),
+        })
+        return (objects[name] as (...all: unknown[]) => unknown)(...args)
+      }) as ObjectStore[K]
+    const unused = () => {
+      throw new Error('the guard does not need this')
+    }
+    this.objects = {
+      ...{ get: late('get'), create: late('create'), update: late('update'), list: late('list') },
+      ...{ updateStatus: unused, delete: unused, watch: unused },
+    }
+  }
+
+  /** The key of the cluster, once it is known. */
+  get key(): Buffer | undefined {
+    return this.#key
+  }
+
+  /**
+   * Where a guard that is started while the store is away finds the key: in the run directory, in memory, where a
+   * machine's sockets lie as well.
+   */
+  useKeyFile(file: KeyFile): void {
+    this.#keyFile = file
+    try {
+      const key = file.read()
+      if (key.length > 0) this.#key ??= key
+    } catch {
+      // The first guard since the boot.
+    }
+    if (this.#key) this.#keep(this.#key)
+  }
+
+  /** Opens it, where that can be done in a moment. */
+  async prepare(): Promise<void> {
+    await withDeadline(prepareMs, 'opening the store', () => this.#learn()).catch((error: unknown) =>
+      this.#options.log.warn('the store could not be read before', { message: messageOf(error) }),
+    )
+  }
+
+  /** @param peer where we answer */
+  async look(peer: string | undefined): Promise<ClusterView> {
+    const { hostName } = this.#options.config
+    await this.#learn()
+    const host = await this.#ownHost()
+    const now = systemClock.elapsed()
+    if (now - this.#listedAt >= listEveryMs) {
+      this.#members = await this.#list()
+      // A new cluster gets to know itself soon.
+      this.#listedAt = this.#members.size > 1 ? now : now - listEveryMs + 1_000
+    }
+    const members = new Map(this.#members).set(hostName, peer)
+    const unclaimed = this.#unclaimed(host)
+    const maintenance = host?.spec.maintenance
+    return {
+      members,
+      ...(unclaimed !== undefined && { unclaimed }),
+      ...(maintenance && suspends(maintenance) && { maintenance: maintenance.until }),
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#kv?.then((kv) => kv.close()).catch(() => {})
+  }
+
+  #open(): Promise<Kv> {
+    this.#kv ??= openStore(this.#options.config, this.#options.log, times)
+    this.#kv.catch(() => {
+      this.#kv = undefined
+    })
+    return this.#kv
+  }
+
+  async #learn(): Promise<void> {
+    const key = await clusterKey(await this.#open())
+    if (this.#key?.equals(key)) return
+    this.#key = key
+    this.#keep(key)
+  }
+
+  #keep(key: Buffer): void {
+    try {
+      this.#keyFile?.write(key)
+    } catch (error) {
+      this.#options.log.warn('the key of the cluster is not kept for the next guard', {
+        message: messageOf(error),
+      })
+    }
+  }
+
+  async #ownHost(): Promise<Host | undefined> {
+    try {
+      return await this.objects.get(Host, { name: this.#options.config.hostName })
+    } catch (error) {
+      if (isReason(error, 'NotFound')) return undefined
+      throw error
+    }
+  }
+
+  /** The server makes the name this host's own first: two hosts by one name would renew one lease. */
+  #unclaimed(host: Host | undefined): string | undefined {
+    const { hostName } = this.#options.config
+    const owner = host?.metadata.annotations?.[hostIdAnnotation]
+    if (owner === this.#options.hostId) return undefined
+    if (owner === undefined) return `no server has registered the host ${hostName} yet`
+    return `the name ${hostName} is that of another host`
+  }
+
+  async #list(): Promise<ClusterView['members']> {
+    const [hosts, leases] = await Promise.all([
+      this.objects.list(Host),
+      this.objects.list(Lease, { namespace: systemNamespace }),
+    ])
+    const registered = new Set(hosts.items.map(({ metadata }) => metadata.name))
+    const members = new Map<string, string | undefined>()
+    for (const lease of leases.items) {
+      const name = hostOfLease(lease.metadata.name)
+      if (name !== undefined && registered.has(name)) members.set(name, peerOf(lease))
+    }
+    return members
+  }
+}
+
+const suspends = (maintenance: NonNullable<Host['spec']['maintenance']>) =>
+  inMaintenance({ spec: { maintenance } }, systemClock.now())
+
+function peerOf(lease: Lease): string | undefined {
+  try {
+    return leaseFacts(lease).peer
+  } catch (error) {
+    if (error instanceof PlasmaError) return undefined
+    throw error
+  }
+}

@@ -1,0 +1,321 @@
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { setPriority } from 'node:os'
+import { join } from 'node:path'
+import { type Config, etcdUrls, flagOf, settings } from './config.ts'
+import { stopMs } from './controllers/guard/rules.ts'
+import { Guard } from './controllers/guard/run.ts'
+import type { AskVotes } from './controllers/hosts/types.ts'
+import { addressTowards } from './host/addresses.ts'
+import { hostClock } from './host/guard-clock.ts'
+import { GuardFence } from './host/guard-fence.ts'
+import { agentLives, ownIdentity, readGuardRecord, writeGuardRecord } from './host/guard-file.ts'
+import { endGuard, spawnGuard } from './host/guard-process.ts'
+import { GuardWatch } from './host/guard-watch.ts'
+import { openWatchdog, type Watchdog } from './host/guard-watchdog.ts'
+import { hostIdOf } from './host/host-id.ts'
+import { askPeer, formatPeer, type PeerQuestion, type PeerReply, PeerServer } from './host/peers.ts'
+import { type Clock, sleep } from './lib/clock.ts'
+import { messageOf, PlasmaError } from './lib/errors.ts'
+import { ensureFolder } from './lib/folders.ts'
+import { jsonLog, type Log } from './lib/log.ts'
+import { hostLeaseName, hostOfLease, leaseFacts, systemNamespace } from './resources/host-lease.ts'
+import { Lease } from './resources/kinds.ts'
+import { checkTerms, LeaseContender, type LeaseTerms } from './runtime/lease.ts'
+import { clusterKey } from './store/cluster-key.ts'
+import { lockFolder } from './store/folder-lock.ts'
+import type { Kv } from './store/kv.ts'
+import type { ObjectStore } from './store/objects.ts'
+import { version } from './version.ts'
+import { GuardStore } from './wire-guard-store.ts'
+
+/** How long a host that is asked has for its answer, ms. */
+const questionMs = 1_000
+/** How long a sign of life of the agent counts, ms. */
+const agentSilentMs = 10_000
+
+/** The terms of leases that are configured. @throws PlasmaError `BadLeaseTerms` that names the settings */
+export function leaseTerms(config: Config): LeaseTerms {
+  const { leaseDuration, leaseRenew, leaseDeadline } = config
+  const terms = {
+    durationMs: Math.round(leaseDuration * 1_000),
+    renewMs: Math.round(leaseRenew * 1_000),
+    deadlineMs: Math.round(leaseDeadline * 1_000),
+  }
+  try {
+    checkTerms(terms, stopMs)
+  } catch (error) {
+    const { message, hint } = error as PlasmaError
+    throw new PlasmaError('BadLeaseTerms', `--lease-duration, --lease-renew, --lease-deadline: ${message}`, {
+      ...(hint !== undefined && { hint }),
+      cause: error,
+    })
+  }
+  return terms
+}
+
+const guardFolder = (runDir: string) => join(runDir, 'guard')
+
+/** What a guard depends on: one with another is replaced. */
+const guardSettings = settings.filter((name) =>
+  /^(dataDir|runDir|hostName|store|logLevel|etcd|lease|peer|fencing|watchdog)/.test(name),
+)
+
+function textOf(value: unknown): string {
+  if (Array.isArray(value)) return value.join(',')
+  if (typeof value === 'object' && value !== null) return formatPeer(value as { host: string; port: number })
+  return String(value)
+}
+
+/** The flags that tell a guard what this server was told. */
+export function guardFlags(config: Config): string[] {
+  return guardSettings
+    .filter((name) => config[name] !== undefined)
+    .flatMap((name) => [flagOf(name), textOf(config[name])])
+}
+
+function programOf(config: Config): string {
+  const hash = createHash('sha256')
+    .update(JSON.stringify(guardFlags(config)))
+    .digest('hex')
+  return `${version}/${hash.slice(0, 16)}`
+}
+
+function requireCluster({ store }: Config): void {
+  if (store === 'etcd') return
+  throw new PlasmaError('BadConfig', `--store: a guard is for etcd, not for ${store}`, {
+    hint: 'a host with a store of its own needs none',
+  })
+}
+
+export interface GuardIo {
+  readonly signal: AbortSignal
+  readonly stdout: { write(text: string): unknown }
+  /** Take the place of a guard that lives. */
+  readonly replace: boolean
+  /** Wait while another guard runs. */
+  readonly wait: boolean
+}
+
+/**
+ * Runs the guard of a run directory until it is told to stop and no failover-enabled machine needs it.
+ * @throws PlasmaError where it can't start: another guard runs, a used port, a watchdog that can't be opened
+ */
+export async function runGuard(config: Config, io: GuardIo): Promise<void> {
+  requireCluster(config)
+  const terms = leaseTerms(config)
+  const log = jsonLog(config.logLevel).child({ part: 'guard', host: config.hostName })
+  const { runDir, dataDir } = config
+  await ensureFolder(dataDir, '--data-dir')
+  await ensureFolder(runDir, '--run-dir')
+  const hostId = hostIdOf(dataDir)
+  const store = new GuardStore({ config, hostId, log })
+  // While the one before still renews.
+  if (io.replace) await store.prepare()
+  const unlock = await lock(config, io, log)
+  const folder = guardFolder(runDir)
+  const keyFile = join(folder, 'key')
+  store.useKeyFile({
+    read: () => readFileSync(keyFile),
+    write: (key) => writeFileSync(keyFile, key, { mode: 0o600 }),
+  })
+  const open: { close(): unknown }[] = [store]
+  try {
+    favourUs()
+    const watchdog = config.fencing === 'watchdog' ? openWatchdog(config.watchdogDevice) : undefined
+    if (watchdog) open.push(watchdog)
+    let guard: Guard | undefined
+    const server = await PeerServer.open({
+      ...{ listen: config.peerListen, host: config.hostName, key: () => store.key },
+      answer: (question) => answered(guard, question),
+    })
+    open.push(server)
+    guard = new Guard(await depsOf(config, { terms, store, server, watchdog, log, hostId }))
+    io.stdout.write(`plasmavmc ${version} guards ${config.hostName} (run directory ${runDir})\n`)
+    await guard.run(io.signal)
+  } finally {
+    for (const one of open.reverse()) await one.close()
+    if (existsSync(folder)) await unlock()
+  }
+}
+
+async function answered(guard: Guard | undefined, question: PeerQuestion): Promise<PeerReply> {
+  if (!guard) return { word: question.ask === 'lost' ? 'undecided' : 'no', why: 'the guard is starting' }
+  if (question.ask === 'lost') return guard.saysLost()
+  const { consent, why } = guard.consents(question.host)
+  return { word: consent ? 'yes' : 'no', why }
+}
+
+interface Parts {
+  readonly terms: LeaseTerms
+  readonly store: GuardStore
+  readonly server: PeerServer
+  readonly watchdog: Watchdog | undefined
+  readonly log: Log
+  readonly hostId: string
+}
+
+async function depsOf(config: Config, { terms, store, server, watchdog, log, hostId }: Parts) {
+  const { runDir, hostName: host, fencing } = config
+  const self = ownIdentity()
+  const clock = hostClock
+  const peer = await peerAddress(config, server.port)
+  const program = programOf(config)
+  const identity = `${host}/${hostId}`
+  return {
+    ...{ host, identity, terms, clock, log, inherited: readGuardRecord(runDir, self.bootId) },
+    facts: {
+      ...{ stopMs: stopMs + (watchdog?.timeoutMs ?? 0), selfFence: fencing, bootId: self.bootId },
+      ...(peer !== undefined && { peer }),
+    },
+    contender: (hooks: Pick<ConstructorParameters<typeof LeaseContender>[0], 'facts' | 'own'>) =>
+      new LeaseContender({
+        ...{ objects: store.objects, clock, identity, terms, ...hooks },
+        ref: { namespace: systemNamespace, name: hostLeaseName(host) },
+      }),
+    look: () => store.look(peer),
+    ask: (to: string, address: string) => askLost({ to, address, from: host, key: store.key, clock }),
+    machines: GuardFence.of({ runDir, host, clock, log }),
+    publish: (report: Parameters<ConstructorParameters<typeof Guard>[0]['publish']>[0]) =>
+      writeGuardRecord(runDir, {
+        ...{ version: 1, ...self, host, program, aliveAt: clock.elapsed() },
+        ...report,
+      }),
+    agentLives: () =>
+      agentLives(runDir, { bootId: self.bootId, withinMs: agentSilentMs, now: clock.elapsed() }),
+    homeless: () => !existsSync(runDir),
+    ...(watchdog && { pet: () => watchdog.pet() }),
+  }
+}
+
+async function askLost(options: {
+  readonly to: string
+  readonly address: string
+  readonly from: string
+  readonly key: Buffer | undefined
+  readonly clock: Clock
+}) {
+  const { key } = options
+  if (!key) return undefined
+  const reply = await askPeer({ ask: 'lost' }, { ...options, key, timeoutMs: questionMs })
+  if (!reply || reply.word === 'yes' || reply.word === 'no') return undefined
+  return { word: reply.word, askedAt: reply.askedAt }
+}
+
+/** Where others reach us: what was said, or our address on the way to etcd, with the port we listen on. */
+async function peerAddress(config: Config, port: number): Promise<string | undefined> {
+  const { peerAddress: said, peerListen } = config
+  if (said) return formatPeer(said)
+  if (peerListen.host !== '0.0.0.0' && peerListen.host !== '::') return formatPeer({ ...peerListen, port })
+  const url = new URL(etcdUrls(config)[0] ?? '')
+  const host = await addressTowards(url.hostname.replace(/^\[|\]$/g, ''), Number(url.port))
+  return host === undefined ? undefined : formatPeer({ host, port })
+}
+
+/** Where memory is short the guard must not be what goes, and it must get the processor when it is time. */
+function favourUs(): void {
+  const tries = [() => writeFileSync('/proc/self/oom_score_adj', '-900'), () => setPriority(-10)]
+  for (const attempt of tries) {
+    try {
+      attempt()
+    } catch {
+      // It takes a capability; without it all works as well, only less surely.
+    }
+  }
+}
+
+async function lock(
+  config: Config,
+  { replace, wait, signal }: GuardIo,
+  log: Log,
+): Promise<() => Promise<void>> {
+  const { runDir } = config
+  if (replace) {
+    const record = readGuardRecord(runDir, ownIdentity().bootId)
+    if (record && (await endGuard(record, hostClock)))
+      log.info('took the place of a guard', { pid: record.pid })
+  }
+  for (;;) {
+    try {
+      return await lockFolder(guardFolder(runDir), '--run-dir')
+    } catch (error) {
+      if (!(error instanceof PlasmaError) || error.code !== 'FolderInUse' || !wait) throw error
+      log.debug('waiting for the guard that runs', { message: messageOf(error) })
+      await sleep(hostClock, 1_000, signal)
+    }
+  }
+}
+
+export interface GuardHandle {
+  /** Whether guests may be started and resumed here now. Cheap; never throws. */
+  readonly tenure: () => ReturnType<GuardWatch['tenure']>
+  /** Resolves after the signal; the guard itself lives on. */
+  readonly stopped: Promise<void>
+}
+
+/**
+ * Makes sure, until the signal is aborted, that a guard of this program runs for this host, outliving us; does its work
+ * where it does not act. To be called once the host's name is its own.
+ * @param command what runs `plasmavmc`; this very program unless given
+ * @throws PlasmaError `BadLeaseTerms`
+ */
+export function startGuard(
+  config: Config,
+  log: Log,
+  signal: AbortSignal,
+  command: readonly string[] = [process.execPath, ...process.execArgv, process.argv[1] ?? ''],
+): GuardHandle {
+  if (config.store !== 'etcd') return { tenure: () => ({ state: 'single' }), stopped: Promise.resolve() }
+  const { deadlineMs } = leaseTerms(config)
+  const { runDir, hostName: host } = config
+  const fence = GuardFence.of({ runDir, host, clock: hostClock, log })
+  const watch = new GuardWatch({
+    ...{ runDir, deadlineMs, log, program: programOf(config), selfFence: config.fencing !== 'none' },
+    spawn: (replace) =>
+      spawnGuard(runDir, [...command, 'guard', ...guardFlags(config), ...(replace ? ['--replace'] : [])]),
+    stop: () => fence.stop(),
+  })
+  return { tenure: () => watch.tenure(), stopped: watch.run(signal) }
+}
+
+/** Asks the guards of all other members of a lease whether it may be taken; for the leader. */
+export function peerVotes(options: {
+  readonly kv: Kv
+  readonly objects: ObjectStore
+  readonly hostName: string
+  readonly clock: Clock
+}): AskVotes {
+  const { kv, objects, hostName: from, clock } = options
+  let key: Promise<Buffer> | undefined
+  return async (lease, { members }) => {
+    const host = hostOfLease(lease.metadata.name) ?? ''
+    key ??= clusterKey(kv)
+    key.catch(() => {
+      key = undefined
+    })
+    const [secret, { items }] = await Promise.all([key, objects.list(Lease, { namespace: systemNamespace })])
+    const addresses = new Map(items.map((one) => [hostOfLease(one.metadata.name), peerOf(one)] as const))
+    const question = { ask: 'consent', host, resourceVersion: lease.metadata.resourceVersion ?? '' } as const
+    const others = members.filter((name) => name !== host)
+    const replies = await Promise.all(
+      others.map(async (to) => {
+        const address = addresses.get(to)
+        if (address === undefined) return { host: to, why: 'its lease names no guard' }
+        const ask = { address, to, from, key: secret, timeoutMs: questionMs, clock }
+        const reply = await askPeer(question, ask)
+        if (!reply) return { host: to, why: `no answer from ${address}` }
+        return reply.word === 'yes' ? { host: to } : { host: to, why: reply.why }
+      }),
+    )
+    const refusals = replies.filter((reply): reply is { host: string; why: string } => 'why' in reply)
+    return { consents: replies.filter((reply) => !('why' in reply)).map((reply) => reply.host), refusals }
+  }
+}
+
+function peerOf(lease: Lease): string | undefined {
+  try {
+    return leaseFacts(lease).peer
+  } catch {
+    return undefined
+  }
+}
