@@ -10,6 +10,12 @@ export const hostLeaseName = (host: string): string => `host-${host}`
 export const hostOfLease = (name: string): string | undefined =>
   name.startsWith('host-') ? name.slice('host-'.length) : undefined
 
+/**
+ * The host that holds a lease. Its guard adds the id of the installation to the name (`host-a/ID`), so that two hosts
+ * which go by one name never take each other's lease for their own.
+ */
+export const holderHost = (holder: string | undefined): string | undefined => holder?.split('/', 1)[0]
+
 /** Holder of a lease that was taken from its host because that was lost. */
 export const fencedHolder = 'fenced'
 
