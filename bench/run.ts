@@ -1,6 +1,7 @@
 import { api } from './api.ts'
 import { etcd } from './etcd.ts'
 import { hundred, startAndKill } from './machines.ts'
+import { placement } from './placement.ts'
 import { simulated } from './simulated.ts'
 import type { Figure } from './stats.ts'
 
@@ -8,6 +9,7 @@ const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   start: startAndKill,
   hundred,
   simulated,
+  placement,
   api,
   etcd,
 }

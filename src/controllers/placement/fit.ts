@@ -3,8 +3,9 @@ import type { Host, StoragePool } from '../../resources/kinds.ts'
 import { approximateQuantity, formatQuantity } from '../../resources/quantity.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { keyOf } from '../../runtime/informer.ts'
-import type { Crowd } from './crowd.ts'
-import { hasLabels, isMeant, type Labels, memoryOf, type Room, roomOf, vcpusOf } from './room.ts'
+import { type Crowd, crowdOf, type Spread } from './crowd.ts'
+import { type Labels, Residents } from './residents.ts'
+import { type Room, roomOf, shareOf } from './room.ts'
 
 /** Why a machine can't be on a host: a word for the kind of it, and words that name the field and the host's value. */
 export interface Refusal {
@@ -22,6 +23,7 @@ export interface Refusal {
     | 'Together'
     | 'Apart'
     | 'Spread'
+  /** Put into words only when it is read: of thousands of machines on hundreds of hosts few are. */
   readonly message: string
 }
 
@@ -42,13 +44,20 @@ type Taint = Host['spec']['taints'][number]
 
 export function needsOf(vm: VirtualMachine, pools: readonly StoragePool[]): Needs {
   return {
-    ...{ vm, cpus: vcpusOf(vm), memory: memoryOf(vm) },
+    ...{ vm, ...shareOf(vm) },
     local: localDisks(vm, pools),
     removal: vm.metadata.deletionTimestamp !== undefined,
   }
 }
 
-const no = (kind: Refusal['kind'], message: string): Refusal => ({ kind, message })
+function no(kind: Refusal['kind'], say: () => string): Refusal {
+  return {
+    kind,
+    get message() {
+      return say()
+    },
+  }
+}
 
 /** `a=b,c=d` */
 export function wordsOf(labels: Labels): string {
@@ -61,22 +70,22 @@ export function wordsOf(labels: Labels): string {
 function notReady({ host }: Room): Why {
   const ready = host.status?.conditions.find(({ type }) => type === 'Ready')
   if (ready?.status === 'True') return undefined
-  if (!ready) return no('NotReady', 'not Ready: it has not reported yet')
-  return no('NotReady', `not Ready: condition Ready is ${ready.status}, ${ready.reason}`)
+  if (!ready) return no('NotReady', () => 'not Ready: it has not reported yet')
+  return no('NotReady', () => `not Ready: condition Ready is ${ready.status}, ${ready.reason}`)
 }
 
 function leaseless({ epoch, leaseProblem }: Room): Why {
-  return epoch === undefined ? no('Lease', leaseProblem) : undefined
+  return epoch === undefined ? no('Lease', () => leaseProblem) : undefined
 }
 
 function cordoned({ host }: Room): Why {
-  return host.spec.unschedulable ? no('Cordoned', 'cordoned (spec.unschedulable)') : undefined
+  return host.spec.unschedulable ? no('Cordoned', () => 'cordoned (spec.unschedulable)') : undefined
 }
 
 function maintained({ maintenance }: Room): Why {
   return maintenance === undefined
     ? undefined
-    : no('Maintenance', `under maintenance until ${maintenance} (spec.maintenance)`)
+    : no('Maintenance', () => `under maintenance until ${maintenance} (spec.maintenance)`)
 }
 
 /** Whether a machine puts up with a taint. */
@@ -92,8 +101,9 @@ export function tolerates({ spec }: VirtualMachine, taint: Taint): boolean {
 function tainted(vm: VirtualMachine, { host }: Room): Why {
   const taint = host.spec.taints.find((one) => one.effect === 'NoSchedule' && !tolerates(vm, one))
   if (!taint) return undefined
-  const words = `${taint.key}${taint.value === '' ? '' : `=${taint.value}`}:${taint.effect}`
-  return no('Taint', `taint ${words} is not among spec.tolerations`)
+  const { key, value, effect } = taint
+  const word = value === '' ? key : `${key}=${value}`
+  return no('Taint', () => `taint ${word}:${effect} is not among spec.tolerations`)
 }
 
 function unselected({ spec }: VirtualMachine, { labels }: Room): Why {
@@ -101,7 +111,7 @@ function unselected({ spec }: VirtualMachine, { labels }: Room): Why {
     const has = Object.hasOwn(labels, key) ? labels[key] : undefined
     if (has === value) continue
     const found = has === undefined ? `no label ${key}` : `${key}=${has}`
-    return no('HostSelector', `spec.hostSelector wants ${key}=${value}, it has ${found}`)
+    return no('HostSelector', () => `spec.hostSelector wants ${key}=${value}, it has ${found}`)
   }
   return undefined
 }
@@ -109,7 +119,7 @@ function unselected({ spec }: VirtualMachine, { labels }: Room): Why {
 function slower({ spec }: VirtualMachine, { host }: Room): Why {
   const has = host.status?.accelerator
   if (spec.accelerator !== 'kvm' || has === 'kvm') return undefined
-  return no('Accelerator', `spec.accelerator is kvm, it has ${has ?? 'none'}`)
+  return no('Accelerator', () => `spec.accelerator is kvm, it has ${has ?? 'none'}`)
 }
 
 function outOfReach({ vm, local }: Needs, { name }: Room): Why {
@@ -117,58 +127,61 @@ function outOfReach({ vm, local }: Needs, { name }: Room): Why {
   const at = vm.status?.disksHost
   if (!first || at === name) return undefined
   if (at === undefined)
-    return no('Disks', `${first.field}: no status.disksHost says on which host disk ${first.name} is`)
-  return no('Disks', `${first.field}: disk ${first.name} is on host ${at} alone`)
+    return no('Disks', () => `${first.field}: no status.disksHost says on which host disk ${first.name} is`)
+  return no('Disks', () => `${first.field}: disk ${first.name} is on host ${at} alone`)
 }
 
 function noProcessors({ cpus }: Needs, { capacity, taken }: Room): Why {
-  if (!capacity) return no('Cpu', 'cpu: it has not said what it has (status.cpus, status.memory)')
+  if (!capacity) return no('Cpu', () => 'cpu: it has not said what it has (status.cpus, status.memory)')
   const free = Math.max(0, capacity.cpus - taken.cpus)
-  return cpus <= free ? undefined : no('Cpu', `cpu: ${cpus} wanted, ${free} free of ${capacity.cpus}`)
+  return cpus <= free ? undefined : no('Cpu', () => `cpu: ${cpus} wanted, ${free} free of ${capacity.cpus}`)
 }
 
 function noMemory({ memory }: Needs, { capacity, taken }: Room): Why {
   if (!capacity) return undefined
   const free = Math.max(0, capacity.memory - taken.memory)
   if (memory <= free) return undefined
+  return no('Memory', () => memoryWords(memory, free, capacity.memory))
+}
+
+/** Rounded, unless both would look the same then. */
+function memoryWords(memory: number, free: number, all: number): string {
   const rounded = approximateQuantity(memory) !== approximateQuantity(free)
   const words = rounded ? approximateQuantity : formatQuantity
-  const [wanted, left, all] = [memory, free, capacity.memory].map(words)
-  return no('Memory', `memory: ${wanted} wanted, ${left} free of ${all}`)
+  return `memory: ${words(memory)} wanted, ${words(free)} free of ${words(all)}`
 }
 
-function alone({ vm }: Needs, room: Room, crowd: Crowd): Why {
+function alone({ vm }: Needs, { name }: Room, { founds, together }: Crowd): Why {
   for (const [index, { labels, required }] of vm.spec.affinity.together.entries()) {
-    if (!required || crowd.founds.has(index)) continue
-    if (!room.machines.some((other) => isMeant(vm, other, labels)))
-      return no('Together', `affinity.together: no machine with ${wordsOf(labels)} is there`)
+    if (required && !founds.has(index) && !together[index]?.has(name))
+      return no('Together', () => `affinity.together: no machine with ${wordsOf(labels)} is there`)
   }
   return undefined
 }
 
-function tooClose({ vm }: Needs, room: Room): Why {
-  for (const { labels, required } of vm.spec.affinity.apart) {
-    const other = required && room.machines.find((one) => isMeant(vm, one, labels))
-    if (other) return no('Apart', `affinity.apart: ${keyOf(other)} with ${wordsOf(labels)} is there`)
+function tooClose({ vm }: Needs, { name }: Room, { apart, shy }: Crowd): Why {
+  for (const [index, { labels, required }] of vm.spec.affinity.apart.entries()) {
+    const [other] = (required && apart[index]?.get(name)) || []
+    if (other) return no('Apart', () => `affinity.apart: ${keyOf(other.vm)} with ${wordsOf(labels)} is there`)
   }
-  for (const other of room.apart) {
-    const term = other.spec.affinity.apart.find((one) => one.required && isMeant(other, vm, one.labels))
-    if (term) return no('Apart', `affinity.apart of ${keyOf(other)}, which is there: ${wordsOf(term.labels)}`)
-  }
-  return undefined
+  const other = shy.get(name)?.find(({ term }) => term.required)
+  if (!other) return undefined
+  const { vm: there, term } = other
+  return no('Apart', () => `affinity.apart of ${keyOf(there)}, which is there: ${wordsOf(term.labels)}`)
+}
+
+function spreadWords({ topologyKey, labels, maxSkew }: Spread['term'], place: string, skew: number): string {
+  const more = `${skew} more with ${wordsOf(labels)} than another place`
+  return `spread: ${topologyKey}=${place} would have ${more}, at most ${maxSkew}`
 }
 
 function uneven(room: Room, { spreads }: Crowd): Why {
   for (const { term, counts, least } of spreads) {
     if (!term.required) continue
     const place = room.labels[term.topologyKey]
-    if (place === undefined) return no('Spread', `spread: it has no label ${term.topologyKey}`)
+    if (place === undefined) return no('Spread', () => `spread: it has no label ${term.topologyKey}`)
     const skew = (counts.get(place) ?? 0) + 1 - least
-    if (skew > term.maxSkew)
-      return no(
-        'Spread',
-        `spread: ${term.topologyKey}=${place} would have ${skew} more with ${wordsOf(term.labels)} than another place, at most ${term.maxSkew}`,
-      )
+    if (skew > term.maxSkew) return no('Spread', () => spreadWords(term, place, skew))
   }
   return undefined
 }
@@ -188,7 +201,7 @@ function unsuited(vm: VirtualMachine, room: Room): Why {
 export function roomRefusal(needs: Needs, room: Room, crowd: Crowd): Refusal | undefined {
   if (needs.removal) return undefined
   const full = noProcessors(needs, room) ?? noMemory(needs, room)
-  return full ?? alone(needs, room, crowd) ?? tooClose(needs, room) ?? uneven(room, crowd)
+  return full ?? alone(needs, room, crowd) ?? tooClose(needs, room, crowd) ?? uneven(room, crowd)
 }
 
 /** Why a machine can't be on a host, or undefined where it can. */
@@ -209,16 +222,11 @@ export function refusal(
 ): string | undefined {
   const machines = others.filter(({ metadata }) => metadata.uid !== vm.metadata.uid)
   const room = roomOf(host, { machines, now: 0 })
+  const residents = new Residents()
+  for (const one of machines) residents.add(one, room.name)
   const needs = needsOf(vm, [])
-  const founds = new Set(
-    vm.spec.affinity.together.flatMap(({ labels }, index) => (hasLabels(vm, labels) ? [index] : [])),
-  )
+  const crowd = crowdOf(vm, residents, [room], [room])
   const full = room.capacity && (noProcessors(needs, room) ?? noMemory(needs, room))
-  const why =
-    cordoned(room) ??
-    unsuited(vm, room) ??
-    full ??
-    alone(needs, room, { founds, spreads: [] }) ??
-    tooClose(needs, room)
-  return why?.message
+  const near = alone(needs, room, crowd) ?? tooClose(needs, room, crowd)
+  return (cordoned(room) ?? unsuited(vm, room) ?? full ?? near)?.message
 }

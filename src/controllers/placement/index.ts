@@ -1,7 +1,8 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import { type Clock, rfc3339 } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { Log } from '../../lib/log.ts'
-import { hostLeaseName, systemNamespace } from '../../resources/host-lease.ts'
+import { holderHost, hostLeaseName, systemNamespace } from '../../resources/host-lease.ts'
 import type { Host, Lease, StoragePool } from '../../resources/kinds.ts'
 import { VirtualMachine, type VmStatus } from '../../resources/vm.ts'
 import type { Outcome } from '../../runtime/controller.ts'
@@ -9,7 +10,7 @@ import { type Informer, keyOf } from '../../runtime/informer.ts'
 import { isReason } from '../../store/errors.ts'
 import type { ObjectStore } from '../../store/objects.ts'
 import type { Assumed } from './assumed.ts'
-import { plan, type Unplaced, type World } from './plan.ts'
+import { type Assignment, decisions, type Placement, placementOf, type Unplaced, type World } from './plan.ts'
 import { isToldOf, notedStatus, placedStatus, unplacedStatus } from './status.ts'
 
 /** Something for people, recorded as a Kubernetes Event. */
@@ -37,6 +38,8 @@ export interface PlacementDeps {
 
 /** Writes under way at once: a store answers each in milliseconds, and one host's loss makes hundreds. */
 const writesAtOnce = 16
+/** Longest stretch of deciding without a pause. */
+const mostMs = 20
 /** Of a machine that stays unplaced only the numbers change with every other machine: they are written this often. */
 const retellMs = 10_000
 
@@ -77,7 +80,7 @@ export async function place(deps: PlacementDeps, signal: AbortSignal): Promise<O
   const world = worldOf(deps)
   await resend(world, deps, signal)
   const settled = { ...world, machines: assumed.over(deps.vms.list()) }
-  const { assignments, unplaced } = plan(settled)
+  const { assignments, unplaced } = await decide(settled, deps, signal)
   const at = rfc3339(clock.now())
   const writes: Write[] = [
     ...assignments.map((one) => ({
@@ -95,13 +98,27 @@ export async function place(deps: PlacementDeps, signal: AbortSignal): Promise<O
   return unplaced.length > 0 || refused > 0 ? { next: 'wait', ms: retellMs } : { next: 'done' }
 }
 
+/** Thousands of machines take seconds: in between the lease is renewed, requests are answered, and a stop is heard. */
+async function decide(world: World, { clock }: PlacementDeps, signal: AbortSignal): Promise<Placement> {
+  const all: (Assignment | Unplaced)[] = []
+  let began = clock.elapsed()
+  for (const one of decisions(world)) {
+    all.push(one)
+    if (clock.elapsed() - began < mostMs) continue
+    await turn()
+    signal.throwIfAborted()
+    began = clock.elapsed()
+  }
+  return placementOf(all)
+}
+
 /** Sends again what may have been written, unless its host is none any more: then it is decided anew. */
 async function resend(world: World, deps: PlacementDeps, signal: AbortSignal): Promise<void> {
   const writes: Write[] = []
   for (const { base, next } of deps.assumed.unsettled) {
     const { hostName = '', placementEpoch } = next.status as VmStatus
     const spec = world.leases.get(hostLeaseName(hostName))?.spec
-    if (spec?.holderIdentity !== hostName || (spec.leaseTransitions ?? 0) !== placementEpoch)
+    if (holderHost(spec?.holderIdentity) !== hostName || (spec.leaseTransitions ?? 0) !== placementEpoch)
       deps.assumed.drop(base)
     else writes.push({ vm: base, status: next.status as VmStatus, assigns: true })
   }

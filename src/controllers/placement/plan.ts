@@ -4,6 +4,7 @@ import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import { keyOf } from '../../runtime/informer.ts'
 import { crowdOf } from './crowd.ts'
 import { hostRefusal, type Needs, needsOf, type Refusal, roomRefusal } from './fit.ts'
+import { Residents } from './residents.ts'
 import { type Room, roomOf, withMachine } from './room.ts'
 import { score } from './score.ts'
 import { summaryOf } from './summary.ts'
@@ -30,9 +31,8 @@ export interface Unplaced {
   readonly vm: VirtualMachine
   /** ProcessRecorded: its status tells of a QEMU, so it may run somewhere. */
   readonly reason: 'Unschedulable' | 'ProcessRecorded'
+  /** Why each host refused it. Only the words are kept: thousands of machines on hundreds of hosts have too many reasons. */
   readonly message: string
-  /** By host name. */
-  readonly refusals: ReadonlyMap<string, Refusal>
 }
 
 export interface Placement {
@@ -73,8 +73,10 @@ function byHost(machines: readonly VirtualMachine[]): Map<string, VirtualMachine
   return placed
 }
 
-function roomsOf({ machines, hosts, leases, now }: World): Room[] {
-  const placed = byHost(machines)
+function roomsOf(
+  { hosts, leases, now }: World,
+  placed: ReadonlyMap<string, readonly VirtualMachine[]>,
+): Room[] {
   return [...hosts]
     .sort((a, b) => compare(a.metadata.name, b.metadata.name))
     .map((host) => {
@@ -83,20 +85,30 @@ function roomsOf({ machines, hosts, leases, now }: World): Room[] {
     })
 }
 
+/** Those that are on hosts that are there, in the order of hosts, then keys. */
+function residentsOf(
+  placed: ReadonlyMap<string, readonly VirtualMachine[]>,
+  rooms: readonly Room[],
+): Residents {
+  const residents = new Residents()
+  for (const { name } of rooms) for (const vm of placed.get(name) ?? []) residents.add(vm, name)
+  return residents
+}
+
 /** The best room, or why there is none. Rooms come in the order of names: of equals the first wins. */
-function choose(needs: Needs, rooms: readonly Room[]): Room | ReadonlyMap<string, Refusal> {
+function choose(
+  needs: Needs,
+  rooms: readonly Room[],
+  residents: Residents,
+): Room | ReadonlyMap<string, Refusal> {
+  const closed = rooms.map((room) => hostRefusal(needs, room))
+  const open = rooms.filter((_room, index) => !closed[index])
+  const crowd = crowdOf(needs.vm, residents, rooms, open)
   const refusals = new Map<string, Refusal>()
-  const open: Room[] = []
-  for (const room of rooms) {
-    const why = hostRefusal(needs, room)
-    if (why) refusals.set(room.name, why)
-    else open.push(room)
-  }
-  const crowd = crowdOf(needs.vm, rooms, open)
   let best: Room | undefined
   let most = Number.NEGATIVE_INFINITY
-  for (const room of open) {
-    const why = roomRefusal(needs, room, crowd)
+  for (const [index, room] of rooms.entries()) {
+    const why = closed[index] ?? roomRefusal(needs, room, crowd)
     if (why) {
       refusals.set(room.name, why)
       continue
@@ -118,26 +130,42 @@ function runsSomewhere({ status }: VirtualMachine): string | undefined {
  * Gives hosts to machines that have none: those of higher priority first, then the older ones, then by key; each
  * decision counts for the next. A machine that has a host never moves, and none is driven out for another. Every machine
  * is placed, also one that is to stay down: its host prepares its disks and says how it is, and the share it holds there
- * lets it start at any time. Pure; the order of what is given does not matter.
+ * lets it start at any time. Pure, one decision a step; the order of what is given does not matter.
  */
-export function plan(world: World): Placement {
-  const rooms = roomsOf(world)
-  const assignments: Assignment[] = []
-  const unplaced: Unplaced[] = []
+export function* decisions(world: World): Generator<Assignment | Unplaced, void, void> {
+  const placed = byHost(world.machines)
+  const rooms = roomsOf(world, placed)
+  const residents = residentsOf(placed, rooms)
   for (const vm of world.machines.filter(isWaiting).sort(byTurn)) {
     const running = runsSomewhere(vm)
     if (running !== undefined) {
-      unplaced.push({ vm, reason: 'ProcessRecorded', message: running, refusals: new Map() })
+      yield { vm, reason: 'ProcessRecorded', message: running }
       continue
     }
-    const chosen = choose(needsOf(vm, world.pools), rooms)
-    if ('epoch' in chosen && chosen.epoch !== undefined) {
-      assignments.push({ vm, host: chosen.name, epoch: chosen.epoch })
-      rooms[rooms.indexOf(chosen)] = withMachine(chosen, vm)
-    } else if (!('epoch' in chosen)) {
-      const message = summaryOf(chosen)
-      unplaced.push({ vm, reason: 'Unschedulable', message, refusals: chosen })
+    const chosen = choose(needsOf(vm, world.pools), rooms, residents)
+    if (!('epoch' in chosen)) {
+      yield { vm, reason: 'Unschedulable', message: summaryOf(chosen) }
+      continue
     }
+    const { name, epoch = 0 } = chosen
+    rooms[rooms.indexOf(chosen)] = withMachine(chosen, vm)
+    residents.add(vm, name)
+    yield { vm, host: name, epoch }
+  }
+}
+
+/** All decisions. */
+export function placementOf(all: Iterable<Assignment | Unplaced>): Placement {
+  const assignments: Assignment[] = []
+  const unplaced: Unplaced[] = []
+  for (const one of all) {
+    if ('host' in one) assignments.push(one)
+    else unplaced.push(one)
   }
   return { assignments, unplaced }
+}
+
+/** `decisions`, all at once. */
+export function plan(world: World): Placement {
+  return placementOf(decisions(world))
 }

@@ -1,9 +1,8 @@
-import { fencedHolder } from '../../resources/host-lease.ts'
+import { fencedHolder, holderHost } from '../../resources/host-lease.ts'
 import type { Host, Lease } from '../../resources/kinds.ts'
 import { bytesOf } from '../../resources/quantity.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
-
-export type Labels = Readonly<Record<string, string>>
+import type { Labels } from './residents.ts'
 
 /** Every host has this label, and its value is the host's name whatever was written there. */
 export const hostnameLabel = 'kubernetes.io/hostname'
@@ -14,14 +13,11 @@ export interface Share {
   readonly memory: number
 }
 
-/** A host as placement sees it: with those on it, or decided to be. */
+/** A host as placement sees it, with what those have that are on it or decided to be. */
 export interface Room {
   readonly name: string
   readonly host: Host
   readonly labels: Labels
-  readonly machines: readonly VirtualMachine[]
-  /** Those of them that keep apart from others. */
-  readonly apart: readonly VirtualMachine[]
   readonly taken: Share
   /** Undefined until the host has said what it has. */
   readonly capacity: Share | undefined
@@ -40,26 +36,21 @@ export interface RoomFacts {
   readonly now: number
 }
 
-export function vcpusOf({ spec: { cpu } }: VirtualMachine): number {
-  return cpu.cores * cpu.sockets * cpu.threads
+/** Each spec is asked with every pass, and never changes. */
+const shares = new WeakMap<VirtualMachine['spec'], Share>()
+
+/** What a machine has of its host. */
+export function shareOf({ spec }: VirtualMachine): Share {
+  const known = shares.get(spec)
+  if (known) return known
+  const { cores, sockets, threads } = spec.cpu
+  const share = { cpus: cores * sockets * threads, memory: bytesOf(spec.memory) }
+  shares.set(spec, share)
+  return share
 }
 
-export function memoryOf({ spec }: VirtualMachine): number {
-  return bytesOf(spec.memory)
-}
-
-/** Whether `vm` has all of the labels. */
-export function hasLabels(vm: VirtualMachine, labels: Labels): boolean {
-  const own = vm.metadata.labels
-  if (!own) return false
-  for (const key in labels) if (!Object.hasOwn(own, key) || own[key] !== labels[key]) return false
-  return true
-}
-
-/** Whether `other` is one of those that a selector of `vm` means: of the same namespace, another machine. */
-export function isMeant(vm: VirtualMachine, other: VirtualMachine, labels: Labels): boolean {
-  if (vm.metadata.namespace !== other.metadata.namespace) return false
-  return vm.metadata.uid !== other.metadata.uid && hasLabels(other, labels)
+function plus(a: Share, b: Share): Share {
+  return { cpus: a.cpus + b.cpus, memory: a.memory + b.memory }
 }
 
 function capacityOf({ spec, status }: Host): Share | undefined {
@@ -74,7 +65,7 @@ function capacityOf({ spec, status }: Host): Share | undefined {
 function leaseOf(name: string, lease: Lease | undefined): Pick<Room, 'epoch' | 'leaseProblem'> {
   if (!lease) return { epoch: undefined, leaseProblem: 'it has no lease' }
   const { holderIdentity: holder = '', leaseTransitions = 0 } = lease.spec
-  if (holder === name) return { epoch: leaseTransitions, leaseProblem: '' }
+  if (holderHost(holder) === name) return { epoch: leaseTransitions, leaseProblem: '' }
   const by = holder === fencedHolder ? 'was taken from it, as it was lost' : `is held by "${holder}"`
   return { epoch: undefined, leaseProblem: `its lease ${by}` }
 }
@@ -90,31 +81,15 @@ function maintenanceOf({ spec }: Host, now: number): string | undefined {
 export function roomOf(host: Host, { machines, lease, now }: RoomFacts): Room {
   const { name, labels } = host.metadata
   return {
-    ...{ name, host, machines, labels: { ...labels, [hostnameLabel]: name } },
-    apart: machines.filter(keepsApart),
-    taken: {
-      cpus: machines.reduce((sum, vm) => sum + vcpusOf(vm), 0),
-      memory: machines.reduce((sum, vm) => sum + memoryOf(vm), 0),
-    },
+    ...{ name, host, labels: { ...labels, [hostnameLabel]: name } },
+    taken: machines.map(shareOf).reduce(plus, { cpus: 0, memory: 0 }),
     capacity: capacityOf(host),
     ...leaseOf(name, lease),
     maintenance: maintenanceOf(host, now),
   }
 }
 
-function keepsApart({ spec }: VirtualMachine): boolean {
-  return spec.affinity.apart.length > 0
-}
-
 /** The same host with one more on it. */
 export function withMachine(room: Room, vm: VirtualMachine): Room {
-  return {
-    ...room,
-    machines: [...room.machines, vm],
-    apart: keepsApart(vm) ? [...room.apart, vm] : room.apart,
-    taken: {
-      cpus: room.taken.cpus + vcpusOf(vm),
-      memory: room.taken.memory + memoryOf(vm),
-    },
-  }
+  return { ...room, taken: plus(room.taken, shareOf(vm)) }
 }

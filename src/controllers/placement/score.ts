@@ -1,7 +1,6 @@
-import type { VirtualMachine } from '../../resources/vm.ts'
 import type { Crowd } from './crowd.ts'
 import { type Needs, tolerates } from './fit.ts'
-import { isMeant, type Room } from './room.ts'
+import type { Room } from './room.ts'
 
 /**
  * What counts for and against a host that fits. The free share decides where nothing is preferred: each preference
@@ -13,7 +12,7 @@ export const weights = {
   freeShare: 100,
   /** For each preferred `affinity.together` of which a machine is there. */
   together: 200,
-  /** Against each machine there that a preferred `affinity.apart` means, in either direction. */
+  /** Against each machine there that a preferred `affinity.apart` of this one means, and each such term of those there. */
   apart: 200,
   /** Against each machine that a preferred spread has more in this place than in the emptiest. */
   spread: 200,
@@ -27,19 +26,17 @@ function freeShare({ cpus, memory }: Needs, { capacity, taken }: Room): number {
   return (left(capacity.cpus, taken.cpus + cpus) + left(capacity.memory, taken.memory + memory)) / 2
 }
 
-function togetherCount(vm: VirtualMachine, { machines }: Room): number {
-  return vm.spec.affinity.together.filter(
-    ({ labels, required }) => !required && machines.some((other) => isMeant(vm, other, labels)),
-  ).length
+function togetherCount({ vm }: Needs, { name }: Room, { together }: Crowd): number {
+  return vm.spec.affinity.together.filter(({ required }, index) => !required && together[index]?.has(name))
+    .length
 }
 
-function apartCount(vm: VirtualMachine, room: Room): number {
-  let count = 0
-  for (const { labels, required } of vm.spec.affinity.apart)
-    if (!required) count += room.machines.filter((other) => isMeant(vm, other, labels)).length
-  for (const other of room.apart)
-    if (other.spec.affinity.apart.some((term) => !term.required && isMeant(other, vm, term.labels))) count++
-  return count
+function apartCount({ vm }: Needs, { name }: Room, { apart, shy }: Crowd): number {
+  const meant = vm.spec.affinity.apart.map(({ required }, index) =>
+    required ? 0 : (apart[index]?.get(name)?.length ?? 0),
+  )
+  const shyHere = shy.get(name)?.filter(({ term }) => !term.required).length ?? 0
+  return meant.reduce((sum, count) => sum + count, shyHere)
 }
 
 /** A host without the label is a place of its own that has as many as the fullest: the labelled ones come first. */
@@ -63,8 +60,8 @@ export function score(needs: Needs, room: Room, crowd: Crowd): number {
   ).length
   return (
     weights.freeShare * freeShare(needs, room) +
-    weights.together * togetherCount(vm, room) -
-    weights.apart * apartCount(vm, room) -
+    weights.together * togetherCount(needs, room, crowd) -
+    weights.apart * apartCount(needs, room, crowd) -
     weights.spread * excess(room, crowd) -
     weights.taint * avoided
   )

@@ -31,9 +31,12 @@ function named(group: readonly Refused[]): string {
   return `${group.map(([host]) => host).join(', ')}: ${group[0]?.[1].message}`
 }
 
-/** Why no host fits, at most 1000 characters: `0 of 3 hosts fit: a: cordoned (…); b, c: memory: 512Mi wanted, …`. */
+/**
+ * Why no host fits, at most 1000 characters: `0 of 3 hosts fit: a: cordoned (…); b, c: memory: 512Mi wanted, …`.
+ * @param refusals in the order of hosts' names
+ */
 export function summaryOf(refusals: ReadonlyMap<string, Refusal>): string {
-  const all = [...refusals].sort(([a], [b]) => (a < b ? -1 : 1))
+  const all = [...refusals]
   if (all.length === 0) return 'there is no host'
   const few = all.length <= mostNamed
   const groups = few

@@ -50,6 +50,13 @@ export function cluster() {
     for (let i = 0; i < 20; i++) await clock.settle()
   }
 
+  const informersOver = (store: ObjectStore) => ({
+    vms: new Informer(store, VirtualMachine, silentLog, clock),
+    hosts: new Informer(store, Host, silentLog, clock),
+    pools: new Informer(store, StoragePool, silentLog, clock),
+    leases: new Informer(store, Lease, silentLog, clock),
+  })
+
   /** A leader with informers of its own. @param write stands before the store's updateStatus */
   function lead(
     write: (next: UpdateStatus, vm: VirtualMachine) => Promise<VirtualMachine> = (n, vm) => n(vm),
@@ -64,12 +71,7 @@ export function cluster() {
       writes += 1
       return write((one) => objects.updateStatus(VirtualMachine, one), vm)
     }) as ObjectStore['updateStatus']
-    const informers = {
-      vms: new Informer(own, VirtualMachine, silentLog, clock),
-      hosts: new Informer(own, Host, silentLog, clock),
-      pools: new Informer(own, StoragePool, silentLog, clock),
-      leases: new Informer(own, Lease, silentLog, clock),
-    }
+    const informers = informersOver(own)
     const said: string[] = []
     const loop = runPlacement(
       {
@@ -125,5 +127,18 @@ export function cluster() {
   const lag = () => {
     lags = true
   }
-  return { objects, lag, clock, advance, lead, addHost, add, get, hostOf, scheduled, changeHost }
+  return {
+    objects,
+    informersOver,
+    lag,
+    clock,
+    advance,
+    lead,
+    addHost,
+    add,
+    get,
+    hostOf,
+    scheduled,
+    changeHost,
+  }
 }

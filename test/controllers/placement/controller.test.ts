@@ -1,4 +1,7 @@
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
+import { Assumed } from '../../../src/controllers/placement/assumed.ts'
+import { place } from '../../../src/controllers/placement/index.ts'
+import { silentLog } from '../../../src/lib/log.ts'
 import { Lease } from '../../../src/resources/kinds.ts'
 import { VirtualMachine } from '../../../src/resources/vm.ts'
 import { ApiError } from '../../../src/store/errors.ts'
@@ -258,4 +261,24 @@ test('a group that waits for one of it follows in the next pass', async () => {
   await advance(1_000)
   expect(await hostOf('web')).toBe(await hostOf('db'))
   expect(await hostOf('web')).toBeDefined()
+})
+
+test('a stop is heard in the middle of deciding', async () => {
+  const { objects, clock, advance, informersOver, addHost, add, hostOf } = cluster()
+  await addHost('a')
+  await add('web')
+  await add('db')
+  const stopping = new AbortController()
+  onTestFinished(() => stopping.abort())
+  const copies = informersOver(objects)
+  for (const copy of Object.values(copies)) void copy.run(stopping.signal)
+  await advance(100)
+  // Each look at it takes longer than a stretch may.
+  let looks = 0
+  clock.elapsed = () => 50 * looks++
+  const deps = { objects, ...copies, clock, log: silentLog, tell: () => {}, told: new Map() }
+  const pass = place({ ...deps, assumed: new Assumed() }, stopping.signal)
+  setImmediate(() => stopping.abort(new Error('told to stop')))
+  await expect(pass).rejects.toThrow('told to stop')
+  expect(await hostOf('web')).toBeUndefined()
 })

@@ -1,6 +1,7 @@
 import { crowdOf } from '../../../src/controllers/placement/crowd.ts'
 import { hostRefusal, misfit, needsOf, type Refusal } from '../../../src/controllers/placement/fit.ts'
 import type { World } from '../../../src/controllers/placement/plan.ts'
+import { Residents } from '../../../src/controllers/placement/residents.ts'
 import { roomOf } from '../../../src/controllers/placement/room.ts'
 import type { Condition } from '../../../src/resources/conditions.ts'
 import { apiVersionOf } from '../../../src/resources/define.ts'
@@ -93,14 +94,17 @@ export function world(of: Partial<Omit<World, 'leases'>> & { readonly leases?: r
 
 /** What `misfit` says of a machine and each host of a world, by itself and not through `plan`. */
 export function refusals(vm: VirtualMachine, of: World): ReadonlyMap<string, Refusal | undefined> {
+  const residents = new Residents()
   const rooms = of.hosts.map((one) => {
     const { name } = one.metadata
     const machines = of.machines.filter(({ status }) => status?.hostName === name)
+    for (const there of machines) residents.add(there, name)
     return roomOf(one, { machines, lease: of.leases.get(hostLeaseName(name)), now: of.now })
   })
   const needs = needsOf(vm, of.pools)
   const crowd = crowdOf(
     vm,
+    residents,
     rooms,
     rooms.filter((room) => hostRefusal(needs, room) === undefined),
   )
