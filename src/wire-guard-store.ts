@@ -1,7 +1,6 @@
-import type { Config } from './config.ts'
 import type { ClusterView } from './controllers/guard/ports.ts'
 import { hostIdAnnotation } from './controllers/host/register.ts'
-import { systemClock } from './lib/clock.ts'
+import { type Clock, systemClock } from './lib/clock.ts'
 import { withDeadline } from './lib/deadline.ts'
 import { messageOf, PlasmaError } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
@@ -13,10 +12,9 @@ import { isReason } from './store/errors.ts'
 import type { Kv } from './store/kv.ts'
 import { KvObjects } from './store/kv-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
-import { openStore } from './wire-store.ts'
 
 /** Less than a server waits: a renewal that goes on with the next member of etcd must still come in time. */
-const times = { callMs: 2_500, attemptMs: 700 }
+export const guardCallTimes = { callMs: 2_500, attemptMs: 700 }
 /** The list of hosts is read anew this often, ms. */
 const listEveryMs = 10_000
 const prepareMs = 3_000
@@ -27,8 +25,11 @@ interface KeyFile {
 }
 
 export interface GuardStoreOptions {
-  readonly config: Config
+  readonly hostName: string
   readonly hostId: string
+  readonly open: () => Promise<Kv>
+  readonly clock?: Clock
+  readonly newUid?: () => string
   readonly log: Log
 }
 
@@ -36,6 +37,7 @@ export interface GuardStoreOptions {
 export class GuardStore {
   readonly #options: GuardStoreOptions
   readonly objects: ObjectStore
+  readonly #clock: Clock
   #kv: Promise<Kv> | undefined
   #key: Buffer | undefined
   #keyFile: KeyFile | undefined
@@ -44,12 +46,11 @@ export class GuardStore {
 
   constructor(options: GuardStoreOptions) {
     this.#options = options
+    const { clock = systemClock, newUid = () => crypto.randomUUID() } = options
+    this.#clock = clock
     const late = <K extends 'get' | 'create' | 'update' | 'list'>(name: K): ObjectStore[K] =>
       (async (...args: unknown[]) => {
-        const objects = new KvObjects(await this.#open(), {
-          clock: systemClock,
-          newUid: () => crypto.randomUUID(),
-        })
+        const objects = new KvObjects(await this.#open(), { clock, newUid })
         return (objects[name] as (...all: unknown[]) => unknown)(...args)
       }) as ObjectStore[K]
     const unused = () => {
@@ -83,17 +84,18 @@ export class GuardStore {
 
   /** Opens it, where that can be done in a moment. */
   async prepare(): Promise<void> {
-    await withDeadline(prepareMs, 'opening the store', () => this.#learn()).catch((error: unknown) =>
-      this.#options.log.warn('the store could not be read before', { message: messageOf(error) }),
+    await withDeadline(prepareMs, 'opening the store', () => this.#learn(), { clock: this.#clock }).catch(
+      (error: unknown) =>
+        this.#options.log.warn('the store could not be read before', { message: messageOf(error) }),
     )
   }
 
   /** @param peer where we answer */
   async look(peer: string | undefined): Promise<ClusterView> {
-    const { hostName } = this.#options.config
+    const { hostName } = this.#options
     await this.#learn()
     const host = await this.#ownHost()
-    const now = systemClock.elapsed()
+    const now = this.#clock.elapsed()
     if (now - this.#listedAt >= listEveryMs) {
       this.#members = await this.#list()
       // A new cluster gets to know itself soon.
@@ -105,8 +107,12 @@ export class GuardStore {
     return {
       members,
       ...(unclaimed !== undefined && { unclaimed }),
-      ...(maintenance && suspends(maintenance) && { maintenance: maintenance.until }),
+      ...(maintenance && this.#suspends(maintenance) && { maintenance: maintenance.until }),
     }
+  }
+
+  #suspends(maintenance: NonNullable<Host['spec']['maintenance']>): boolean {
+    return inMaintenance({ spec: { maintenance } }, this.#clock.now())
   }
 
   async close(): Promise<void> {
@@ -114,7 +120,7 @@ export class GuardStore {
   }
 
   #open(): Promise<Kv> {
-    this.#kv ??= openStore(this.#options.config, this.#options.log, times)
+    this.#kv ??= this.#options.open()
     this.#kv.catch(() => {
       this.#kv = undefined
     })
@@ -140,7 +146,7 @@ export class GuardStore {
 
   async #ownHost(): Promise<Host | undefined> {
     try {
-      return await this.objects.get(Host, { name: this.#options.config.hostName })
+      return await this.objects.get(Host, { name: this.#options.hostName })
     } catch (error) {
       if (isReason(error, 'NotFound')) return undefined
       throw error
@@ -149,7 +155,7 @@ export class GuardStore {
 
   /** The server makes the name this host's own first: two hosts by one name would renew one lease. */
   #unclaimed(host: Host | undefined): string | undefined {
-    const { hostName } = this.#options.config
+    const { hostName } = this.#options
     const owner = host?.metadata.annotations?.[hostIdAnnotation]
     if (owner === this.#options.hostId) return undefined
     if (owner === undefined) return `no server has registered the host ${hostName} yet`
@@ -170,9 +176,6 @@ export class GuardStore {
     return members
   }
 }
-
-const suspends = (maintenance: NonNullable<Host['spec']['maintenance']>) =>
-  inMaintenance({ spec: { maintenance } }, systemClock.now())
 
 function peerOf(lease: Lease): string | undefined {
   try {

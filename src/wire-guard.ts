@@ -11,7 +11,7 @@ import { hostClock } from './host/guard-clock.ts'
 import { GuardFence } from './host/guard-fence.ts'
 import { agentLives, ownIdentity, readGuardRecord, writeGuardRecord } from './host/guard-file.ts'
 import { endGuard, spawnGuard } from './host/guard-process.ts'
-import { GuardWatch } from './host/guard-watch.ts'
+import { GuardWatch, guardFiles } from './host/guard-watch.ts'
 import { openWatchdog, type Watchdog } from './host/guard-watchdog.ts'
 import { hostIdOf } from './host/host-id.ts'
 import { askPeer, formatPeer, type PeerQuestion, type PeerReply, PeerServer } from './host/peers.ts'
@@ -27,7 +27,8 @@ import { lockFolder } from './store/folder-lock.ts'
 import type { Kv } from './store/kv.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
-import { GuardStore } from './wire-guard-store.ts'
+import { GuardStore, guardCallTimes } from './wire-guard-store.ts'
+import { openStore } from './wire-store.ts'
 
 /** How long a host that is asked has for its answer, ms. */
 const questionMs = 1_000
@@ -109,7 +110,10 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
   await ensureFolder(dataDir, '--data-dir')
   await ensureFolder(runDir, '--run-dir')
   const hostId = hostIdOf(dataDir)
-  const store = new GuardStore({ config, hostId, log })
+  const store = new GuardStore({
+    ...{ hostName: config.hostName, hostId, log },
+    open: () => openStore(config, log, guardCallTimes),
+  })
   // While the one before still renews.
   if (io.replace) await store.prepare()
   const unlock = await lock(config, io, log)
@@ -270,7 +274,8 @@ export function startGuard(
   const { runDir, hostName: host } = config
   const fence = GuardFence.of({ runDir, host, clock: hostClock, log })
   const watch = new GuardWatch({
-    ...{ runDir, deadlineMs, log, program: programOf(config), selfFence: config.fencing !== 'none' },
+    files: guardFiles(runDir, hostClock),
+    ...{ deadlineMs, log, program: programOf(config), selfFence: config.fencing !== 'none' },
     spawn: (replace) =>
       spawnGuard(runDir, [...command, 'guard', ...guardFlags(config), ...(replace ? ['--replace'] : [])]),
     stop: () => fence.stop(),

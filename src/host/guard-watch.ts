@@ -25,8 +25,30 @@ const firstRetryMs = 250
 const longestRetryMs = 10_000
 const fenceAgainMs = 1_000
 
+/** What guard and agent of a host tell each other. */
+export interface GuardFiles {
+  /** What the last guard of this boot has told; undefined where there is nothing that can be relied on. */
+  readonly read: () => GuardRecord | undefined
+  /** Whether the guard of that record lives. */
+  readonly lives: (record: GuardRecord) => boolean
+  readonly tenure: () => Tenure
+  /** Gives a sign of life. @throws where it can't */
+  readonly sign: () => void
+}
+
+/** Those in a run directory. */
+export function guardFiles(runDir: string, clock: Clock): GuardFiles {
+  const self: ProcessIdentity = ownIdentity()
+  return {
+    read: () => readGuardRecord(runDir, self.bootId),
+    lives: (record) => processLives(record),
+    tenure: () => readTenure(runDir, { clock }),
+    sign: () => writeAgentSign(runDir, self, clock),
+  }
+}
+
 export interface GuardWatchOptions {
-  readonly runDir: string
+  readonly files: GuardFiles
   /** Of which program, told what, the guard has to be. */
   readonly program: string
   readonly deadlineMs: number
@@ -43,7 +65,6 @@ export interface GuardWatchOptions {
 export class GuardWatch {
   readonly #options: GuardWatchOptions
   readonly #clock: Clock
-  readonly #self: ProcessIdentity = ownIdentity()
   #signedAt = Number.NEGATIVE_INFINITY
   #spawnAt = Number.NEGATIVE_INFINITY
   #retryMs = firstRetryMs
@@ -63,7 +84,7 @@ export class GuardWatch {
   }
 
   tenure(): Tenure {
-    const tenure = readTenure(this.#options.runDir, { clock: this.#clock })
+    const tenure = this.#options.files.tenure()
     if (tenure.state !== 'lost' || this.#lastWords === '') return tenure
     return { ...tenure, why: `${tenure.why}; it ended with ${this.#lastWords}` }
   }
@@ -77,19 +98,19 @@ export class GuardWatch {
   }
 
   #tick(): void {
-    const { runDir, program, log } = this.#options
+    const { files, program, log } = this.#options
     const now = this.#clock.elapsed()
     if (now - this.#signedAt >= signEveryMs) {
       this.#signedAt = now
       try {
-        writeAgentSign(runDir, this.#self, this.#clock)
+        files.sign()
       } catch (error) {
         log.error('the guard could not be given a sign of life', { message: messageOf(error) })
       }
     }
-    const record = readGuardRecord(runDir, this.#self.bootId)
+    const record = files.read()
     if (record) this.#knownAt = now
-    const lives = record !== undefined && processLives(record)
+    const lives = record !== undefined && files.lives(record)
     if (lives && now - record.aliveAt < stuckMs) {
       this.#retryMs = firstRetryMs
       if (!this.#checked && record.program !== program) this.#start(now, true)
