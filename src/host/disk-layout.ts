@@ -1,4 +1,4 @@
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { PlasmaError } from '../lib/errors.ts'
 import { bytesOf } from '../resources/quantity.ts'
 import type { VirtualMachine, VmDisk } from '../resources/vm.ts'
@@ -11,7 +11,9 @@ export type DiskItem = { readonly name: string; readonly field: string } & (
   | { readonly kind: 'given'; readonly path: string; readonly disk: VmDisk }
   | { readonly kind: 'boot'; readonly path: string; readonly source: string }
   | { readonly kind: 'disk'; readonly path: string; readonly pool: Pool; readonly disk: VmDisk }
-  | { readonly kind: 'seed' | 'variables'; readonly path: string }
+  | { readonly kind: 'seed'; readonly path: string }
+  /** `before` is where it lay while no disk of the machine was in a shared pool. */
+  | { readonly kind: 'variables'; readonly path: string; readonly before?: string }
   | { readonly kind: 'impossible'; readonly message: string }
 )
 
@@ -22,6 +24,8 @@ export interface Places {
 }
 
 const uidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+/** In the machine's folder in the default directory. */
+export const seedFile = 'cloud-init.iso'
 const reserved = ['cloud-init', 'efi-vars', 'efi-code', 'kernel', 'initrd']
 
 /** What of this host no machine may be given. */
@@ -73,9 +77,18 @@ export function ownDirs(vm: VirtualMachine, places: Places): readonly string[] {
   return offLimits(places).pools.map((pool) => join(pool, uid))
 }
 
+/** UEFI variables go with a machine that other hosts can start: they lie beside its first disk in a shared pool. */
+function variablesItem(items: readonly DiskItem[], own: string): DiskItem {
+  const file = 'efi-vars.fd'
+  const base = { kind: 'variables', name: 'efi-vars', field: 'spec.firmware' } as const
+  const first = items.find((item) => item.kind === 'disk' && item.pool.shared)
+  if (first?.kind !== 'disk') return { ...base, path: join(own, file) }
+  return { ...base, path: join(dirname(first.path), file), before: join(own, file) }
+}
+
 /**
- * Everything on disk that a machine needs, in the order of its spec. The seed and the UEFI variables lie in the default
- * directory whatever the pools.
+ * Everything on disk that a machine needs, in the order of its spec. The seed lies in the default directory whatever the
+ * pools: each host makes its own.
  * @throws PlasmaError `BadUid`
  */
 export function layout(vm: VirtualMachine, places: Places): readonly DiskItem[] {
@@ -88,15 +101,9 @@ export function layout(vm: VirtualMachine, places: Places): readonly DiskItem[] 
       kind: 'seed',
       name: 'cloud-init',
       field: 'spec.cloudInit',
-      path: join(own, 'cloud-init.iso'),
+      path: join(own, seedFile),
     })
-  if (spec.firmware === 'uefi')
-    items.push({
-      kind: 'variables',
-      name: 'efi-vars',
-      field: 'spec.firmware',
-      path: join(own, 'efi-vars.fd'),
-    })
+  if (spec.firmware === 'uefi') items.push(variablesItem(items, own))
   if (!spec.kernel) return items
   const { image, initrd } = spec.kernel
   items.push(hostFile('kernel', image, 'spec.kernel.image', places.imageDir))

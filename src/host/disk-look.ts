@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
 import { adviceOf, errnoOf } from '../lib/errors.ts'
 import { formatQuantity } from '../resources/quantity.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
@@ -28,9 +29,19 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
+/**
+ * Where a disk was made, as the machine's status tells: what another host made, this one has no record of. Status keeps
+ * the path as long as the disk is declared, whatever becomes of it.
+ */
+function toldPath({ metadata, status }: VirtualMachine, name: string): string | undefined {
+  const path = status?.disks.find((disk) => disk.name === name)?.path
+  // Only what was made for the machine lies in a folder of its own.
+  return path !== undefined && basename(dirname(path)) === metadata.uid ? path : undefined
+}
+
 /** One that was made once and is not there is lost: an empty one in its place would be worse than no start. */
-async function lookAtMissing({ name, path, field }: Made, { made }: LookContext): Promise<DiskState> {
-  const before = (await made()).get(name)
+async function lookAtMissing({ name, path, field }: Made, { vm, made }: LookContext): Promise<DiskState> {
+  const before = (await made()).get(name) ?? toldPath(vm, name)
   if (before === undefined) return { name, state: 'absent' }
   const what =
     before === path
@@ -86,9 +97,9 @@ async function lookAt(item: DiskItem, context: LookContext): Promise<DiskState> 
 
 /** How one file of a machine is right now. Starts no process, changes nothing, never rejects. */
 export async function look(item: DiskItem, context: LookContext): Promise<DiskState> {
-  try {
-    return await lookAt(item, context)
-  } catch (error) {
+  const state = await lookAt(item, context).catch((error: unknown): DiskState => {
     return { name: item.name, state: 'failed', message: adviceOf(error) }
-  }
+  })
+  const path = toldPath(context.vm, item.name)
+  return state.state === 'failed' && path !== undefined ? { path, ...state } : state
 }

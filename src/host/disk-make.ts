@@ -6,7 +6,7 @@ import { formatQuantity } from '../resources/quantity.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import { seedImage } from './cloud-init.ts'
 import { type DiskItem, wantedBytes } from './disk-layout.ts'
-import { makeWhole } from './durable-files.ts'
+import { makeNew, makeWhole } from './durable-files.ts'
 import type { Images } from './images.ts'
 import type { PoolSpace } from './pools.ts'
 import {
@@ -42,8 +42,9 @@ const variableTemplates = [
   '/usr/share/edk2-ovmf/x64/OVMF_VARS.fd',
 ]
 
-async function copyVariables(to: string): Promise<void> {
-  for (const template of variableTemplates) {
+/** @param before a store of the same machine in another place, which is then gone on with */
+async function copyVariables(to: string, before: string | undefined): Promise<void> {
+  for (const template of [...(before === undefined ? [] : [before]), ...variableTemplates]) {
     const there = await access(template).then(
       () => true,
       () => false,
@@ -97,7 +98,7 @@ async function makeDisk(item: Made, exists: boolean, context: MakeContext): Prom
   const { bytes, write } = await (disk.image ? makeFromImage : makeBlank)(item, context)
   const done = await context.space.promise(pool, bytes, `${field}.size`)
   try {
-    await makeWhole(path, write)
+    await makeNew(path, write)
   } finally {
     done()
   }
@@ -130,7 +131,7 @@ export async function make(item: DiskItem, exists: boolean, context: MakeContext
       case 'seed':
         return await makeWhole(item.path, (part) => writeFile(part, seedImage(context.vm), { mode: 0o600 }))
       case 'variables':
-        return await makeWhole(item.path, copyVariables)
+        return await makeNew(item.path, (part) => copyVariables(part, item.before))
     }
   } catch (error) {
     if (context.signal.aborted) throw error

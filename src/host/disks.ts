@@ -1,18 +1,28 @@
-import { rm } from 'node:fs/promises'
+import { rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Clock } from '../lib/clock.ts'
 import { adviceOf, errnoOf, PlasmaError } from '../lib/errors.ts'
 import { whyFile } from '../lib/folders.ts'
 import type { Log } from '../lib/log.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
-import { type DiskItem, layout, offLimits, ownDirs, type Places, uidOf, wantedBytes } from './disk-layout.ts'
+import {
+  type DiskItem,
+  layout,
+  offLimits,
+  ownDirs,
+  type Places,
+  seedFile,
+  uidOf,
+  wantedBytes,
+} from './disk-layout.ts'
 import { type LookContext, look } from './disk-look.ts'
 import { make } from './disk-make.ts'
 import { removeParts } from './durable-files.ts'
 import { Images } from './images.ts'
 import { MadeDisks } from './made-disks.ts'
-import { type Pool, PoolSpace } from './pools.ts'
+import { defaultPool, type Pool, PoolSpace } from './pools.ts'
 import type { DiskState, Disks } from './ports.ts'
+import { checkUid } from './qemu-args.ts'
 import { virtualSize } from './qemu-img.ts'
 import { Slots } from './slots.ts'
 
@@ -53,6 +63,14 @@ async function removeDir(dir: string): Promise<void> {
       cause: error,
     })
   }
+}
+
+/** Removes what is made anew wherever the machine is, and the folder where nothing else is in it. */
+async function removeSeed(dir: string): Promise<void> {
+  await rm(join(dir, seedFile), { force: true })
+  await rmdir(dir).catch((error: unknown) => {
+    if (!['ENOENT', 'ENOTEMPTY', 'EEXIST'].includes(errnoOf(error) ?? '')) throw error
+  })
 }
 
 /** Disks of this host's machines, made by qemu-img and by us. */
@@ -117,15 +135,28 @@ export class HostDisks implements Disks {
 
   async remove(vm: VirtualMachine): Promise<void> {
     const uid = uidOf(vm)
-    const job = this.#jobs.get(uid)
-    job?.controller.abort(new PlasmaError('Cancelled', 'the machine is being deleted'))
-    await job?.done
-    this.#failures.delete(uid)
+    await this.#cancel(uid, 'the machine is being deleted')
     // Also where a pool is not declared any more, or not known yet.
     const dirs = new Set([...ownDirs(vm, this.#places()), ...(await this.#made.foldersOf(uid))])
     // A link is removed itself, never what it leads to.
     for (const dir of dirs) await removeDir(dir)
     await this.#made.forget(uid)
+  }
+
+  async letGo(uid: string): Promise<void> {
+    await this.#cancel(uid, 'the machine is another host’s from now on')
+    const shared = this.#places().pools.filter((pool) => pool.shared)
+    await this.#made.forgetThose(uid, (path) =>
+      shared.some((pool) => path.startsWith(`${pool.path}/${uid}/`)),
+    )
+    await removeSeed(join(defaultPool(this.#options.dataDir).path, checkUid(uid)))
+  }
+
+  async #cancel(uid: string, why: string): Promise<void> {
+    const job = this.#jobs.get(uid)
+    job?.controller.abort(new PlasmaError('Cancelled', why))
+    await job?.done
+    this.#failures.delete(uid)
   }
 
   onChange(listener: (uid: string) => void): () => void {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { open, readdir, rename, rm } from 'node:fs/promises'
+import { access, link, open, readdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { errnoOf, PlasmaError } from '../lib/errors.ts'
 
@@ -19,11 +19,52 @@ async function sync(path: string): Promise<void> {
  * @throws PlasmaError `NoSpace`, and whatever `make` throws
  */
 export async function makeWhole(path: string, make: (part: string) => Promise<unknown>): Promise<void> {
+  return makeFile(path, make, rename)
+}
+
+/**
+ * As `makeWhole`, but never in place of a file that is there: where hosts share a folder another one may have made it
+ * meanwhile, and a guest may run on it. Then that one stays.
+ */
+export async function makeNew(path: string, make: (part: string) => Promise<unknown>): Promise<void> {
+  return makeFile(path, make, placeNew)
+}
+
+async function placeNew(part: string, path: string): Promise<void> {
+  try {
+    await link(part, path)
+  } catch (error) {
+    const code = errnoOf(error) ?? ''
+    if (code !== 'EEXIST' && !noLinks.has(code)) throw error
+    // Without links the best there is leaves a moment between the look and the rename.
+    if (code !== 'EEXIST' && !(await isThere(path))) return rename(part, path)
+  }
+  await rm(part)
+}
+
+/** What file systems without hard links say. */
+const noLinks: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'])
+
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    (error: unknown) => {
+      if (errnoOf(error) === 'ENOENT') return false
+      throw error
+    },
+  )
+}
+
+async function makeFile(
+  path: string,
+  make: (part: string) => Promise<unknown>,
+  place: (part: string, path: string) => Promise<void>,
+): Promise<void> {
   const part = `${path}.${randomUUID()}.part`
   try {
     await make(part)
     await sync(part)
-    await rename(part, path)
+    await place(part, path)
     await sync(dirname(path))
   } catch (error) {
     await rm(part, { force: true })

@@ -41,10 +41,7 @@ export class MadeDisks {
   async note(uid: string, name: string, path: string): Promise<void> {
     const before = await this.of(uid)
     if (before.get(name) === path) return
-    const disks = { ...Object.fromEntries(before), [name]: path }
-    await makeFolders(this.#dir)
-    const text = `${JSON.stringify({ version: 1, disks }, null, 1)}\n`
-    await makeWhole(this.#file(uid), (part) => writeFile(part, text, { mode: 0o600 }))
+    await this.#write(uid, { ...Object.fromEntries(before), [name]: path })
   }
 
   /** Folders of a uid that disks were made in, also in pools that are declared no more. Never rejects. */
@@ -56,5 +53,18 @@ export class MadeDisks {
 
   async forget(uid: string): Promise<void> {
     await rm(this.#file(uid), { force: true })
+  }
+
+  /** Forgets the disks that are another host's from now on. Not for two calls at once for one uid. */
+  async forgetThose(uid: string, isGone: (path: string) => boolean): Promise<void> {
+    const kept = [...(await this.of(uid))].filter(([, path]) => !isGone(path))
+    if (kept.length === 0) return this.forget(uid)
+    await this.#write(uid, Object.fromEntries(kept))
+  }
+
+  async #write(uid: string, disks: Readonly<Record<string, string>>): Promise<void> {
+    await makeFolders(this.#dir)
+    const text = `${JSON.stringify({ version: 1, disks }, null, 1)}\n`
+    await makeWhole(this.#file(uid), (part) => writeFile(part, text, { mode: 0o600 }))
   }
 }

@@ -10,6 +10,8 @@ export interface Pool {
   readonly name: string
   readonly path: string
   readonly capacity?: number
+  /** Every host sees the same files there. */
+  readonly shared?: boolean
 }
 
 /** The pool that exists without being declared: `<data-dir>/disks`. */

@@ -1,5 +1,5 @@
-import { chmod, lstat, mkdir, open, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { chmod, lstat, mkdir, open, readdir, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 import { checkRunDir, type VmPaths } from './paths.ts'
 
@@ -67,5 +67,15 @@ export async function prepareRunFolder(runDir: string, paths: VmPaths): Promise<
       hint: 'check its owner, its permissions and the space of its file system, or choose another --run-dir',
       cause: error,
     })
+  }
+}
+
+/** Uids of the machines that have a folder in a run directory. @throws the system error where that can't be told */
+export async function runFolders(runDir: string): Promise<readonly string[]> {
+  try {
+    return await readdir(join(runDir, 'vms'))
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return []
+    throw error
   }
 }
