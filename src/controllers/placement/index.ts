@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { type Clock, rfc3339 } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { Log } from '../../lib/log.ts'
-import { holderHost, hostLeaseName, systemNamespace } from '../../resources/host-lease.ts'
+import { hostLeaseName, systemNamespace } from '../../resources/host-lease.ts'
 import type { Host, Lease, StoragePool } from '../../resources/kinds.ts'
 import { VirtualMachine, type VmStatus } from '../../resources/vm.ts'
 import type { Outcome } from '../../runtime/controller.ts'
@@ -11,6 +11,7 @@ import { isReason } from '../../store/errors.ts'
 import type { ObjectStore } from '../../store/objects.ts'
 import type { Assumed } from './assumed.ts'
 import { type Assignment, decisions, type Placement, placementOf, type Unplaced, type World } from './plan.ts'
+import { heldEpoch } from './room.ts'
 import { isToldOf, notedStatus, placedStatus, unplacedStatus } from './status.ts'
 
 /** Something for people, recorded as a Kubernetes Event. */
@@ -117,8 +118,7 @@ async function resend(world: World, deps: PlacementDeps, signal: AbortSignal): P
   const writes: Write[] = []
   for (const { base, next } of deps.assumed.unsettled) {
     const { hostName = '', placementEpoch } = next.status as VmStatus
-    const spec = world.leases.get(hostLeaseName(hostName))?.spec
-    if (holderHost(spec?.holderIdentity) !== hostName || (spec.leaseTransitions ?? 0) !== placementEpoch)
+    if (heldEpoch(hostName, world.leases.get(hostLeaseName(hostName))) !== placementEpoch)
       deps.assumed.drop(base)
     else writes.push({ vm: base, status: next.status as VmStatus, assigns: true })
   }

@@ -62,12 +62,18 @@ function capacityOf({ spec, status }: Host): Share | undefined {
   }
 }
 
-function leaseOf(name: string, lease: Lease | undefined): Pick<Room, 'epoch' | 'leaseProblem'> {
-  if (!lease) return { epoch: undefined, leaseProblem: 'it has no lease' }
-  const { holderIdentity: holder = '', leaseTransitions = 0 } = lease.spec
-  if (holderHost(holder) === name) return { epoch: leaseTransitions, leaseProblem: '' }
-  const by = holder === fencedHolder ? 'was taken from it, as it was lost' : `is held by "${holder}"`
-  return { epoch: undefined, leaseProblem: `its lease ${by}` }
+/** The epoch under which a host holds its lease; undefined where it does not. */
+export function heldEpoch(name: string, lease: Lease | undefined): number | undefined {
+  const { holderIdentity: holder, leaseTransitions = 0 } = lease?.spec ?? {}
+  // A host may be called as that holder is.
+  return holder !== fencedHolder && holderHost(holder) === name ? leaseTransitions : undefined
+}
+
+function leaseProblem(lease: Lease | undefined): string {
+  if (!lease) return 'it has no lease'
+  const { holderIdentity: holder = '' } = lease.spec
+  if (holder === fencedHolder) return 'its lease was taken from it, as it was lost'
+  return holder === '' ? 'nobody holds its lease' : `its lease is held by "${holder}"`
 }
 
 function maintenanceOf({ spec }: Host, now: number): string | undefined {
@@ -84,7 +90,8 @@ export function roomOf(host: Host, { machines, lease, now }: RoomFacts): Room {
     ...{ name, host, labels: { ...labels, [hostnameLabel]: name } },
     taken: machines.map(shareOf).reduce(plus, { cpus: 0, memory: 0 }),
     capacity: capacityOf(host),
-    ...leaseOf(name, lease),
+    epoch: heldEpoch(name, lease),
+    leaseProblem: leaseProblem(lease),
     maintenance: maintenanceOf(host, now),
   }
 }

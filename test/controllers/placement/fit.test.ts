@@ -73,6 +73,13 @@ describe('the host as such', () => {
       { hosts: [host('a')], leases: [lease('a', 1, 'b')] },
       'its lease is held by "b"',
     ],
+    [
+      'holds its lease as one installation',
+      vm,
+      { hosts: [host('a')], leases: [lease('a', 1, 'a/1f')] },
+      undefined,
+    ],
+    ['gave its lease up', vm, { hosts: [host('a')], leases: [lease('a', 1, '')] }, 'nobody holds its lease'],
     ['is cordoned', vm, { hosts: [host('a', { unschedulable: true })] }, 'cordoned (spec.unschedulable)'],
     [
       'is under maintenance',
@@ -355,4 +362,10 @@ test('the end of a maintenance is that of the clock given', () => {
   const of = { hosts: [host('a', { maintenance: { until: time(1_000) } })] }
   expect(why(vm, of)).toBeDefined()
   expect(why(vm, { ...of, now: now + 1_000 })).toBeUndefined()
+})
+
+test('a host that is called as the holder of lost leases is has not lost its own', () => {
+  const of = (holder: string) => world({ hosts: [host('fenced')], leases: [lease('fenced', 1, holder)] })
+  expect(refusals(vm, of('fenced/1f')).get('fenced')).toBeUndefined()
+  expect(refusals(vm, of('fenced')).get('fenced')?.message).toContain('was taken from it')
 })
