@@ -1,23 +1,29 @@
+import { claimHost } from '../controllers/host/claim.ts'
 import { reconcileHost } from '../controllers/host/index.ts'
+import { agentLabels } from '../controllers/host/register.ts'
 import { LeaseWatch } from '../controllers/hosts/watch.ts'
 import { runVmController } from '../controllers/vm/start.ts'
+import type { Tenure } from '../host/ports.ts'
 import { specHash } from '../host/spec-hash.ts'
+import { sleep } from '../lib/clock.ts'
 import { messageOf } from '../lib/errors.ts'
 import { localDisks } from '../resources/disk-reach.ts'
 import { StoragePool } from '../resources/kinds.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { runController } from '../runtime/controller.ts'
 import { Informer } from '../runtime/informer.ts'
+import { defaultTerms } from '../runtime/lease.ts'
 import { WorkQueue } from '../runtime/queue.ts'
 import { KvObjects } from '../store/kv-objects.ts'
 import { runLeader } from '../wire-leader.ts'
 import { runTerm } from '../wire-term.ts'
-import { askVotes, tenureOn, watchGuard } from './guard.ts'
+import { askVotes, guardWatch, hostIdOf } from './guard.ts'
 import type { SimHost } from './host.ts'
 import { SimDisks, SimMachines, SimProcesses } from './host-ports.ts'
 import type { World } from './world.ts'
 
 const hostEveryMs = 10_000
+const tenureEveryMs = 250
 /** How soon a supervisor starts an agent again that ended by itself, ms. */
 const restartMs = 1_000
 
@@ -35,11 +41,26 @@ export function startAgent(host: SimHost, world: World): void {
     })
   }
   const loop = (running: Promise<unknown>) => void running.then(() => ended(), ended)
-  loop(watchGuard(host, world, process))
-  loop(leader(base))
-  loop(pools.run(signal))
-  void pools.whenSynced().then(() => {
-    for (const running of machines(base, pools)) loop(running)
+  const watch = guardWatch(host, world, process)
+  const start = async () => {
+    await claim(base)
+    loop(watch.run(signal))
+    loop(leader(base))
+    loop(pools.run(signal))
+    await pools.whenSynced()
+    for (const running of machines(base, pools, () => watch.tenure())) loop(running)
+  }
+  void start().catch(ended)
+}
+
+/** Where it can't be asked whose the name is, the server ends, and a supervisor starts it again. */
+function claim({ host, clock, hostName, log, objects, signal }: Base): Promise<void> {
+  return claimHost({
+    ...{ objects, hostName, hostId: hostIdOf(host), bootId: host.bootId, clock, log, signal },
+    ...{
+      durationMs: defaultTerms.durationMs,
+      labels: agentLabels(hostName, { arch: 'amd64', accelerator: 'tcg' }),
+    },
   })
 }
 
@@ -82,12 +103,15 @@ function leader({
 }
 
 /** The loops over this host's machines and over the host's own object. */
-function* machines(base: Base, pools: Informer<StoragePool>): Generator<Promise<unknown>> {
+function* machines(
+  base: Base,
+  pools: Informer<StoragePool>,
+  tenure: () => Tenure,
+): Generator<Promise<unknown>> {
   const { host, world, process, clock, newUid, hostName, log, objects, signal } = base
   const { timeline } = world
   const processes = new SimProcesses(host, process, timeline, 'agent')
   const vms = new Informer(objects, VirtualMachine, log, clock)
-  const tenure = tenureOn(host, process)
   yield runVmController(
     {
       ...{ hostName, hostLabels: () => host.labels, objects, vms, processes, tenure },
@@ -118,5 +142,17 @@ function* machines(base: Base, pools: Informer<StoragePool>): Generator<Promise<
     signal,
   )
   void vms.whenSynced().then(() => queue.add(hostName))
+  yield whenTenureChanges(base, tenure, () => queue.add(hostName))
   yield vms.run(signal)
+}
+
+/** What the host says of itself depends on whether it holds its lease. */
+async function whenTenureChanges({ clock }: Base, tenure: () => Tenure, tell: () => void): Promise<never> {
+  let before = tenure().state
+  for (;;) {
+    await sleep(clock, tenureEveryMs)
+    const { state } = tenure()
+    if (state !== before) tell()
+    before = state
+  }
 }

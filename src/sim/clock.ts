@@ -20,6 +20,7 @@ export class Timeline {
   #now = 0
   #order = 0
   #steps = 0
+  #pids = 100
   /** A binary heap by time, then by order: of equals the one set first. */
   readonly #heap: Entry[] = []
 
@@ -30,6 +31,11 @@ export class Timeline {
   /** Events that have run. */
   get steps(): number {
     return this.#steps
+  }
+
+  nextPid(): number {
+    this.#pids += 1
+    return this.#pids
   }
 
   /** Has `run` happen at `when`, or now where that is past. @returns cancel */
@@ -117,6 +123,8 @@ export interface HostTime {
  */
 export class SimProcess {
   readonly name: string
+  /** Unique in its world. */
+  readonly pid: number
   readonly clock: Clock
   /** As `clock`, but `elapsed` counts from the boot of its host, as all its processes see it. */
   readonly hostClock: Clock
@@ -127,6 +135,7 @@ export class SimProcess {
 
   constructor(name: string, timeline: Timeline, time: HostTime) {
     this.name = name
+    this.pid = timeline.nextPid()
     this.#timeline = timeline
     const born = timeline.now
     this.clock = {

@@ -1,65 +1,78 @@
-import type { ClusterView, GuardDeps } from '../controllers/guard/ports.ts'
 import { stopMs } from '../controllers/guard/rules.ts'
 import { Guard } from '../controllers/guard/run.ts'
 import type { StoreWord } from '../controllers/guard/state.ts'
 import type { AskVotes } from '../controllers/hosts/types.ts'
 import { GuardFence } from '../host/guard-fence.ts'
 import { tenureOf } from '../host/guard-file.ts'
-import type { Tenure } from '../host/ports.ts'
-import { sleep } from '../lib/clock.ts'
-import { Host } from '../resources/host.ts'
-import { hostLeaseName, hostOfLease, leaseFacts, systemNamespace } from '../resources/host-lease.ts'
-import { Lease } from '../resources/kinds.ts'
+import { GuardWatch } from '../host/guard-watch.ts'
+import { hostLeaseName, hostOfLease, systemNamespace } from '../resources/host-lease.ts'
 import { defaultTerms, LeaseContender } from '../runtime/lease.ts'
-import { KvObjects } from '../store/kv-objects.ts'
-import type { ObjectStore } from '../store/objects.ts'
+import { GuardStore } from '../wire-guard-store.ts'
 import type { SimProcess } from './clock.ts'
 import type { SimHost } from './host.ts'
 import { SimProcesses } from './host-ports.ts'
 import type { World } from './world.ts'
 
-const askMs = 700
-const aliveMs = 3_000
-const everyMs = 1_000
+/** How long a host that is asked has for its answer, ms; as in `wire-guard.ts`. */
+const questionMs = 1_000
+const agentSilentMs = 10_000
+/** From the decision to start a guard to its first step, ms. */
+const spawnMs = 250
+const program = 'simulated'
+
+export const hostIdOf = (host: SimHost): string => `id-of-${host.name}`
 
 /** Starts the guard's process of a host: the guard itself, with the world in place of files and sockets. */
 export function startGuard(host: SimHost, world: World): void {
   const process = host.process('guard')
   const random = world.random.fork(`${process.name} at ${world.timeline.now}`)
   const clock = process.hostClock
-  const objects = new KvObjects(world.store.client(host.name, process), {
-    clock,
-    newUid: () => random.uuid(),
-  })
   const log = world.logOf(process)
-  const processes = new SimProcesses(host, process, world.timeline, 'guard')
-  const self = { pid: world.timeline.steps, startTime: 1, bootId: host.bootId }
+  const store = new GuardStore({
+    ...{
+      hostName: host.name,
+      hostId: hostIdOf(host),
+      log,
+      clock: process.clock,
+      newUid: () => random.uuid(),
+    },
+    open: async () => world.store.client(host.name, process),
+  })
+  const self = { pid: process.pid, startTime: 1, bootId: host.bootId }
   const { guardRecord: before } = host
-  const deps: GuardDeps = {
-    ...{ host: host.name, identity: host.name, terms: defaultTerms, clock, log },
-    facts: { stopMs, selfFence: 'guard', peer: host.name, bootId: host.bootId },
+  const identity = `${host.name}/${hostIdOf(host)}`
+  const guard = new Guard({
+    ...{ host: host.name, identity, terms: defaultTerms, clock, log },
+    facts: { stopMs, selfFence: host.selfFence, peer: `${host.name}:7444`, bootId: host.bootId },
     inherited: before?.bootId === host.bootId ? before : undefined,
     contender: (hooks) =>
       new LeaseContender({
-        ...{ objects, clock, identity: host.name, terms: defaultTerms, ...hooks },
+        ...{ objects: store.objects, clock, identity, terms: defaultTerms, ...hooks },
         ref: { namespace: systemNamespace, name: hostLeaseName(host.name) },
       }),
-    look: () => lookAt(objects, host.name),
+    look: () => store.look(`${host.name}:7444`),
     ask: async (name) => {
       const askedAt = clock.elapsed()
-      const reply = await world.peers.ask(host.name, process, name, { ask: 'lost' }, askMs)
+      const reply = await world.peers.ask(host.name, process, name, { ask: 'lost' }, questionMs)
       return reply === undefined ? undefined : { word: (reply as { word: StoreWord }).word, askedAt }
     },
-    machines: new GuardFence({ processes, clock, log }),
+    machines: new GuardFence({
+      ...{ clock, log },
+      processes: new SimProcesses(host, process, world.timeline, 'guard'),
+    }),
     publish: (report) => {
       host.guardRecord = {
-        ...{ ...report, ...self, version: 1, host: host.name, program: 'sim', aliveAt: clock.elapsed() },
+        version: 1,
+        ...self,
+        host: host.name,
+        program,
+        aliveAt: clock.elapsed(),
+        ...report,
       }
     },
     agentLives: () =>
-      host.agentSign?.bootId === host.bootId && clock.elapsed() - host.agentSign.aliveAt < aliveMs,
-  }
-  const guard = new Guard(deps)
+      host.agentSign?.bootId === host.bootId && clock.elapsed() - host.agentSign.aliveAt < agentSilentMs,
+  })
   world.peers.serve(host.name, process, (question, answer) => {
     const asked = question as { ask: 'lost' } | { ask: 'consent'; host: string }
     if (asked.ask === 'consent') answer(guard.consents(asked.host))
@@ -68,41 +81,40 @@ export function startGuard(host: SimHost, world: World): void {
   void guard.run(new AbortController().signal)
 }
 
-async function lookAt(objects: ObjectStore, own: string): Promise<ClusterView> {
-  const [hosts, leases] = await Promise.all([
-    objects.list(Host),
-    objects.list(Lease, { namespace: systemNamespace }),
-  ])
-  const peers = new Map(leases.items.map((lease) => [hostOfLease(lease.metadata.name), lease]))
-  const members = new Map(
-    hosts.items.map(({ metadata: { name } }) => {
-      const lease = peers.get(name)
-      return [name, lease && leaseFacts(lease).peer] as const
-    }),
-  )
-  const host = hosts.items.find(({ metadata }) => metadata.name === own)
-  if (!host) return { members, unclaimed: 'this host is not registered yet' }
-  const until = host.spec.maintenance?.until
-  return { members, ...(until !== undefined && { maintenance: until }) }
-}
-
-/** What the guard's record allows the agent of its host. */
-export function tenureOn(host: SimHost, process: SimProcess): () => Tenure {
-  return () => {
-    const record = host.guardRecord
-    if (!record) return { state: 'lost', why: 'there is no guard yet' }
-    const lives = () => host.guard?.alive === true
-    return tenureOf(record, { bootId: host.bootId, now: process.hostClock.elapsed(), lives })
-  }
-}
-
-/** The agent's side: its sign of life, and another guard where there is none. */
-export async function watchGuard(host: SimHost, world: World, process: SimProcess): Promise<never> {
-  for (;;) {
-    host.agentSign = { bootId: host.bootId, aliveAt: process.hostClock.elapsed() }
-    if (!host.guard?.alive) world.parts.guard(host, world)
-    await sleep(process.clock, everyMs)
-  }
+/** The agent's side: its sign of life, another guard where there is none, and its work where it does not act. */
+export function guardWatch(host: SimHost, world: World, process: SimProcess): GuardWatch {
+  const clock = process.hostClock
+  const log = world.logOf(process)
+  const processes = new SimProcesses(host, process, world.timeline, 'agent')
+  const fence = new GuardFence({ processes, clock, log })
+  const lives = ({ pid }: { readonly pid: number }) => host.guard?.alive === true && host.guard.pid === pid
+  return new GuardWatch({
+    ...{ deadlineMs: defaultTerms.deadlineMs, log, clock, program, selfFence: host.selfFence !== 'none' },
+    stop: () => fence.stop(),
+    files: {
+      read: () => (host.guardRecord?.bootId === host.bootId ? host.guardRecord : undefined),
+      lives,
+      tenure: () => {
+        const record = host.guardRecord
+        if (!record) return { state: 'lost', why: 'there is no guard yet' }
+        const { bootId } = host
+        return tenureOf(record, { bootId, now: clock.elapsed(), lives: () => lives(record) })
+      },
+      sign: () => {
+        host.agentSign = { bootId: host.bootId, aliveAt: clock.elapsed() }
+      },
+    },
+    spawn: async (replace) => {
+      if (replace) host.guard?.kill()
+      const ended = new Promise<string>(() => {})
+      if (host.guard?.alive) return { pid: host.guard.pid, ended }
+      const { bootId } = host
+      world.timeline.after(spawnMs, () => {
+        if (host.on && host.bootId === bootId && !host.guard?.alive) world.parts.guard(host, world)
+      })
+      return { pid: 0, ended }
+    },
+  })
 }
 
 /** Asks the guards of the other members of a lost host's lease. */
@@ -113,17 +125,16 @@ export function askVotes(from: string, world: World, process: SimProcess): AskVo
     const replies = await Promise.all(
       members
         .filter((name) => name !== host)
-        .map(async (name) => ({ name, reply: await world.peers.ask(from, process, name, question, askMs) })),
+        .map(async (name) => {
+          const reply = await world.peers.ask(from, process, name, question, questionMs)
+          return { name, ...(reply as { consent: boolean; why: string } | undefined) }
+        }),
     )
-    const answered = replies.map(({ name, reply }) => ({
-      name,
-      reply: reply as { consent: boolean; why: string } | undefined,
-    }))
     return {
-      consents: answered.filter(({ reply }) => reply?.consent).map(({ name }) => name),
-      refusals: answered
-        .filter(({ reply }) => !reply?.consent)
-        .map(({ name, reply }) => ({ host: name, why: reply?.why ?? 'no answer' })),
+      consents: replies.filter(({ consent }) => consent).map(({ name }) => name),
+      refusals: replies
+        .filter(({ consent }) => !consent)
+        .map(({ name, why = 'no answer' }) => ({ host: name, why })),
     }
   }
 }

@@ -29,6 +29,8 @@ export class SimHost {
   readonly labels: Record<string, string>
   readonly cpus: number
   readonly memory: string
+  /** What its guard promises, as `--fencing` has it. */
+  selfFence: 'none' | 'guard' = 'guard'
   bootId = ''
   on = false
   /** Everything on it stands still. */

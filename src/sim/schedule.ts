@@ -41,6 +41,7 @@ export async function play(
 ): Promise<Played> {
   const { seed, hosts, healAt } = schedule
   const world = new World({ seed, hosts: hosts.map((name) => ({ name })), parts, ...options })
+  if (schedule.fencing === 'none') for (const host of world.hosts.values()) host.selfFence = 'none'
   const faults = new Faults(world)
   try {
     await populate(world, schedule)
@@ -64,7 +65,7 @@ async function populate(world: World, { hosts, fencing, machines }: Schedule): P
   for (const name of hosts)
     await objects.create(Host, {
       ...{ apiVersion: apiVersionOf(Host), kind: 'Host', metadata: { name } },
-      spec: hostSpec.parse({ fencing: { mode: fencing } }),
+      spec: hostSpec.parse({ fencing: { mode: fencing, command: ['fence', name] } }),
     })
   await world.begin()
   for (const { name, onHostLoss } of machines)
