@@ -5,7 +5,10 @@ import { approximateQuantity, bytesOf } from './quantity.ts'
 
 /** Spec of a Host; `parse({})` gives the defaults. */
 export const hostSpec = z.object({
-  unschedulable: z.boolean().default(false).describe('No new machines are placed here.'),
+  unschedulable: z
+    .boolean()
+    .default(false)
+    .describe('Cordoned: no machine that has no host yet is placed here. Those that are here stay.'),
   taints: z
     .array(
       z.object({
@@ -13,7 +16,9 @@ export const hostSpec = z.object({
         value: z.string().default(''),
         effect: z
           .enum(['NoSchedule', 'PreferNoSchedule'])
-          .describe('Machines that do not tolerate it are not placed here, or rather elsewhere.'),
+          .describe(
+            'NoSchedule: machines that do not tolerate it are not placed here. PreferNoSchedule: rather elsewhere. Those that are here stay.',
+          ),
       }),
     )
     .max(32)
@@ -26,13 +31,15 @@ export const hostSpec = z.object({
         .min(1)
         .max(10_000)
         .default(400)
-        .describe('Of the processors, what machines may have in all.'),
+        .describe(
+          'Of the processors, what the machines placed here may have in all, also those that are down.',
+        ),
       memoryPercent: z
         .int()
         .min(1)
         .max(1_000)
         .default(100)
-        .describe('Of the memory, what machines may have in all.'),
+        .describe('Of the memory, what the machines placed here may have in all, also those that are down.'),
     })
     .prefault({}),
   fencing: z

@@ -13,7 +13,7 @@ const neighbours = (what: string) =>
         required: z
           .boolean()
           .default(true)
-          .describe('A host that does not fit is refused; else it counts less.'),
+          .describe('A host where this does not hold is refused; otherwise it only counts less.'),
       }),
     )
     .max(16)
@@ -22,12 +22,14 @@ const neighbours = (what: string) =>
 
 /** Where a machine may run beside others. */
 export const affinity = z.object({
-  together: neighbours('Machines on whose host this one belongs.'),
-  apart: neighbours('Machines whose hosts this one keeps away from.'),
+  together: neighbours(
+    'Machines on whose host this one belongs: at least one of them must be there. Where none has a host yet, one that has the labels itself may be the first.',
+  ),
+  apart: neighbours('Machines whose hosts this one keeps away from. They keep away from it too.'),
 })
 
 export const toleration = z.object({
-  key: z.string().min(1).optional().describe('Key of the taint; every taint where absent.'),
+  key: z.string().min(1).optional().describe('Key of the taint; any where absent.'),
   value: z.string().optional().describe('Value of the taint; any where absent.'),
   effect: z
     .enum(['NoSchedule', 'PreferNoSchedule'])
@@ -41,14 +43,23 @@ export const spread = z.object({
     .string()
     .min(1)
     .default('kubernetes.io/hostname')
-    .describe('Label of hosts; those with the same value count as one place.'),
+    .describe(
+      'Label of hosts; those with the same value count as one place. Every host has kubernetes.io/hostname, its name.',
+    ),
   maxSkew: z
     .int()
     .min(1)
     .max(1000)
     .default(1)
-    .describe('Most machines one place may have more than another.'),
-  required: z.boolean().default(false).describe('A place with more is refused; else it counts less.'),
+    .describe(
+      'Most machines one place may have more than another. Places all of whose hosts are closed to this machine (not Ready, cordoned, tainted, not selected) do not count as the other.',
+    ),
+  required: z
+    .boolean()
+    .default(false)
+    .describe(
+      'A place that would have more is refused, and so is a host without the label; otherwise it only counts less.',
+    ),
 })
 
 export const recovery = z.object({

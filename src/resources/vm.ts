@@ -169,16 +169,29 @@ export const vmSpec = z.object({
     .max(86_400)
     .default(30)
     .describe('How long a guest may take to power down.'),
-  hostSelector: z.record(z.string(), z.string()).default({}).describe('Labels a host must have.'),
+  hostSelector: z
+    .record(z.string(), z.string())
+    .default({})
+    .describe(
+      'Labels a host must have, all of them. kubernetes.io/hostname is the name of the host, whatever its labels say.',
+    ),
   affinity: affinity.prefault({}).describe('Which machines share its host, and which do not.'),
-  tolerations: z.array(toleration).max(16).default([]).describe('Taints of hosts that are put up with.'),
-  spread: z.array(spread).max(8).default([]).describe('How machines are spread over places.'),
+  tolerations: z
+    .array(toleration)
+    .max(16)
+    .default([])
+    .describe('Taints of hosts that this machine puts up with.'),
+  spread: z
+    .array(spread)
+    .max(8)
+    .default([])
+    .describe('How machines of a kind are spread over places, such as hosts or zones.'),
   priority: z
     .int()
     .min(-1_000_000)
     .max(1_000_000)
     .default(0)
-    .describe('Machines with a higher one are placed first.'),
+    .describe('Machines with a higher one are placed first. None is driven out for another.'),
   recovery: recovery.prefault({}).describe('What happens when its host is lost.'),
 })
 
