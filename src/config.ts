@@ -54,6 +54,10 @@ const seconds = z
   )
   .pipe(z.number('must be a number of seconds').positive('must be more than 0').max(3_600))
 
+const percent = z
+  .union([z.number(), z.string().regex(/^\d+$/).transform(Number)], 'must be a number of percent')
+  .pipe(z.int('must be whole percent').min(0).max(50, 'must be at most 50: it can only be lowered'))
+
 /** What `plasmavmc serve` can be told, by flags, environment and file alike. */
 const schema = z.strictObject({
   dataDir: folder.describe('Store, CA, credentials, disks, images.'),
@@ -90,6 +94,9 @@ const schema = z.strictObject({
     .enum(['none', 'guard', 'watchdog'], 'must be none, guard or watchdog')
     .describe('How this host makes sure that it stops failover-enabled machines when it is cut off.'),
   watchdogDevice: file.describe('Watchdog of the host, for --fencing watchdog.'),
+  brake: percent.describe(
+    'Percent of the hosts: where at least so many may be lost at once, none is fenced. At most 50.',
+  ),
   roles: roleList.describe('Which parts run.'),
   logLevel: z
     .enum(['debug', 'info', 'warn', 'error'], 'must be debug, info, warn or error')
@@ -161,6 +168,7 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
     peerAddress: undefined,
     fencing: 'guard',
     watchdogDevice: '/dev/watchdog',
+    brake: 50,
     roles: [...roles],
     logLevel: 'info',
     accelerator: 'auto',
@@ -172,7 +180,7 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
 type Problem = readonly [Setting, string]
 
 /** Settings of servers that share a store. */
-const clusterSetting = /^(etcd|lease|peer|fencing|watchdog)/
+const clusterSetting = /^(etcd|lease|peer|fencing|watchdog|brake)/
 
 /** What does not go together, if anything; `given` are the settings that are not left to their defaults. */
 function clash(config: Config, given: ReadonlySet<string>): Problem | undefined {

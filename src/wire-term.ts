@@ -14,7 +14,7 @@ export interface TermOptions {
   readonly log: Log
   readonly clock?: Clock
   /** What it takes to deal with lost hosts; without it none is. `watch` outlives the term. */
-  readonly hosts?: Pick<HostsOptions, 'watch' | 'votes' | 'runCommand' | 'brakePercent'>
+  readonly hosts?: Pick<HostsOptions, 'watch' | 'votes' | 'runCommand' | 'brakePercent' | 'terms'>
 }
 
 /**

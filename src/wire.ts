@@ -6,6 +6,8 @@ import { allowed } from './auth/authorize.ts'
 import { ensureCredentials } from './auth/credentials.ts'
 import { bootstrapIdentity } from './auth/identity.ts'
 import type { Config, Role } from './config.ts'
+import { LeaseWatch } from './controllers/hosts/watch.ts'
+import { runFenceCommand } from './host/fence-command.ts'
 import { checkRunDir } from './host/paths.ts'
 import { systemClock } from './lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
@@ -22,7 +24,8 @@ import { KvObjects } from './store/kv-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 import { type Agent, startAgent } from './wire-agent.ts'
-import { runLeader } from './wire-leader.ts'
+import { leaseTerms, peerVotes } from './wire-guard.ts'
+import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
 import { openStore } from './wire-store.ts'
 import { runTerm } from './wire-term.ts'
 
@@ -84,11 +87,7 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal)
     if (config.store === 'etcd') {
       await ensureNamespace(objects, systemNamespace)
-      if (runs('controller'))
-        leader = runLeader(
-          { config, kv, objects, log, parts: [(term) => runTerm(term, { hostName: config.hostName, log })] },
-          stopping.signal,
-        )
+      if (runs('controller')) leader = startLeader({ config, kv, objects, log }, stopping.signal)
     }
     io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
     // Written at exit otherwise, which a server that is killed never sees.
@@ -102,6 +101,23 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     await kv.close()
     await unlock()
   }
+}
+
+/**
+ * Contends for leadership, and watches meanwhile how long hosts are silent, so that a new leader need not begin to count.
+ */
+async function startLeader(
+  options: Pick<LeaderOptions, 'kv' | 'objects' | 'log'> & { readonly config: Config },
+  signal: AbortSignal,
+): Promise<void> {
+  const { config, kv, objects, log } = options
+  const clock = systemClock
+  const { hostName, brake: brakePercent } = config
+  const watch = new LeaseWatch(objects, clock, log.child({ part: 'hosts' }))
+  const votes = peerVotes({ kv, objects, hostName, clock })
+  const hosts = { watch, votes, runCommand: runFenceCommand, brakePercent, terms: leaseTerms(config) }
+  const parts = [(term: Term) => runTerm(term, { hostName, log, hosts })]
+  await Promise.all([watch.run(signal), runLeader({ config, kv, objects, log, parts }, signal)])
 }
 
 function servesWhat(config: Config): string {

@@ -105,8 +105,11 @@ describe('a host that falls silent', () => {
       lab.clock.jumped += i % 2 === 0 ? 3_600_000 : -7_200_000
       await lab.pass(1)
     }
-    for (let i = 0; i < 20; i += 1) {
-      lab.clock.jumped += 2_000
+    // Silent for six seconds, in which the wall clock makes seventeen.
+    lab.alive.delete('a')
+    for (let i = 0; i < 26; i += 1) {
+      if (i === 6) lab.alive.add('a')
+      lab.clock.jumped += 1_900
       await lab.pass(1)
     }
     expect(await lab.condition('a', 'Fenced')).toBe('False/LeaseRenewed')

@@ -171,3 +171,14 @@ export function planFor(one: World) {
 }
 
 export const agreed = { resourceVersion: '7', ageMs: 1_000, consents: ['b', 'c'], refusals: [] }
+
+/** The lease of a host that was taken, as it then is. */
+export const fencedLease = (spec: EvidenceSpec = evidence().spec) =>
+  lease(
+    'a',
+    {
+      resourceVersion: '20',
+      annotations: { ...lease('a').metadata.annotations, 'plasmavmc.io/fence': JSON.stringify(spec) },
+    },
+    { holderIdentity: 'fenced', leaseTransitions: spec.epoch },
+  )

@@ -80,7 +80,7 @@ const history = fc.oneof(
   { weight: 1, arbitrary: fc.array(op, { maxLength: 40 }) },
 )
 
-const runs = 120
+const runs = 80
 
 describe.each<Mode>(['guard', 'command'])('two leaders, by %s', (mode) => {
   test('never take a machine that its host may run, whatever fails and whoever comes back', {
