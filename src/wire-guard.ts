@@ -33,7 +33,7 @@ import { openStore } from './wire-store.ts'
 /** How long a host that is asked has for its answer, ms. */
 const questionMs = 1_000
 /** How long a sign of life of the agent counts, ms. */
-const agentSilentMs = 10_000
+const agentSilentMs = 5_000
 
 /** The terms of leases that are configured. @throws PlasmaError `BadLeaseTerms` that names the settings */
 export function leaseTerms(config: Config): LeaseTerms {

@@ -132,9 +132,9 @@ export class LeaseContender {
     const { identity, objects } = this.#options
     if (this.#epoch === undefined || lease?.spec.holderIdentity !== identity) return
     if (lease.spec.leaseTransitions !== this.#epoch) return
-    this.#epoch = undefined
     const { holderIdentity: _, ...spec } = lease.spec
     await objects.update(Lease, { ...lease, spec })
+    this.#epoch = undefined
   }
 
   async #read(): Promise<Lease | undefined> {

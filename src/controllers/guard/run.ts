@@ -4,6 +4,7 @@ import { messageOf } from '../../lib/errors.ts'
 import { fencedHolder, leaseAnnotations, leaseFacts } from '../../resources/host-lease.ts'
 import type { Lease } from '../../resources/kinds.ts'
 import type { Attempt as LeaseAttempt, LeaseContender, LeaseFacts } from '../../runtime/lease.ts'
+import { isReason } from '../../store/errors.ts'
 import { answerConsent, answerLost, type Said, storeWord } from './answer.ts'
 import { type GuardPlan, planGuard, type Standing } from './plan.ts'
 import type { ClusterView, GuardDeps, HostPromise } from './ports.ts'
@@ -336,12 +337,27 @@ export class Guard {
       this.#remindedAt = clock.elapsed()
       return
     }
-    const release = () => this.#contender.release()
-    await withDeadline(releaseMs, 'releasing the lease', release, { clock }).catch((error: unknown) =>
-      log.warn('lease not released', { message: messageOf(error) }),
+    await withDeadline(releaseMs, 'releasing the lease', (signal) => this.#release(signal), { clock }).catch(
+      (error: unknown) => log.warn('lease not released', { message: messageOf(error) }),
     )
     this.#leaving = 'done'
     this.#wake()
+  }
+
+  /** After the renewal that is under way, which would otherwise be in its way. */
+  async #release(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#deps
+    const underWay = () => this.#state.attempt !== undefined && this.#state.attempt.endedAt === undefined
+    while (underWay()) await sleep(clock, 20, signal)
+    for (;;) {
+      try {
+        return await this.#contender.release()
+      } catch (error) {
+        // Somebody noted something on it.
+        if (!isReason(error, 'Conflict')) throw error
+        await sleep(clock, 20, signal)
+      }
+    }
   }
 }
 

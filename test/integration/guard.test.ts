@@ -1,0 +1,61 @@
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { hostClock } from '../../src/host/guard-clock.ts'
+import { fencedHolder } from '../../src/resources/host-lease.ts'
+import { takeOver } from '../../src/runtime/lease.ts'
+import { guardFlags } from '../../src/wire-guard.ts'
+import { GuardLab, quick, until } from './guard-lab.ts'
+
+let lab: GuardLab
+beforeEach(async () => {
+  lab = await GuardLab.start()
+})
+afterEach(() => lab.close())
+
+test('cut off from the store, alone, failover-enabled machines are dead before others may start them; others run on', async () => {
+  await lab.addSilent('b', 'c')
+  const host = await lab.host('a')
+  host.spawnGuard(guardFlags(host.config))
+  await host.holds()
+  await until('it knows the others', () => host.guard?.promises[0]?.members.join() === 'a,b,c')
+  const [failover, manual] = [await host.launch('Failover'), await host.launch('Manual')]
+  await lab.stopEtcd()
+  await until('the machine is gone', () => !host.lives(failover))
+  const { sentAt = 0 } = host.record ?? {}
+  expect(hostClock.elapsed() - sentAt).toBeLessThan(10_000)
+  await until('it says so', () => host.guard?.fencing === true && host.guard.held === false)
+  expect(host.lives(manual)).toBe(true)
+
+  const late = await host.launch('Failover')
+  await until('one that appears later is gone too', () => !host.lives(late))
+  await lab.startEtcd()
+  const { epoch } = await host.holds()
+  expect(epoch).toBe(1)
+  expect(host.lives(manual)).toBe(true)
+})
+
+test('a guard whose lease was taken stops its machines first, then takes it back under the new epoch', async () => {
+  const host = await lab.host('a', quick)
+  const child = host.spawnGuard(guardFlags(host.config))
+  await host.holds()
+  const [failover, manual] = [await host.launch('Failover'), await host.launch('Manual')]
+  child.kill('SIGSTOP')
+  const taken = await takeOver(await host.lease(), {
+    ...{
+      objects: lab.objects,
+      clock: hostClock,
+      terms: { durationMs: 5_000 },
+      silentMs: 5_000,
+      neededMs: 5_000,
+    },
+  })
+  expect(taken?.spec).toMatchObject({ holderIdentity: fencedHolder, leaseTransitions: 2 })
+  child.kill('SIGCONT')
+  await until('the lease is its own again', async () => {
+    const { spec } = await host.lease()
+    if (spec.holderIdentity === fencedHolder) return false
+    expect(host.lives(failover)).toBe(false)
+    return true
+  })
+  expect(await host.holds()).toMatchObject({ epoch: 2, fencing: false })
+  expect(host.lives(manual)).toBe(true)
+})
