@@ -6,7 +6,10 @@ import type { World } from './world.ts'
 
 type Roles = 'agent' | 'guard'
 
-/** What may go wrong, as data. Whatever lasts says for how many ms; without it it lasts. */
+/**
+ * What may go wrong, as data. Whatever lasts says for how many ms; without it it lasts. A host is a name, `@leader` for
+ * the one that leads, or `@` and the name of a machine for the one that has it, at that time.
+ */
 export type Fault =
   /** A process dies; a supervisor starts the agent again, and the agent its guard. */
   | { readonly kind: 'kill'; readonly host: string; readonly what: Roles }
@@ -103,7 +106,7 @@ export class Faults {
       for (const one of [...waiting]) {
         const { timed } = one
         if (this.#world.timeline.now < timed.after || phase !== timed.phase || call.op !== timed.op) continue
-        if (call.from !== timed.by || !call.key.includes(timed.key)) continue
+        if (call.from !== this.#hostOf(timed.by) || !call.key.includes(timed.key)) continue
         one.seen += 1
         if (one.seen !== timed.nth) continue
         waiting.splice(waiting.indexOf(one), 1)
@@ -112,7 +115,8 @@ export class Faults {
     }
   }
 
-  apply(fault: Fault): void {
+  apply(given: Fault): void {
+    const fault = this.#named(given)
     this.#world.tell(`fault: ${words(fault)}`)
     switch (fault.kind) {
       case 'kill':
@@ -138,6 +142,21 @@ export class Faults {
         )
         return
     }
+  }
+
+  /** The fault with the names of hosts that are meant. */
+  #named<F extends Fault>(fault: F): F {
+    const members = Object.entries(fault).map(([key, value]) =>
+      typeof value === 'string' && value.startsWith('@') ? [key, this.#hostOf(value)] : [key, value],
+    )
+    return Object.fromEntries(members) as F
+  }
+
+  #hostOf(name: string): string {
+    if (!name.startsWith('@')) return name
+    const { rules, hosts } = this.#world
+    const found = name === '@leader' ? rules.leader : rules.hostOf(`default/${name.slice(1)}`)
+    return found ?? [...hosts.keys()][0] ?? ''
   }
 
   /** Ends everything that was done and lasts. */

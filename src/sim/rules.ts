@@ -1,8 +1,10 @@
 import { isDeepStrictEqual } from 'node:util'
 import { FenceEvidence } from '../resources/fence-evidence.ts'
+import { leaderLease, systemNamespace } from '../resources/host-lease.ts'
+import { Lease } from '../resources/kinds.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import type { KvEvent } from '../store/kv.ts'
-import { prefixFor } from '../store/object-keys.ts'
+import { keyFor, prefixFor } from '../store/object-keys.ts'
 import type { SimProcess } from './clock.ts'
 import type { Ender, SimHost } from './host.ts'
 import type { SimQemu } from './qemu.ts'
@@ -40,6 +42,7 @@ const resumeGraceMs = 100
 /** The shortest stand-still after which a host may have been fenced, ms. */
 const mayBeFencedMs = 9_000
 
+const leaderKey = keyFor(Lease, { namespace: systemNamespace, name: leaderLease })
 const vmPrefix = prefixFor(VirtualMachine)
 const evidencePrefix = prefixFor(FenceEvidence)
 
@@ -60,6 +63,8 @@ export class Rules {
   readonly #evidence: FenceEvidence[] = []
   /** Who made a disk that only one host has, by uid and disk. */
   readonly #makers = new Map<string, string>()
+  /** The host that leads, by the store. */
+  leader: string | undefined
   /** Writes by processes, for those who count. */
   writes = 0
 
@@ -150,6 +155,11 @@ export class Rules {
     this.broken('ManualIsLeftAlone', `the agent of ${host.name} killed ${qemu.name}, which should run`)
   }
 
+  /** The host that a machine is placed on. @param key namespace/name */
+  hostOf(key: string): string | undefined {
+    return this.vms.get(`${vmPrefix}${key}`)?.status?.hostName
+  }
+
   diskMade(host: SimHost, uid: string, name: string, shared: boolean): void {
     const [key, where] = [`${uid}/${name}`, shared ? 'the shared pool' : host.name]
     const before = this.#makers.get(key)
@@ -170,6 +180,8 @@ export class Rules {
     if (by) this.writes += 1
     if (event.key.startsWith(evidencePrefix) && event.type === 'put')
       this.#evidence.push(JSON.parse(event.value))
+    if (event.key === leaderKey && event.type === 'put')
+      this.leader = (JSON.parse(event.value) as Lease).spec.holderIdentity
     if (!event.key.startsWith(vmPrefix)) return
     const before = this.vms.get(event.key)
     const next = event.type === 'put' ? (JSON.parse(event.value) as VirtualMachine) : undefined

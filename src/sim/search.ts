@@ -5,85 +5,123 @@ import type { Violation } from './rules.ts'
 import { describe, play, type Schedule } from './schedule.ts'
 
 const hostNames = ['host-a', 'host-b', 'host-c', 'host-d', 'host-e']
-/** Long enough for a lease to run out, a failover, and some. */
-const longestMs = 22_000
-/** The first faults come while the machines are being started. */
-const firstMs = 200
+
+/** What a random schedule is made of. */
+interface Cast {
+  readonly random: Random
+  readonly hosts: readonly string[]
+  readonly vms: readonly string[]
+}
+
+/** Small things while machines are started; a failover that is disturbed; anything at any time. */
+type Plot = (cast: Cast) => { readonly faults: readonly Timed[]; readonly healAt: number }
+
+const some = <T>(random: Random, least: number, most: number, make: () => T): T[] =>
+  Array.from({ length: least + random.int(most - least + 1) }, make)
+const whole = (random: Random, least: number, most: number) => Math.round(random.between(least, most))
+
+const skirmish: Plot = (cast) => {
+  const { random } = cast
+  const when = (): When =>
+    random.chance(0.6) ? { at: whole(random, 200, 3_000) } : atCall(cast, whole(random, 0, 2_000))
+  const faults = some(random, 1, 4, () => ({ ...when(), fault: anyFault(cast, whole(random, 50, 3_000)) }))
+  return { faults, healAt: 4_500 }
+}
+
+/** Long enough for a lease to run out, and for a failover. */
+const failover: Plot = (cast) => {
+  const { random } = cast
+  const at = whole(random, 1_200, 2_500)
+  const healAt = at + whole(random, 13_000, 18_000)
+  const disturbances = some(random, 0, 3, () => {
+    const when: When = random.chance(0.5)
+      ? { at: at + whole(random, 0, 14_000) }
+      : atCall(cast, at + whole(random, 0, 10_000))
+    return { ...when, fault: anyFault(cast, whole(random, 50, 6_000)) }
+  })
+  return { faults: [{ at, fault: lossOf(cast, whole(random, 10_000, 17_000)) }, ...disturbances], healAt }
+}
+
+const anything: Plot = (cast) => {
+  const { random } = cast
+  const when = (): When =>
+    random.chance(0.7) ? { at: whole(random, 200, 9_000) } : atCall(cast, whole(random, 0, 9_000))
+  const faults = some(random, 2, 5, () => ({ ...when(), fault: anyFault(cast, whole(random, 50, 14_000)) }))
+  return { faults, healAt: whole(random, 10_000, 18_000) }
+}
 
 /** The schedule of a seed. */
 export function randomSchedule(seed: number): Schedule {
   const random = new Random(seed).fork('schedule')
-  const hosts = hostNames.slice(0, random.chance(0.8) ? 3 : random.pick([2, 4, 5]))
-  const machines = ['one', 'two', 'three'].slice(0, 1 + random.int(3)).map((name) => ({
+  const hosts = hostNames.slice(0, random.chance(0.85) ? 3 : random.pick([2, 4, 5]))
+  const machines = ['one', 'two', 'three'].slice(0, 1 + random.int(2)).map((name) => ({
     name,
     onHostLoss: random.chance(0.75) ? ('Failover' as const) : ('Manual' as const),
   }))
-  const count = 1 + random.int(4)
-  const latest = random.pick([2_000, 6_000, 14_000])
-  const faults = Array.from({ length: count }, (): Timed => {
-    const when: When = random.chance(0.7)
-      ? { at: Math.round(random.between(firstMs, latest)) }
-      : atCall(random, hosts)
-    return {
-      ...when,
-      fault: randomFault(
-        random,
-        hosts,
-        machines.map(({ name }) => name),
-      ),
-    }
-  })
+  const plot = random.chance(0.45) ? skirmish : random.chance(0.75) ? failover : anything
+  const { faults, healAt } = plot({ random, hosts, vms: machines.map(({ name }) => name) })
   const fencing = random.chance(0.85) ? 'guard' : random.pick(['none', 'command'] as const)
-  return {
-    seed,
-    hosts,
-    fencing,
-    machines,
-    faults,
-    healAt: latest + Math.round(random.between(1_000, longestMs)),
-  }
+  return { seed, hosts, fencing, machines, faults, healAt }
 }
 
-/** The moments that matter: before a write is sent, and before its answer is known. */
-function atCall(random: Random, hosts: readonly string[]): When {
+function someHost({ random, hosts, vms }: Cast): string {
+  return random.pick([`@${random.pick(vms)}`, '@leader', random.pick(hosts)])
+}
+
+/** The moments that matter: before a call is sent, and before its answer is known. */
+function atCall(cast: Cast, after: number): When {
+  const { random } = cast
   return {
-    after: Math.round(random.between(0, 12_000)),
-    by: random.pick(hosts),
+    ...{ after, by: someHost(cast) },
     op: random.pick(['put', 'put', 'put', 'get']),
-    key: random.pick(['/virtualmachines/', '/virtualmachines/', '/leases/', '/fenceevidences/', 'term']),
+    key: random.pick(['/virtualmachines/', '/virtualmachines/', '/leases/', '/fenceevidences/', '/term']),
     phase: random.pick(['send', 'answer']),
-    nth: 1 + random.int(4),
+    nth: 1 + random.int(3),
   }
 }
 
-const duration = (random: Random) =>
-  Math.round(random.pick([random.between(50, 3_000), random.between(3_000, longestMs)]))
-
-function randomFault(random: Random, hosts: readonly string[], vms: readonly string[]): Fault {
-  const host = random.pick(hosts)
-  const forMs = duration(random)
-  const what = random.pick(['agent', 'guard'] as const)
+/** What makes a host look lost. */
+function lossOf(cast: Cast, forMs: number): Fault {
+  const { random } = cast
+  const host = someHost(cast)
   const how = random.chance(0.8) ? 'drop' : 'refuse'
-  const other = random.pick(['store', ...hosts.filter((name) => name !== host)])
   const makers: readonly (() => Fault)[] = [
-    () => ({ kind: 'kill', host, what }),
-    () => ({ kind: 'stop', host, what, forMs }),
-    () => ({ kind: 'stop', host, what: 'agent', forMs }),
     () => ({ kind: 'freeze', host, forMs }),
     () => ({ kind: 'power', host, forMs }),
     () => ({ kind: 'cut', from: host, to: '*', both: true, how, forMs }),
     () => ({ kind: 'cut', from: host, to: 'store', both: true, how, forMs }),
-    () => ({ kind: 'cut', from: host, to: other, both: random.chance(0.5), how, forMs }),
-    () => ({ kind: 'cut', from: other, to: host, how: 'drop', forMs }),
-    () => ({ kind: 'slow', host, ms: Math.round(random.between(100, 8_000)), forMs }),
+    () => ({ kind: 'cut', from: host, to: '*', both: false, how: 'drop', forMs }),
+    () => ({ kind: 'stop', host, what: 'guard', forMs }),
+    () => ({ kind: 'slow', host, ms: whole(random, 4_000, 12_000), forMs }),
     () => ({ kind: 'store', how: random.pick(['silent', 'refuses']), forMs }),
+  ]
+  return random.pick(makers)()
+}
+
+function anyFault(cast: Cast, forMs: number): Fault {
+  const { random, hosts, vms } = cast
+  const host = someHost(cast)
+  const what = random.pick(['agent', 'guard'] as const)
+  const other = random.pick(['store', ...hosts])
+  const makers: readonly (() => Fault)[] = [
+    () => ({ kind: 'kill', host, what }),
+    () => ({ kind: 'stop', host, what, forMs }),
+    () => lossOf(cast, forMs),
+    () => lossOf(cast, forMs),
+    () => ({ kind: 'cut', from: host, to: other, both: random.chance(0.5), how: 'drop', forMs }),
+    () => ({ kind: 'cut', from: other, to: host, how: 'drop', forMs }),
+    () => ({ kind: 'slow', host, ms: whole(random, 100, 3_000), forMs }),
     () => ({ kind: 'watches' }),
-    () => ({ kind: 'jump', host, ms: Math.round(random.between(-3_600_000, 3_600_000)) }),
+    () => ({ kind: 'jump', host, ms: whole(random, -3_600_000, 3_600_000) }),
     () => ({
       ...{ kind: 'qemu', vm: random.pick(vms), forMs },
-      does: random.pick(['die', 'stop', 'shutdown', 'guest-panicked', 'io-error']),
+      does: random.pick(['die', 'stop', 'mute', 'shutdown', 'guest-panicked', 'io-error']),
     }),
-    () => ({ kind: 'user', vm: random.pick(vms), does: random.pick(['start', 'stop', 'delete', 'Restart']) }),
+    () => ({
+      kind: 'user',
+      vm: random.pick(vms),
+      does: random.pick(['start', 'stop', 'delete', 'Restart', 'Move']),
+    }),
   ]
   return random.pick(makers)()
 }
