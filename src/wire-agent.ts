@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Config } from './config.ts'
 import { reconcileHost } from './controllers/host/index.ts'
 import { reconcilePools } from './controllers/host/pools.ts'
+import { refusal } from './controllers/placement/fit.ts'
 import { FirstLook, runVmController } from './controllers/vm/start.ts'
 import { detectAccelerator } from './host/accelerator.ts'
 import { HostDisks } from './host/disks.ts'
@@ -11,11 +12,13 @@ import { QmpMachines } from './host/machines.ts'
 import { vmPaths } from './host/paths.ts'
 import { lookAtPool } from './host/pools.ts'
 import { HostProcesses } from './host/processes.ts'
+import { runFolders } from './host/run-folder.ts'
 import { specHash } from './host/spec-hash.ts'
 import { systemClock } from './lib/clock.ts'
 import { messageOf, PlasmaError } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
-import { StoragePool } from './resources/kinds.ts'
+import { localDisks } from './resources/disk-reach.ts'
+import { Host, StoragePool } from './resources/kinds.ts'
 import { bytesOf } from './resources/quantity.ts'
 import { VirtualMachine } from './resources/vm.ts'
 import { runController } from './runtime/controller.ts'
@@ -23,6 +26,7 @@ import { Informer, keyOf } from './runtime/informer.ts'
 import { WorkQueue } from './runtime/queue.ts'
 import { EventRecorder } from './store/events.ts'
 import type { ObjectStore, Ref } from './store/objects.ts'
+import { startGuard } from './wire-guard.ts'
 import { thisHost } from './wire-host.ts'
 
 export interface Agent {
@@ -70,24 +74,47 @@ export async function startAgent(
   const recorder = new EventRecorder(objects, { clock, component: 'plasmavmc-agent', host: hostName, log })
   const qemu = new QemuBinary(config.qemu)
   const host = await thisHost({ config, objects, accelerator, qemu, log }, signal)
+  // Now that the name is this host's own, and with it the lease.
+  const guard = startGuard(config, log.child({ part: 'guard' }), signal)
+  const { tenure } = guard
+  const alone = tenure().state === 'single'
+  const own = alone ? await ownHost(objects, hostName, log, signal) : undefined
 
   // Before any machine is looked at: where a disk lies is not known without the pools.
   const poolsLoop = pools.run(signal)
   await Promise.race([pools.whenSynced(), poolsLoop])
   const firstLook = new FirstLook()
-  void vms.whenSynced().then(() => firstLook.expect(vms.list().map(keyOf)))
+  const isOwn = (vm: VirtualMachine) => alone || vm.status?.hostName === hostName
+  void vms.whenSynced().then(() => firstLook.expect(vms.list().filter(isOwn).map(keyOf)))
+  vms.onChange((key, vm) => {
+    // It went before it was looked at.
+    if (!vm || !isOwn(vm)) firstLook.seen(key)
+  })
   const vmLoop = runVmController(
     {
       ...{
         hostName,
-        hostLabels: () => ({ 'kubernetes.io/hostname': hostName }),
+        hostLabels: () => ({ ...own?.host()?.metadata.labels, 'kubernetes.io/hostname': hostName }),
         objects,
         vms,
         processes,
         machines,
         disks,
       },
-      ...{ specHash, newId: randomUUID, clock, log },
+      ...{ specHash, newId: randomUUID, clock, log, tenure },
+      refusal: (vm) => {
+        const host = own?.host()
+        return (
+          host &&
+          refusal(
+            vm,
+            host,
+            vms.list().filter(({ status }) => status?.hostName === hostName),
+          )
+        )
+      },
+      localDisks: (vm) => localDisks(vm, pools.list()),
+      runFolders: () => runFolders(runDir),
       onPass: (key) => firstLook.seen(key),
       tell: (vm, happening) => recorder.record(VirtualMachine, vm, happening),
     },
@@ -107,7 +134,8 @@ export async function startAgent(
     {
       ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log },
       reconcile: async () => {
-        const deps = { hostName, runDir, objects, processes, vms, clock, log, ...host }
+        const leased = alone ? {} : { tenure, fencing: config.fencing }
+        const deps = { hostName, runDir, objects, processes, vms, clock, log, ...host, ...leased }
         orphans = await reconcileHost(deps).catch((error: unknown) => {
           if (error instanceof PlasmaError && error.code === 'HostNameTaken') taken.reject(error)
           throw error
@@ -120,8 +148,10 @@ export async function startAgent(
   )
   const informers = [vms.run(signal), poolsLoop]
   void vms.whenSynced().then(() => hostQueue.add(hostName))
-  const loops = [vmLoop, hostLoop, ...informers]
-  const stopped = Promise.allSettled(loops).then(() => Promise.all([machines.close(), disks.close()]))
+  const loops = [vmLoop, hostLoop, ...informers, ...(own ? [own.loop] : [])]
+  const stopped = Promise.allSettled([...loops, guard.stopped]).then(() =>
+    Promise.all([machines.close(), disks.close()]),
+  )
 
   const uidOf = async (ref: Ref) => (await objects.get(VirtualMachine, ref)).metadata.uid ?? ''
   return {
@@ -141,8 +171,19 @@ export async function startAgent(
 }
 
 function poolOf(pool: StoragePool) {
-  const { path, capacity } = pool.spec
-  return { name: pool.metadata.name, path, ...(capacity !== undefined && { capacity: bytesOf(capacity) }) }
+  const { path, capacity, shared } = pool.spec
+  return {
+    ...{ name: pool.metadata.name, path, shared },
+    ...(capacity !== undefined && { capacity: bytesOf(capacity) }),
+  }
+}
+
+/** The object of a host that places machines on itself: whether it is cordoned is asked of a copy. */
+async function ownHost(objects: ObjectStore, hostName: string, log: Log, signal: AbortSignal) {
+  const hosts = new Informer(objects, Host, log)
+  const loop = hosts.run(signal)
+  await Promise.race([hosts.whenSynced(), loop])
+  return { host: () => hosts.get(hostName), loop }
 }
 
 /** A loop that ends before it is told to is a bug or a broken store: the process ends, QEMUs live on, a supervisor restarts it. */

@@ -49,7 +49,7 @@ export async function thisHost(options: HostOptions, signal: AbortSignal): Promi
   const { durationMs } = defaultTerms
   await claimHost({
     ...{ objects, hostName, labels, hostId, bootId, durationMs },
-    ...{ clock: systemClock, log, signal },
+    ...{ clock: systemClock, log, signal, fencing: config.fencing },
   })
   return { facts, hostId }
 }

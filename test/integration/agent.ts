@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { runVmController } from '../../src/controllers/vm/start.ts'
 import { QmpMachines } from '../../src/host/machines.ts'
-import type { Disks, ProcessExit, Processes } from '../../src/host/ports.ts'
+import type { Disks, ProcessExit, Processes, Tenure } from '../../src/host/ports.ts'
 import { HostProcesses } from '../../src/host/processes.ts'
 import type { Procfs } from '../../src/host/procfs.ts'
+import { runFolders } from '../../src/host/run-folder.ts'
 import { specHash } from '../../src/host/spec-hash.ts'
 import type { Clock } from '../../src/lib/clock.ts'
 import type { Fields, Log } from '../../src/lib/log.ts'
+import type { LocalDisk } from '../../src/resources/disk-reach.ts'
 import { VirtualMachine } from '../../src/resources/vm.ts'
 import { Informer } from '../../src/runtime/informer.ts'
 import { EventRecorder } from '../../src/store/events.ts'
@@ -15,6 +17,11 @@ import type { ObjectStore } from '../../src/store/objects.ts'
 export const hostName = 'host-a'
 
 export interface AgentOptions {
+  /** `host-a` unless given. */
+  readonly hostName?: string
+  /** `single` unless given. */
+  readonly tenure?: () => Tenure
+  readonly localDisks?: (vm: VirtualMachine) => readonly LocalDisk[]
   readonly runDir: string
   readonly objects: ObjectStore
   readonly clock: Clock
@@ -58,10 +65,11 @@ export class TestAgent {
 
   constructor(options: AgentOptions) {
     const { runDir, objects, clock, qemuBinary, statusTimeoutMs = 3_000, proc } = options
+    const { hostName: host = hostName, tenure, localDisks } = options
     const log = keptLog(this.log)
     const cgroups = { enter: async () => 'entered' as const, remove: async () => {} }
     this.processes = new HostProcesses({
-      ...{ runDir, hostName, qemuBinary, accelerator: 'tcg', clock, log, cgroups },
+      ...{ runDir, hostName: host, qemuBinary, accelerator: 'tcg', clock, log, cgroups },
       ...(proc && { proc }),
     })
     this.processes.onExit((exit) => this.exits.push(exit))
@@ -74,13 +82,16 @@ export class TestAgent {
       waitMs: 500,
     })
     this.vms = new Informer(objects, VirtualMachine, log)
-    this.recorder = new EventRecorder(objects, { clock, component: 'test', host: hostName, log })
+    this.recorder = new EventRecorder(objects, { clock, component: 'test', host, log })
     const disks = this.#noticePasses(options.disks)
     const loop = runVmController(
       {
-        ...{ hostName, hostLabels: () => ({}), objects, vms: this.vms, machines: this.#machines, disks },
+        ...{ hostName: host, hostLabels: () => ({}), objects, vms: this.vms, machines: this.#machines, disks },
         ...{ processes: options.wrap?.(this.processes) ?? this.processes, specHash, newId: randomUUID },
         ...{ clock, log, resyncMs: options.resyncMs ?? 300 },
+        ...(tenure && { tenure }),
+        ...(localDisks && { localDisks }),
+        runFolders: () => runFolders(runDir),
         tell: (vm, happening) => this.recorder.record(VirtualMachine, vm, happening),
         onPass: (key) => this.#ended(key),
       },
