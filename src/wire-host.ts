@@ -11,7 +11,6 @@ import { systemClock } from './lib/clock.ts'
 import { messageOf } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
 import { formatQuantity } from './resources/quantity.ts'
-import { defaultTerms } from './runtime/lease.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 
@@ -46,7 +45,7 @@ export async function thisHost(options: HostOptions, signal: AbortSignal): Promi
   const hostId = hostIdOf(config.dataDir)
   const labels = agentLabels(hostName, { arch, accelerator })
   const bootId = new Procfs().bootId()
-  const { durationMs } = defaultTerms
+  const durationMs = config.leaseDuration * 1000
   await claimHost({
     ...{ objects, hostName, labels, hostId, bootId, durationMs },
     ...{ clock: systemClock, log, signal, fencing: config.fencing },

@@ -1,3 +1,4 @@
+import { fencedHolder, holderHost } from '../resources/host-lease.ts'
 import type { Client } from './client.ts'
 import { pairLines } from './describe-vm.ts'
 import { getLease, type HostView, keyOf, type LeaseView, listAll, placeOf } from './hosts.ts'
@@ -91,10 +92,11 @@ function promised(lease: LeaseView): readonly Pair[] {
 function leaseOf(lease: LeaseView | undefined, host: HostView, io: Io): string {
   const { mode = 'none', command = [] } = host.spec?.fencing ?? {}
   const fencing: Pair = ['Fencing', `${mode}${mode === 'command' ? ` (${command[0] ?? 'no command'})` : ''}`]
-  if (!lease) return pairLines([fencing, ['Lease', 'none: no other host shares its store']], io)
+  if (!lease) return pairLines([fencing, ['Lease', 'none: no guard watches over this host']], io)
   const { holderIdentity: holder, leaseTransitions: epoch, renewTime } = lease.spec ?? {}
-  const of = holder === host.metadata.name ? '' : holder === 'fenced' ? ' (taken from it)' : ' (not its own)'
-  const held = holder ? `held by ${holder}${of}` : 'given up'
+  const by = holderHost(holder)
+  const of = holder === fencedHolder ? ' (taken from it)' : by === host.metadata.name ? '' : ' (not its own)'
+  const held = holder ? `held by ${by}${of}` : 'given up'
   return pairLines(
     [fencing, ['Lease', `${held}, epoch ${epoch}, renewed ${ago(renewTime, io)}`], ...promised(lease)],
     io,

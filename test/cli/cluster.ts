@@ -114,7 +114,7 @@ export class Cluster {
         annotations: leaseAnnotations({ ...said, bootId: 'boot', peer: '192.0.2.1:7444' }),
       },
       spec: {
-        holderIdentity: name,
+        holderIdentity: `${name}/id-of-${name}`,
         leaseTransitions: 1,
         leaseDurationSeconds: 1,
         renewTime: `${at.slice(0, -1)}.000000Z`,

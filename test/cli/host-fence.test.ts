@@ -51,7 +51,7 @@ test('the word is stored with who, why and what was seen, and each machine is fo
   expect(spec).toMatchObject({
     ...{ host: 'a', epoch: 2, proof: 'Operator', votes: [] },
     by: expect.stringMatching(new RegExp(`^${cluster.accessKeyId} \\(.+@.+\\)$`)),
-    lease: { holder: 'a', epoch: 1, resourceVersion: lease.metadata.resourceVersion },
+    lease: { holder: 'a/id-of-a', epoch: 1, resourceVersion: lease.metadata.resourceVersion },
     seen: expect.stringContaining('pulled its plug'),
   })
   expect(spec.silentMs).toBeGreaterThan(1_000)

@@ -126,6 +126,8 @@ export class Lab {
   async run(file: string, args: readonly string[], input = ''): Promise<Ran> {
     const child = this.spawn(file, args)
     const [stdout, stderr] = [text(child.stdout), text(child.stderr)]
+    // One that ends without reading it is judged by its exit code.
+    child.stdin?.on('error', () => {})
     child.stdin?.end(input)
     const [code] = (await once(child, 'close')) as [number | null]
     return { code: code ?? -1, stdout: await stdout, stderr: await stderr }

@@ -43,7 +43,7 @@ async function claim(hostId: string, whileIt: () => Promise<unknown> = async () 
 
 const owner = async () => ownerOf(await objects.get(Host, { name: 'a' }))
 
-async function renew(holder = 'a', epoch = 1): Promise<void> {
+async function renew(holder = 'a/one', epoch = 1): Promise<void> {
   const spec = { holderIdentity: holder, leaseTransitions: epoch, renewTime: `${clock.now()}` }
   const before = await objects.get(Lease, leaseRef).catch(() => undefined)
   if (before) await objects.update(Lease, { ...before, spec })
