@@ -3,6 +3,7 @@ import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type Detached, spawnDetached } from '../../host/exec.ts'
+import { guardLog } from '../../host/guard-process.ts'
 import { type VmPaths, vmPaths } from '../../host/paths.ts'
 import {
   into,
@@ -42,8 +43,9 @@ export interface Process {
 /** How a process of a host is told from the others. */
 export type Kind = 'server' | 'guard' | 'qemu'
 
-const isOurs = (argv: readonly string[], word: string) =>
-  argv.includes(word) && argv.some((one) => /\bmain\.[jt]s$/.test(one))
+/** Whether this is our program with a command: sh, which executes it, is told in the same way. */
+const isOurs = (argv: readonly string[], command: string) =>
+  argv[argv.findIndex((one) => /\bmain\.[jt]s$/.test(one)) + 1] === command
 
 const kinds: Readonly<Record<Kind, (argv: readonly string[]) => boolean>> = {
   server: (argv) => isOurs(argv, 'serve'),
@@ -142,9 +144,10 @@ export class NamespaceHost {
     return join(this.options.dir, 'server.log')
   }
 
-  /** The end of the server's log. */
+  /** The ends of the logs of server and guard. */
   lastWords(bytes: number): string {
-    return readIfThere(this.#log).slice(-bytes)
+    const end = (file: string) => readIfThere(file).slice(-bytes)
+    return `${end(this.#log)}--- its guard\n${end(guardLog(this.runDir))}`
   }
 
   /** The host's processes, or those of a kind; process 1 and its child left out. */

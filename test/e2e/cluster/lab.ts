@@ -3,18 +3,25 @@ import { once } from 'node:events'
 import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { vi } from 'vitest'
 import { Etcd } from '../../../src/drill/cluster/etcd.ts'
 import { addressOf, Network } from '../../../src/drill/cluster/network.ts'
 import { signal } from '../../../src/drill/cluster/processes.ts'
 import { messageOf } from '../../../src/lib/errors.ts'
 import type { FenceEvidence } from '../../../src/resources/fence-evidence.ts'
 import type { Host as HostObject } from '../../../src/resources/host.ts'
-import { hostLeaseName, leaseFacts, systemNamespace } from '../../../src/resources/host-lease.ts'
+import {
+  holderHost,
+  hostLeaseName,
+  leaderLease,
+  leaseFacts,
+  systemNamespace,
+} from '../../../src/resources/host-lease.ts'
 import type { Lease } from '../../../src/resources/kinds.ts'
 import type { VirtualMachine } from '../../../src/resources/vm.ts'
 import { machinesPath, program } from '../lab.ts'
 import { type Qemu, qemusOf } from '../proc.ts'
-import { brokenBeats, diskBeats, toldBeats } from './beats.ts'
+import { type Beat, brokenBeats, diskBeats, toldBeats } from './beats.ts'
 import { Host } from './host.ts'
 
 type Vm = VirtualMachine
@@ -23,7 +30,8 @@ const api = '/apis/plasmavmc.io/v1alpha1'
 const hostsPath = `${api}/hosts`
 const leasesPath = `/apis/coordination.k8s.io/v1/namespaces/${systemNamespace}/leases`
 /** Generous: it only ends a test that would never end. */
-export const deadlineMs = 90_000
+export const deadlineMs = 120_000
+vi.setConfig({ testTimeout: 3 * deadlineMs, hookTimeout: 3 * deadlineMs })
 const pollMs = 50
 /** What a server answers that has its store; another would answer the same. */
 const answers = new Set(['NotFound', 'AlreadyExists', 'Conflict', 'Invalid', 'BadRequest', 'Forbidden'])
@@ -56,6 +64,7 @@ export class Cluster {
   #etcd: Etcd | undefined
   #witness: ChildProcess | undefined
   readonly #expected = new Map<string, string>()
+  readonly #told = new Map<string, Map<string, Beat>>()
 
   private constructor(network: Network, options: ClusterOptions) {
     this.network = network
@@ -243,7 +252,7 @@ export class Cluster {
 
   /** The host that leads now, by the leader's lease. */
   async leader(): Promise<Host> {
-    return this.host((await this.lease('controller')).spec.holderIdentity)
+    return this.host(holderHost((await this.lease(leaderLease)).spec.holderIdentity))
   }
 
   /** Tries until `test` gives something that is not false; its errors count as not yet. @throws Error naming `what` */
@@ -298,15 +307,26 @@ export class Cluster {
     return this.hosts.map((host) => host.console(uid)).join('')
   }
 
-  /** How often a guest has said that it is up. */
+  /**
+   * All that a guest told to be on its disk, as far as it was asked for while its consoles were there: a host removes
+   * that of a machine which has gone to another.
+   */
+  told(uid: string): Beat[] {
+    const known = this.#told.get(uid) ?? new Map<string, Beat>()
+    for (const beat of toldBeats(this.console(uid))) known.set(`${beat.boot} ${beat.beat}`, beat)
+    this.#told.set(uid, known)
+    return [...known.values()]
+  }
+
+  /** The boot of which a guest told last, from 1. */
   boots(uid: string): number {
-    return this.console(uid).split('PlasmaVMC guest is up').length - 1
+    return Math.max(0, ...this.told(uid).map(({ boot }) => boot))
   }
 
   /** Waits until a guest that beats has told `more` beats than before. */
   async beats(uid: string, more = 1): Promise<void> {
-    const before = toldBeats(this.console(uid)).length
-    await this.until('the guest beats', () => toldBeats(this.console(uid)).length >= before + more)
+    const before = this.told(uid).length
+    await this.until('the guest beats', () => this.told(uid).length >= before + more)
   }
 
   /**
@@ -316,7 +336,7 @@ export class Cluster {
   async checkDisk(uid: string): Promise<void> {
     if (this.qemus(uid).length > 0) throw new Error('the disk is in use')
     const { beats } = await diskBeats(join(this.pool, uid, 'data.raw'))
-    const broken = brokenBeats(beats, toldBeats(this.console(uid)))
+    const broken = brokenBeats(beats, this.told(uid))
     if (broken !== undefined) throw new Error(`disk of ${uid}: ${broken}`)
   }
 
