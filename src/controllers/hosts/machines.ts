@@ -11,6 +11,10 @@ import type { EvidenceSpec, Mark } from './types.ts'
 export const mayRun = ({ status }: VirtualMachine): boolean =>
   status?.launch !== undefined || status?.process !== undefined
 
+/** Nothing of it ever ran anywhere: there is nothing that could wait for a host. */
+const neverRan = (vm: VirtualMachine): boolean =>
+  !mayRun(vm) && vm.status?.lastExit === undefined && (vm.status?.restarts ?? 0) === 0
+
 export interface Stay {
   readonly reason: Mark['reason']
   readonly why: string
@@ -32,14 +36,13 @@ function tied(vm: VirtualMachine, host: string, pools: readonly StoragePool[]): 
   )
 }
 
-/** Why a machine that may be running stays with its host although that is proven dead, by such a proof. */
-function unwilling(
-  { spec, status }: VirtualMachine,
-  host: string,
-  proof: EvidenceSpec['proof'],
-): Stay | undefined {
+/** Why a machine stays with its host although that is proven dead, by such a proof. */
+function unwilling(vm: VirtualMachine, host: string, proof: EvidenceSpec['proof']): Stay | undefined {
+  const { spec, status } = vm
+  if (neverRan(vm)) return undefined
   if (spec.recovery.onHostLoss !== 'Failover')
     return { reason: 'HostLost', why: `it waits for ${host}, as spec.recovery.onHostLoss is Manual` }
+  if (!mayRun(vm)) return undefined
   const whole = proof === 'Command' || proof === 'Operator'
   if (whole || status?.onHostLoss === 'Failover') return undefined
   return {
@@ -63,12 +66,13 @@ export function whyNotTaken(
   // A host that is back puts its epoch to whatever it takes up, before anything else.
   if ((status.placementEpoch ?? 0) >= epoch)
     return { reason: 'HostLost', why: `${host} was given it, or took it up, since it was fenced` }
-  return tied(vm, host, pools) ?? (mayRun(vm) ? unwilling(vm, host, proof) : undefined)
+  return tied(vm, host, pools) ?? unwilling(vm, host, proof)
 }
 
 /** Whether a machine may leave its lost host without evidence: nothing of it can be running, or lies only there. */
 export function mayGiveUp(vm: VirtualMachine, host: string, pools: readonly StoragePool[]): boolean {
-  return vm.status?.hostName === host && !mayRun(vm) && tied(vm, host, pools) === undefined
+  if (vm.status?.hostName !== host || mayRun(vm)) return false
+  return (tied(vm, host, pools) ?? unwilling(vm, host, 'Operator')) === undefined
 }
 
 /** How the host of a machine was lost, and how that is dealt with. */

@@ -13,6 +13,7 @@ const disk = (poolName: string) => ({
 })
 const ready = { disks: [{ name: 'root', state: 'Ready' as const, path: '/x' }] }
 const idle = { process: undefined, onHostLoss: undefined, phase: 'Stopped' as const }
+const ended = { ...idle, lastExit: { reason: 'HostReboot' as const, at } }
 const manual = { recovery: { onHostLoss: 'Manual' } }
 
 describe('whether a machine is taken from a host that is proven dead', () => {
@@ -50,7 +51,9 @@ describe('whether a machine is taken from a host that is proven dead', () => {
       'Guard',
       'HostLost',
     ],
-    ['it did not run', machine('m', { spec: manual, status: idle }), 'Guard', undefined],
+    ['it never ran', machine('m', { spec: manual, status: idle }), 'Guard', undefined],
+    ['it ran, and is to wait', machine('m', { spec: manual, status: ended }), 'Operator', 'HostLost'],
+    ['it ran', machine('m', { status: ended }), 'Guard', undefined],
     ['it is being deleted', machine('m', { metadata: { deletionTimestamp: at } }), 'Operator', 'HostLost'],
     ['its disks are shared', machine('m', { spec: disk('shared'), status: ready }), 'Guard', undefined],
     ['its disks are not', machine('m', { spec: disk('local'), status: ready }), 'Operator', 'StorageLost'],
@@ -79,13 +82,23 @@ describe('what is done with the machines of a lost host', () => {
   test.each<[string, ReturnType<typeof machine>, string[]]>([
     ['one that runs is marked', machine('m'), ['mark']],
     ['one that does not is given up', machine('m', { status: idle }), ['giveUp']],
-    ['though it is to wait for its host', machine('m', { spec: manual, status: idle }), ['giveUp']],
+    [
+      'though it is to wait for its host, as it never ran',
+      machine('m', { spec: manual, status: idle }),
+      ['giveUp'],
+    ],
     [
       'not where only that host has its disk',
       machine('m', { spec: disk('local'), status: { ...idle, ...ready } }),
       ['mark'],
     ],
     ['but where none was made yet', machine('m', { spec: disk('local'), status: idle }), ['giveUp']],
+    [
+      'not one that ran and is to wait, though its host says now that it has ended',
+      machine('m', { spec: manual, status: ended }),
+      ['mark'],
+    ],
+    ['but one that is to be moved', machine('m', { status: ended }), ['giveUp']],
     [
       'not while it is being deleted',
       machine('m', { status: idle, metadata: { deletionTimestamp: at } }),
