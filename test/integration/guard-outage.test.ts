@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { hostClock } from '../../src/host/guard-clock.ts'
 import { guardFlags } from '../../src/wire-guard.ts'
-import { GuardLab, quick, until } from './guard-lab.ts'
+import { GuardLab, until } from './guard-lab.ts'
 
 let lab: GuardLab
 beforeEach(async () => {
@@ -10,7 +10,11 @@ beforeEach(async () => {
 afterEach(() => lab.close())
 
 test('an outage of etcd stops nothing while the guards reach each other', async () => {
-  const hosts = await Promise.all(['a', 'b', 'c'].map((name) => lab.host(name, quick)))
+  const hosts = await Promise.all(
+    ['a', 'b', 'c'].map((name) =>
+      lab.host(name, { leaseDuration: '8', leaseRenew: '1', leaseDeadline: '4' }),
+    ),
+  )
   for (const host of hosts) host.spawnGuard(guardFlags(host.config))
   for (const host of hosts) await host.holds()
   const all = () => hosts.every(({ guard }) => guard?.promises.every(({ members }) => members.length === 3))
@@ -21,7 +25,7 @@ test('an outage of etcd stops nothing while the guards reach each other', async 
   const machines = await Promise.all(hosts.map((host) => host.launch('Failover')))
   await lab.stopEtcd()
   const before = hosts.map(({ record }) => record?.sentAt ?? 0)
-  const long = () => hosts.every(({ guard }, i) => (guard?.aliveAt ?? 0) > before[i]! + 6_000)
+  const long = () => hosts.every(({ guard }, i) => (guard?.aliveAt ?? 0) > before[i]! + 8_000)
   await until('the outage is longer than any lease', long)
   expect(hosts.map((host, i) => host.lives(machines[i]!))).toEqual([true, true, true])
   expect(hosts.map(({ guard }) => [guard?.held, guard?.fencing, guard?.why])).toEqual(

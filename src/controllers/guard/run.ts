@@ -186,7 +186,8 @@ export class Guard {
 
   #fence(now: number): void {
     this.#state = { ...this.#state, stopping: true }
-    if (this.#fencing || (this.#state.gone && now - this.#fencedAt < lookAgainMs)) return
+    // A look that fails at once must not be repeated at once, for ever.
+    if (this.#fencing || now - this.#fencedAt < (this.#state.gone ? lookAgainMs : tickMs)) return
     this.#fencing = true
     void this.#deps.machines.stop().then(({ left, why }) => {
       this.#fencing = false
@@ -321,20 +322,20 @@ export class Guard {
     const { machines, log, clock } = this.#deps
     if (now - this.#leaveTriedAt < lookAgainMs) return
     this.#leaveTriedAt = now
-    this.#leaving = 'releasing'
-    this.#publish(this.#plan(now), now)
-    // Only now: the agent has been told that it may start none, and what it had begun to start is there.
-    const running = await machines.running()
+    let running = await machines.running()
+    if (running === 0) {
+      this.#leaving = 'releasing'
+      this.#publish(this.#plan(now), now)
+      // Again: the agent has now been told that it may start none, and what it had begun to start is there.
+      running = await machines.running()
+    }
     if (running > 0) {
       this.#leaving = 'wanted'
-      if (now - this.#remindedAt >= remindEveryMs || this.#remindedAt < 0)
-        log.warn(
-          'told to stop, but failover-enabled machines run: the lease is renewed until they are gone',
-          {
-            ...{ running, hint: 'stop them, or send the signal again to end all the same' },
-          },
-        )
-      this.#remindedAt = clock.elapsed()
+      if (now - this.#remindedAt < remindEveryMs) return
+      this.#remindedAt = now
+      log.warn('told to stop, but failover-enabled machines run: the lease is renewed until they are gone', {
+        ...{ running, hint: 'stop them, or send the signal again to end all the same' },
+      })
       return
     }
     await withDeadline(releaseMs, 'releasing the lease', (signal) => this.#release(signal), { clock }).catch(
