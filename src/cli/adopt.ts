@@ -1,4 +1,5 @@
 import { messageOf, PlasmaError } from '../lib/errors.ts'
+import { adoptedFrom } from '../resources/adopted.ts'
 import { connect } from './client.ts'
 import type { CommandModule } from './command.ts'
 import { UsageError } from './failure.ts'
@@ -24,7 +25,9 @@ function manifestOf(orphan: OrphanView): Manifest {
     })
   }
   try {
-    return JSON.parse(orphan.manifest) as Manifest
+    const { metadata, ...manifest } = JSON.parse(orphan.manifest) as Manifest
+    const annotations = { ...metadata.annotations, [adoptedFrom]: orphan.host }
+    return { ...manifest, metadata: { ...metadata, annotations } } as Manifest
   } catch (error) {
     throw new PlasmaError(
       'NotAdoptable',

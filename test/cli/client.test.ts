@@ -200,7 +200,7 @@ test('delete waits and says what holds the object', async () => {
   })
 })
 
-test('adopt posts the launch record’s manifest and keeps the uid', async () => {
+test('adopt posts the launch record’s manifest, keeps the uid and says on which host it runs', async () => {
   const manifest = JSON.stringify(vm('lost'))
   const orphans = [
     { uid: 'abc-1', pid: 42, name: 'default/lost', manifest },
@@ -214,7 +214,10 @@ test('adopt posts the launch record’s manifest and keeps the uid', async () =>
     method: 'POST',
     url: `${vms}?restoreUid=true&fieldManager=plasmavmc`,
   })
-  expect(JSON.parse(s.seen.at(-1)?.body ?? '')).toEqual(vm('lost'))
+  const { metadata, ...rest } = vm('lost')
+  // Whoever places machines must know from the first moment that this one runs, and where.
+  const annotations = { 'plasmavmc.io/adopted-from': 'h1' }
+  expect(JSON.parse(s.seen.at(-1)?.body ?? '')).toEqual({ ...rest, metadata: { ...metadata, annotations } })
   expect(await s.run(['adopt', 'abd'])).toMatchObject({
     code: 1,
     err: expect.stringContaining('no launch record'),

@@ -90,7 +90,7 @@ export async function place(deps: PlacementDeps, signal: AbortSignal): Promise<O
     })),
     ...tellings(unplaced, at, deps),
     ...settled.machines.flatMap((vm) => {
-      const status = notedStatus(vm)
+      const status = notedStatus(vm, at)
       return status ? [{ vm, status, assigns: false }] : []
     }),
   ]
@@ -140,7 +140,9 @@ function tellings(unplaced: readonly Unplaced[], at: string, { told, clock }: Pl
     if (known && last !== undefined && now - last < retellMs) return []
     told.set(key, now)
     const happening = { type: 'Warning', reason: 'FailedScheduling', message: one.message } as const
-    return [{ vm: one.vm, status, assigns: false, ...(!known && { happening }) }]
+    // That an adopted machine waits for its host is no failure.
+    const tells = !known && one.reason !== 'Adopted'
+    return [{ vm: one.vm, status, assigns: false, ...(tells && { happening }) }]
   })
 }
 

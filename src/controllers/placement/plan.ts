@@ -1,3 +1,4 @@
+import { homeOf } from '../../resources/adopted.ts'
 import { hostLeaseName } from '../../resources/host-lease.ts'
 import type { Host, Lease, StoragePool } from '../../resources/kinds.ts'
 import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
@@ -29,8 +30,8 @@ export interface Assignment {
 
 export interface Unplaced {
   readonly vm: VirtualMachine
-  /** ProcessRecorded: its status tells of a QEMU, so it may run somewhere. */
-  readonly reason: 'Unschedulable' | 'ProcessRecorded'
+  /** ProcessRecorded: its status tells of a QEMU, so it may run somewhere. Adopted: its QEMU runs, or did. */
+  readonly reason: 'Unschedulable' | 'ProcessRecorded' | 'Adopted'
   /** Why each host refused it. Only the words are kept: thousands of machines on hundreds of hosts have too many reasons. */
   readonly message: string
 }
@@ -95,6 +96,15 @@ function residentsOf(
   return residents
 }
 
+/** Hosts by the uids of the QEMUs on them that are nobody's. */
+function orphansOf(hosts: readonly Host[]): ReadonlyMap<string, string> {
+  return new Map(
+    hosts.flatMap(({ metadata, status }) =>
+      (status?.orphans ?? []).map(({ uid }) => [uid, metadata.name] as const),
+    ),
+  )
+}
+
 /** The best room, or why there is none. Rooms come in the order of names: of equals the first wins. */
 function choose(
   needs: Needs,
@@ -119,11 +129,22 @@ function choose(
   return best ?? refusals
 }
 
-/** A machine whose status tells of a launch or a process, and of no host, may run: nobody knows where. */
-function runsSomewhere({ status }: VirtualMachine): string | undefined {
+/**
+ * Why a machine without a host may run nevertheless, so that no other host may be given it: it was made for a QEMU that
+ * ran, whose host takes it up itself; or its status tells of a QEMU, and nobody knows where.
+ */
+function runsSomewhere(
+  vm: VirtualMachine,
+  orphans: ReadonlyMap<string, string>,
+): Pick<Unplaced, 'reason' | 'message'> | undefined {
+  const { metadata, status } = vm
+  const home = orphans.get(metadata.uid ?? '') ?? homeOf(vm)
+  if (home !== undefined)
+    return { reason: 'Adopted', message: `its QEMU was found on host ${home}, which takes it up itself` }
   const member = status?.process ? 'process' : status?.launch ? 'launch' : undefined
   if (member === undefined) return undefined
-  return `status.${member} tells of a QEMU, status.hostName of no host: it is not placed while it may run somewhere`
+  const message = `status.${member} tells of a QEMU, status.hostName of no host: it is not placed while it may run somewhere`
+  return { reason: 'ProcessRecorded', message }
 }
 
 /**
@@ -136,10 +157,11 @@ export function* decisions(world: World): Generator<Assignment | Unplaced, void,
   const placed = byHost(world.machines)
   const rooms = roomsOf(world, placed)
   const residents = residentsOf(placed, rooms)
+  const orphans = orphansOf(world.hosts)
   for (const vm of world.machines.filter(isWaiting).sort(byTurn)) {
-    const running = runsSomewhere(vm)
-    if (running !== undefined) {
-      yield { vm, reason: 'ProcessRecorded', message: running }
+    const running = runsSomewhere(vm, orphans)
+    if (running) {
+      yield { vm, ...running }
       continue
     }
     const chosen = choose(needsOf(vm, world.pools), rooms, residents)

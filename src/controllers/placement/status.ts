@@ -35,11 +35,11 @@ export function unplacedStatus({ vm, reason, message }: Unplaced, at: string): V
   const before = statusOf(vm)
   const told = before.conditions.find(({ type }) => type === owned)
   if (told?.status === 'False' && told.reason === reason && told.message === message) {
-    if (reason === 'ProcessRecorded' || before.reason === reason) return undefined
+    if (reason !== 'Unschedulable' || before.reason === reason) return undefined
   }
   const conditions = withScheduled(vm, { status: 'False', reason, message }, at)
   // A machine that may run is not Pending.
-  if (reason === 'ProcessRecorded') return { ...before, conditions }
+  if (reason !== 'Unschedulable') return { ...before, conditions }
   const phase = vm.metadata.deletionTimestamp === undefined ? 'Pending' : 'Terminating'
   return { ...before, phase, reason, message, conditions }
 }
@@ -50,11 +50,12 @@ export function isToldOf({ vm, reason }: Unplaced): boolean {
 }
 
 /**
- * A machine that has had its host since before that was recorded: what of its disks only that host has is there.
- * Undefined where it is recorded, or there is no host.
+ * A machine that was not given its host, but taken up by it: what of its disks only that host has is there. Undefined
+ * where that is noted, or there is no host.
  */
-export function notedStatus(vm: VirtualMachine): VmStatus | undefined {
+export function notedStatus(vm: VirtualMachine, at: string): VmStatus | undefined {
   const { status } = vm
   if (status?.hostName === undefined || status.disksHost !== undefined) return undefined
-  return { ...status, disksHost: status.hostName }
+  const fact = { status: 'True', reason: 'TakenUp', message: `by host ${status.hostName}` } as const
+  return { ...status, disksHost: status.hostName, conditions: withScheduled(vm, fact, at) }
 }

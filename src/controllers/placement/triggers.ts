@@ -42,7 +42,7 @@ function ofHost({ metadata, status }: Host): unknown {
   const ready = status?.conditions.find(({ type }) => type === 'Ready')
   return [
     ...[uid, generation, labels, status?.cpus, status?.memory, status?.accelerator],
-    ...[ready?.status, ready?.reason],
+    ...[ready?.status, ready?.reason, status?.orphans.map((orphan) => orphan.uid)],
   ]
 }
 

@@ -1,4 +1,5 @@
 import type { QemuProcess } from '../../host/ports.ts'
+import { homeOf } from '../../resources/adopted.ts'
 import { VirtualMachine } from '../../resources/vm.ts'
 import type { Outcome } from '../../runtime/controller.ts'
 import { isReason } from '../../store/errors.ts'
@@ -22,7 +23,7 @@ export async function readVm(objects: ObjectStore, ref: Ref): Promise<VirtualMac
 
 /**
  * A pass over a machine that is not placed on this host: a QEMU of it that runs here is stopped at once, and what is left
- * of it here, but for disks, is removed. @returns `own` where its QEMU runs here rightly and the host is to take it up
+ * of it here, but for disks, is removed. @returns `own` where its QEMU runs here rightly, or did when it was adopted, and the host is to take it up
  */
 export async function passElsewhere(vm: VirtualMachine, deps: VmControllerDeps): Promise<Outcome | 'own'> {
   const uid = vm.metadata.uid ?? ''
@@ -30,6 +31,8 @@ export async function passElsewhere(vm: VirtualMachine, deps: VmControllerDeps):
   const seen = await deps.inventory.of(uid, known ? 0 : scanMaxAgeMs)
   const ours = seen.filter((process) => isOurs(process, deps.processes.runDir))
   if (ours.length === 0) {
+    // It was adopted, and its QEMU has ended since.
+    if (homeOf(vm) === deps.hostName) return 'own'
     if (known) await letGo(uid, deps)
     return { next: 'done' }
   }

@@ -1,3 +1,4 @@
+import { homeOf } from '../../resources/adopted.ts'
 import type { Draft } from './draft.ts'
 import { runningSpec } from './plan-live.ts'
 
@@ -16,12 +17,18 @@ export function takeUp(draft: Draft): 'own' | 'refused' | 'nobodys' {
     if (tenure.state === 'single') {
       const unseen = seen.process.state === 'absent' && !draft.deleting
       if (unseen && seen.refusal !== undefined) return 'refused'
-    } else if (tenure.state === 'lost' || seen.process.state !== 'alive') return 'nobodys'
+    } else if (tenure.state === 'lost' || !isHere(draft)) return 'nobodys'
   }
   status.hostName ??= seen.hostName
   if (tenure.state !== 'held') return 'own'
   if (tenure.epoch >= (status.placementEpoch ?? 0)) status.placementEpoch = tenure.epoch
   return 'own'
+}
+
+/** Whether its QEMU runs here, or did when the machine was made for it: no other host is given that one. */
+function isHere({ vm, seen }: Draft): boolean {
+  if (seen.process.state === 'alive') return true
+  return seen.process.state === 'absent' && homeOf(vm) === seen.hostName
 }
 
 export function refuse(draft: Draft): void {

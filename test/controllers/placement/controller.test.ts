@@ -207,13 +207,34 @@ test('what the copy does not show yet counts already', async () => {
 })
 
 test('a machine that had a host before that was noted: where its disks are is noted', async () => {
-  const { advance, lead, addHost, add, get } = cluster()
+  const { advance, lead, addHost, add, get, scheduled } = cluster()
   await addHost('a')
   await add('old', {}, { hostName: 'a', placementEpoch: 1, phase: 'Running', reason: 'Running' })
   const { writes } = lead()
   await advance(1_000)
   expect((await get('old')).status).toMatchObject({ hostName: 'a', disksHost: 'a', phase: 'Running' })
+  expect(await scheduled('old')).toMatchObject({ status: 'True', reason: 'TakenUp', message: 'by host a' })
   expect(writes()).toBe(1)
+})
+
+test('an adopted machine is left to its host, and noted when that has taken it up', async () => {
+  const { objects, advance, lead, addHost, add, get, scheduled } = cluster()
+  await addHost('a')
+  const { said } = lead()
+  await advance(200)
+  const adopted = machine('x', {}, undefined, { annotations: { 'plasmavmc.io/adopted-from': 'gone' } })
+  const { name, namespace, annotations } = adopted.metadata
+  const metadata = { name, ...(namespace && { namespace }), ...(annotations && { annotations }) }
+  await objects.create(VirtualMachine, { ...adopted, metadata })
+  await add('y')
+  await advance(500)
+  expect(await scheduled('x')).toMatchObject({ status: 'False', reason: 'Adopted' })
+  expect(said).toEqual(['y Scheduled: placed on host a'])
+  const vm = await get('x')
+  await objects.updateStatus(VirtualMachine, { ...vm, status: { ...vm.status!, hostName: 'gone' } })
+  await advance(500)
+  expect(await scheduled('x')).toMatchObject({ status: 'True', reason: 'TakenUp' })
+  expect((await get('x')).status?.disksHost).toBe('gone')
 })
 
 test('it stops when it leads no more', async () => {

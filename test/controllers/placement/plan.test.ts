@@ -95,6 +95,35 @@ describe('whom it gives a host', () => {
   })
 })
 
+describe('a machine made for a QEMU that runs already', () => {
+  const hosts = [host('a'), host('b')]
+  const annotations = { 'plasmavmc.io/adopted-from': 'b' }
+  const told = { reason: 'Adopted', message: 'its QEMU was found on host b, which takes it up itself' }
+
+  test('is left to the host of that one, also while it is away', () => {
+    const adopted = machine('x', {}, undefined, { annotations })
+    for (const of of [{ hosts }, { hosts: [host('a')] }, { hosts, leases: [lease('a'), fenced('b')] }]) {
+      const { assignments, unplaced } = plan(world({ ...of, machines: [adopted] }))
+      expect(assignments).toEqual([])
+      expect(unplaced).toMatchObject([told])
+    }
+  })
+
+  test('is known by what its host tells of orphans too', () => {
+    const orphans = [{ uid: 'uid-x', pid: 1, name: 'default/x' }]
+    const b = { ...host('b'), status: { ...host('b').status!, orphans } }
+    const { assignments, unplaced } = plan(
+      world({ hosts: [host('a'), b], machines: [machine('x'), machine('y')] }),
+    )
+    expect(unplaced).toMatchObject([told])
+    expect(assignments.map(({ vm }) => vm.metadata.name)).toEqual(['y'])
+  })
+
+  test('is as any other once it has had a host', () => {
+    expect(where(machine('x', {}, { disksHost: 'b' }, { annotations }), { hosts: [host('a')] })).toBe('a')
+  })
+})
+
 describe('disks that only one host has', () => {
   const hosts = [host('a'), host('b')]
   const disks = [{ name: 'root', size: '1Gi' }]
