@@ -218,7 +218,10 @@ export class HostProcesses implements Processes {
   /** Never two QEMUs for one machine: whatever may be one, even if it can't be seen well, is one. */
   async #refuseIfAlive(uid: string, code: 'AlreadyRunning' | 'StillRunning'): Promise<void> {
     const { processes, incomplete } = await this.scan()
-    const found = processes.find((candidate) => candidate.uid === uid)
+    const { runDir } = this.#options
+    // One of another server's run directory keeps a machine from being started, but has nothing in ours.
+    const counts = (named: string | undefined) => code === 'AlreadyRunning' || (named ?? runDir) === runDir
+    const found = processes.find((candidate) => candidate.uid === uid && counts(candidate.runDir))
     if (found) throw new PlasmaError(code, `process ${found.pid} is a QEMU of ${uid}`)
     if (incomplete === undefined) return refuseListeners(this.#paths(uid), code)
     throw new PlasmaError(code, `a QEMU of ${uid} may live: ${incomplete}`, {
