@@ -75,6 +75,7 @@ function promised(lease: LeaseView): readonly Pair[] {
   const promise = promiseOf(lease)
   if (typeof promise === 'string') return [['Promise', `none that can be relied on: ${promise}`]]
   const { selfFence, deadlineMs, stopMs, peer, members, maintenance, agent } = promise
+  const taken = lease.spec?.holderIdentity === fencedHolder
   const limits = `${seconds(deadlineMs)} after its last renewal, within ${seconds(stopMs)}`
   const how = { none: '', guard: ' by its guard', watchdog: ' by its guard, and by a hardware watchdog' }
   const words =
@@ -83,7 +84,7 @@ function promised(lease: LeaseView): readonly Pair[] {
       : `when it is cut off it stops its machines that fail over${how[selfFence]}, ${limits}`
   return [
     ['Promise', words],
-    ['Guard', peer === undefined ? undefined : `answers at ${peer}; its agent is ${agent}`],
+    ['Guard', peer && (taken ? `answered at ${peer}` : `answers at ${peer}; its agent is ${agent}`)],
     ['Members', members.join(', ')],
     ['Says', maintenance && `in maintenance until ${maintenance}`],
   ]
@@ -95,12 +96,11 @@ function leaseOf(lease: LeaseView | undefined, host: HostView, io: Io): string {
   if (!lease) return pairLines([fencing, ['Lease', 'none: no guard watches over this host']], io)
   const { holderIdentity: holder, leaseTransitions: epoch, renewTime } = lease.spec ?? {}
   const by = holderHost(holder)
-  const of = holder === fencedHolder ? ' (taken from it)' : by === host.metadata.name ? '' : ' (not its own)'
-  const held = holder ? `held by ${by}${of}` : 'given up'
-  return pairLines(
-    [fencing, ['Lease', `${held}, epoch ${epoch}, renewed ${ago(renewTime, io)}`], ...promised(lease)],
-    io,
-  )
+  const of = by === host.metadata.name ? '' : ' (not its own)'
+  const held = `${holder ? `held by ${by}${of}` : 'given up'}, epoch ${epoch}, renewed ${ago(renewTime, io)}`
+  const taken = `taken from it ${ago(renewTime, io)}, epoch ${epoch}`
+  const lines = [fencing, ['Lease', holder === fencedHolder ? taken : held] as const, ...promised(lease)]
+  return pairLines(lines, io)
 }
 
 function machinesOf(machines: readonly ObjectView[], io: Io): string {

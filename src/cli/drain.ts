@@ -67,7 +67,7 @@ function undone(name: string, outcomes: readonly Outcome[], items: readonly Drai
     : ''
   return new PlasmaError(
     'NotDrained',
-    `host ${name} is not drained: ${counted(bad.length, 'machine')} left${named.join('')}${more}`,
+    `host ${name} is not drained because of ${counted(bad.length, 'machine')}:${named.join('')}${more}`,
     { hint: `the host stays cordoned; to undo: plasmavmc uncordon ${name}${force}` },
   )
 }

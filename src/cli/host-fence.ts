@@ -1,4 +1,4 @@
-import { hostname } from 'node:os'
+import { hostname, userInfo } from 'node:os'
 import { readCredentials } from '../auth/credentials.ts'
 import { rfc3339 } from '../lib/clock.ts'
 import { PlasmaError } from '../lib/errors.ts'
@@ -28,11 +28,19 @@ By this command you say that ${host} is off. Its machines with spec.recovery.onH
 other hosts. If ${host} still runs them, each of them runs twice and destroys its disks.
 First switch it off, and see that it is: at its button, its management controller, or its hypervisor.`
 
+function userName(io: Io): string {
+  try {
+    return userInfo().username
+  } catch {
+    // Of no user that this machine knows.
+    return `uid ${io.uid}`
+  }
+}
+
 /** Who says so: the access key that signs it, and the user and machine it is said from. */
 function speaker(client: Client, io: Io): string {
   const { accessKeyId } = readCredentials(client.connection.dataDir, io.env)
-  const user = io.env['SUDO_USER'] || io.env['USER'] || io.env['LOGNAME'] || `uid ${io.uid}`
-  return `${accessKeyId} (${user}@${hostname()})`
+  return `${accessKeyId} (${io.env['SUDO_USER'] || userName(io)}@${hostname()})`
 }
 
 interface Claim {
@@ -49,7 +57,7 @@ export function claimed({ host, lease, silentMs, by, reason, at }: Claim) {
   const { holderIdentity: holder, leaseTransitions: epoch = 0, renewTime } = lease.spec ?? {}
   const promise = promiseOf(lease)
   const neededMs = typeof promise === 'string' ? undefined : promise.deadlineMs + promise.stopMs
-  const said = `${by} said that it is off${reason ? `: ${reason}` : ''}`
+  const said = `said to be off${reason ? `: ${reason}` : ''}`
   return {
     apiVersion: apiVersionOf(evidenceKind),
     kind: evidenceKind.kind,

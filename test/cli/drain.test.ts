@@ -63,7 +63,7 @@ test('machines whose disks are on this host only are named up front, are not ask
   expect(out).toContain('default/db stays: disk root is on this host only (spec.disks[0].pool)\n')
   expect(out.indexOf('default/db stays')).toBeLessThan(out.indexOf('default/web is asked to move'))
   expect(err).toBe(
-    'error: host a is not drained: 1 machine left\n  default/db: disk root is on this host only (spec.disks[0].pool)\nthe host stays cordoned; to undo: plasmavmc uncordon a; to shut down those whose disks are here only: plasmavmc drain a --force\n',
+    'error: host a is not drained because of 1 machine:\n  default/db: disk root is on this host only (spec.disks[0].pool)\nthe host stays cordoned; to undo: plasmavmc uncordon a; to shut down those whose disks are here only: plasmavmc drain a --force\n',
   )
   expect((await cluster.vm('db')).status?.request).toBeUndefined()
 })
