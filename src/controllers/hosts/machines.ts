@@ -2,7 +2,7 @@ import { type ConditionFact, setConditions } from '../../resources/conditions.ts
 import { localDisks } from '../../resources/disk-reach.ts'
 import type { StoragePool } from '../../resources/kinds.ts'
 import type { VirtualMachine, VmStatus } from '../../resources/vm.ts'
-import { powerAfterRequest } from '../vm/power.ts'
+import { comesBack, powerAfterRequest } from '../vm/power.ts'
 import { mergeConditions } from './conditions.ts'
 import { evidenceName } from './evidence.ts'
 import type { EvidenceSpec, Mark } from './types.ts'
@@ -134,7 +134,7 @@ function leftBehind(status: VmStatus | undefined): VmStatus {
   }
   const { stop, pausedByUser: _u, ioError: _i, guest: _g, ...kept } = rest
   // Who asked for it to be stopped does not get it started elsewhere.
-  if (stop && stop.why !== 'Restart' && kept.power) kept.power = powerAfterRequest(kept.power, 'Down')
+  if (stop && !comesBack.has(stop.why) && kept.power) kept.power = powerAfterRequest(kept.power, 'Down')
   return kept
 }
 

@@ -1,7 +1,7 @@
 import { rfc3339 } from '../../lib/clock.ts'
 import type { ExitReason, VmStatus } from '../../resources/vm.ts'
 import type { Draft } from './draft.ts'
-import { cleanExits, powerAfterExit } from './power.ts'
+import { cleanExits, comesBack, powerAfterExit } from './power.ts'
 
 /** A run this long clears the failures before it. */
 export const healthyRunMs = 60_000
@@ -15,9 +15,6 @@ export function restartDelayMs(failures: number): number {
 }
 
 type LastExit = NonNullable<VmStatus['lastExit']>
-
-/** Stops after which a machine is to be up again, here or on another host. */
-export const comesBack: ReadonlySet<string> = new Set(['Restart', 'Move'])
 
 /** Notes how a run ended: lastExit, whether it should come up again, and how soon. Once a launch. */
 export function recordExit(draft: Draft, exit: Omit<LastExit, 'at'>): void {

@@ -2,11 +2,11 @@ import { rfc3339 } from '../../lib/clock.ts'
 import type { RunState } from '../../qmp/types.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
-import { comesBack, healthyRunMs, recordExit } from './exits.ts'
+import { healthyRunMs, recordExit } from './exits.ts'
 import { ioCause, noteGuest, panicWords } from './guest.ts'
 import { grantMove } from './placed.ts'
 import { describeChanges, planLive } from './plan-live.ts'
-import { powerAfterRequest } from './power.ts'
+import { comesBack, powerAfterRequest } from './power.ts'
 import type { ProcessFact } from './types.ts'
 
 type Alive = Extract<ProcessFact, { state: 'alive' }>

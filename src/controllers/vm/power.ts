@@ -5,6 +5,9 @@ type Power = NonNullable<VmStatus['power']>
 /** Exits that a person or the guest meant. */
 export const cleanExits: ReadonlySet<ExitReason> = new Set(['GuestShutdown', 'Stopped'])
 
+/** Reasons of `status.stop` after which a machine is to be as before: up again, here or on another host. */
+export const comesBack: ReadonlySet<string> = new Set(['Restart', 'Move'])
+
 /**
  * What a strategy wants at first: a machine that runs is left as it is, except by Always and Halted.
  * KubeVirt's meanings: docs "Run Strategies" of its user guide.

@@ -223,6 +223,7 @@ describe('what is written of a machine that is taken', () => {
       takenStatus(machine('m', { status: { power, stop: { why, at, graceSeconds: 30 } } }), 'a', at, proven)
     expect(of('Stop').power?.desired).toBe('Down')
     expect(of('Restart').power?.desired).toBe('Up')
+    expect(of('Move').power?.desired).toBe('Up')
     expect(of('Stop')).not.toHaveProperty('stop')
   })
 })
