@@ -69,6 +69,32 @@ test.each([
   expect(() => loadConfig(flags, env, root)).toThrow(message)
 })
 
+test('a lease, its guard and how it fences', () => {
+  expect(loadConfig(etcd, {}, root)).toMatchObject({
+    ...{ leaseDuration: 10, leaseRenew: 3, leaseDeadline: 6, fencing: 'guard' },
+    peerListen: { host: '0.0.0.0', port: 7444 },
+  })
+  const env = { PLASMAVMC_LEASE_RENEW: '0.5', PLASMAVMC_FENCING: 'watchdog' }
+  const flags = { ...etcd, peerAddress: '[fd00::1]:7', watchdogDevice: '/dev/watchdog1' }
+  expect(loadConfig(flags, env, root)).toMatchObject({
+    ...{ leaseRenew: 0.5, fencing: 'watchdog', watchdogDevice: '/dev/watchdog1' },
+    peerAddress: { host: 'fd00::1', port: 7 },
+  })
+})
+
+test.each([
+  [{ leaseDuration: '20' }, {}, /^--lease-duration: is for --store etcd, not for lmdb/],
+  [{}, { PLASMAVMC_FENCING: 'none' }, /^PLASMAVMC_FENCING: is for --store etcd/],
+  [{ peerListen: '0.0.0.0:1' }, {}, /^--peer-listen: is for --store etcd/],
+  [{ ...etcd, leaseRenew: '0' }, {}, /^--lease-renew: must be more than 0/],
+  [{ ...etcd, leaseDeadline: '6s' }, {}, /^--lease-deadline: must be a number of seconds/],
+  [{ ...etcd, fencing: 'prayer' }, {}, /^--fencing: must be none, guard or watchdog/],
+  [{ ...etcd, watchdogDevice: '/dev/watchdog1' }, {}, /^--watchdog-device: is for --fencing watchdog/],
+  [{ ...etcd, peerAddress: 'nowhere' }, {}, /^--peer-address: must be host:port/],
+])('cluster: %j %j is refused by name', (flags, env, message) => {
+  expect(() => loadConfig(flags, env, root)).toThrow(message)
+})
+
 test('endpoints of etcd are https where something says so', () => {
   const urls = (flags: object) => etcdUrls(loadConfig({ ...etcd, ...flags }, {}, root))
   expect(urls({})).toEqual(['http://a:1', 'http://b:2'])
