@@ -27,7 +27,7 @@ import { WorkQueue } from './runtime/queue.ts'
 import { EventRecorder } from './store/events.ts'
 import type { ObjectStore, Ref } from './store/objects.ts'
 import { startGuard } from './wire-guard.ts'
-import { thisHost } from './wire-host.ts'
+import { thisHost, watchTenure } from './wire-host.ts'
 
 export interface Agent {
   readonly ready: () => readonly { readonly name: string; readonly ok: boolean; readonly message?: string }[]
@@ -148,6 +148,8 @@ export async function startAgent(
   )
   const informers = [vms.run(signal), poolsLoop]
   void vms.whenSynced().then(() => hostQueue.add(hostName))
+  // Its Host says so at once, not at the next look.
+  if (!alone) void watchTenure(tenure, () => hostQueue.add(hostName), clock, signal)
   const loops = [vmLoop, hostLoop, ...informers, ...(own ? [own.loop] : [])]
   const stopped = Promise.allSettled([...loops, guard.stopped]).then(() =>
     Promise.all([machines.close(), disks.close()]),

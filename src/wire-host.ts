@@ -5,9 +5,10 @@ import { agentLabels } from './controllers/host/register.ts'
 import { HostAddresses } from './host/addresses.ts'
 import { hostFacts, type QemuBinary } from './host/host-facts.ts'
 import { hostIdOf } from './host/host-id.ts'
+import type { Tenure } from './host/ports.ts'
 import { Procfs } from './host/procfs.ts'
 import { QemuCapabilities } from './host/qemu-capabilities.ts'
-import { systemClock } from './lib/clock.ts'
+import { type Clock, sleep, systemClock } from './lib/clock.ts'
 import { messageOf } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
 import { formatQuantity } from './resources/quantity.ts'
@@ -80,5 +81,27 @@ function factsOf({ config, accelerator, qemu, log }: HostOptions): ThisHost['fac
       addresses: await addresses.find(),
       ...(qemuProblem === undefined ? await can(bootId) : { qemuProblem }),
     }
+  }
+}
+
+const tenureEveryMs = 1_000
+
+/** Calls `changed` whenever the lease is lost, or held again, or under another epoch, until the signal is aborted. */
+export async function watchTenure(
+  tenure: () => Tenure,
+  changed: () => void,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
+  const look = () => {
+    const now = tenure()
+    return now.state === 'held' ? `held ${now.epoch}` : now.state
+  }
+  let before = look()
+  while (!signal.aborted) {
+    await sleep(clock, tenureEveryMs, signal).catch(() => {})
+    const now = look()
+    if (now !== before) changed()
+    before = now
   }
 }
