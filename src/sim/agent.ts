@@ -17,9 +17,9 @@ import { WorkQueue } from '../runtime/queue.ts'
 import { KvObjects } from '../store/kv-objects.ts'
 import { runLeader } from '../wire-leader.ts'
 import { runTerm } from '../wire-term.ts'
-import { askVotes, guardWatch, hostIdOf } from './guard.ts'
+import { askVotes, guardWatch, hostIdOf, processesOf } from './guard.ts'
 import type { SimHost } from './host.ts'
-import { SimDisks, SimMachines, SimProcesses } from './host-ports.ts'
+import { SimDisks, SimMachines } from './host-ports.ts'
 import type { World } from './world.ts'
 
 const hostEveryMs = 10_000
@@ -48,7 +48,9 @@ export function startAgent(host: SimHost, world: World): void {
     loop(leader(base))
     loop(pools.run(signal))
     await pools.whenSynced()
-    for (const running of machines(base, pools, () => watch.tenure())) loop(running)
+    const right = () => watch.tenure()
+    const tenure = world.parts.mistakes?.tenure?.(right) ?? right
+    for (const running of machines(base, pools, tenure)) loop(running)
   }
   void start().catch(ended)
 }
@@ -110,7 +112,7 @@ function* machines(
 ): Generator<Promise<unknown>> {
   const { host, world, process, clock, newUid, hostName, log, objects, signal } = base
   const { timeline } = world
-  const processes = new SimProcesses(host, process, timeline, 'agent')
+  const processes = processesOf(host, world, process, 'agent')
   const vms = new Informer(objects, VirtualMachine, log, clock)
   yield runVmController(
     {

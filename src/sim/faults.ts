@@ -1,3 +1,7 @@
+import { claimed } from '../cli/host-fence.ts'
+import { FenceEvidence } from '../resources/fence-evidence.ts'
+import { hostLeaseName, systemNamespace } from '../resources/host-lease.ts'
+import { Lease } from '../resources/kinds.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import type { SimHost } from './host.ts'
 import { type Cut, storeNode } from './net.ts'
@@ -57,6 +61,8 @@ export type Fault =
         | 'io-error'
       readonly forMs?: number
     }
+  /** A person says that a host is off, as with `host fence --confirm-off`. */
+  | { readonly kind: 'confirm'; readonly host: string }
   /** What a person does. */
   | {
       readonly kind: 'user'
@@ -136,8 +142,9 @@ export class Faults {
         return this.#network(fault)
       case 'qemu':
         return this.#qemu(fault)
+      case 'confirm':
       case 'user':
-        void this.#user(fault).catch((error: unknown) =>
+        void (fault.kind === 'user' ? this.#user(fault) : this.#confirm(fault)).catch((error: unknown) =>
           this.#world.tell(`the person is told: ${(error as Error).message}`),
         )
         return
@@ -275,6 +282,15 @@ export class Faults {
           this.#later(fault.forMs, () => host.freeze(qemu, false))
         } else if (host.runs(qemu)) host.setState(qemu, fault.does)
       }
+  }
+
+  async #confirm({ host }: Extract<Fault, { kind: 'confirm' }>): Promise<void> {
+    const { objects } = this.#world
+    const ref = { namespace: systemNamespace, name: hostLeaseName(host) }
+    const { metadata, spec } = await objects.get(Lease, ref)
+    const said = { by: 'a person', reason: undefined, silentMs: 60_000, at: '2026-01-01T00:00:00Z' }
+    const claim = claimed({ host, lease: { metadata, spec } as never, ...said })
+    await objects.create(FenceEvidence, claim as unknown as FenceEvidence)
   }
 
   async #user({ vm: name, does }: Extract<Fault, { kind: 'user' }>): Promise<void> {

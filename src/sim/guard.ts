@@ -5,6 +5,7 @@ import type { AskVotes } from '../controllers/hosts/types.ts'
 import { GuardFence } from '../host/guard-fence.ts'
 import { tenureOf } from '../host/guard-file.ts'
 import { GuardWatch } from '../host/guard-watch.ts'
+import type { Processes } from '../host/ports.ts'
 import { hostLeaseName, hostOfLease, systemNamespace } from '../resources/host-lease.ts'
 import { defaultTerms, LeaseContender } from '../runtime/lease.ts'
 import { GuardStore } from '../wire-guard-store.ts'
@@ -20,7 +21,8 @@ const agentSilentMs = 10_000
 const spawnMs = 250
 const program = 'simulated'
 
-export const hostIdOf = (host: SimHost): string => `id-of-${host.name}`
+/** What stands in the data folder of a host. */
+export const hostIdOf = ({ name }: { readonly name: string }): string => `id-of-${name}`
 
 /** Starts the guard's process of a host: the guard itself, with the world in place of files and sockets. */
 export function startGuard(host: SimHost, world: World): void {
@@ -41,6 +43,7 @@ export function startGuard(host: SimHost, world: World): void {
   const self = { pid: process.pid, startTime: 1, bootId: host.bootId }
   const { guardRecord: before } = host
   const identity = `${host.name}/${hostIdOf(host)}`
+  const fence = new GuardFence({ processes: processesOf(host, world, process, 'guard'), clock, log })
   const guard = new Guard({
     ...{ host: host.name, identity, terms: defaultTerms, clock, log },
     facts: { stopMs, selfFence: host.selfFence, peer: `${host.name}:7444`, bootId: host.bootId },
@@ -56,10 +59,7 @@ export function startGuard(host: SimHost, world: World): void {
       const reply = await world.peers.ask(host.name, process, name, { ask: 'lost' }, questionMs)
       return reply === undefined ? undefined : { word: (reply as { word: StoreWord }).word, askedAt }
     },
-    machines: new GuardFence({
-      ...{ clock, log },
-      processes: new SimProcesses(host, process, world.timeline, 'guard'),
-    }),
+    machines: { stop: fenceOf(world, fence), running: () => fence.running() },
     publish: (report) => {
       host.guardRecord = {
         version: 1,
@@ -73,7 +73,9 @@ export function startGuard(host: SimHost, world: World): void {
     agentLives: () =>
       host.agentSign?.bootId === host.bootId && clock.elapsed() - host.agentSign.aliveAt < agentSilentMs,
   })
-  world.peers.serve(host.name, process, (question, answer) => {
+  const { answer: said = (reply: unknown) => reply } = world.parts.mistakes ?? {}
+  world.peers.serve(host.name, process, (question, tell) => {
+    const answer = (reply: unknown) => tell(said(reply))
     const asked = question as { ask: 'lost' } | { ask: 'consent'; host: string }
     if (asked.ask === 'consent') answer(guard.consents(asked.host))
     else void guard.saysLost().then(answer)
@@ -81,16 +83,32 @@ export function startGuard(host: SimHost, world: World): void {
   void guard.run(new AbortController().signal)
 }
 
+/** The processes of a host, as one of its processes sees them. */
+export function processesOf(
+  host: SimHost,
+  world: World,
+  process: SimProcess,
+  who: 'agent' | 'guard',
+): Processes {
+  const right = new SimProcesses(host, process, world.timeline, who)
+  return world.parts.mistakes?.processes?.(right, host) ?? right
+}
+
+function fenceOf(world: World, fence: GuardFence): () => ReturnType<GuardFence['stop']> {
+  const right = () => fence.stop()
+  return world.parts.mistakes?.fence?.(right) ?? right
+}
+
 /** The agent's side: its sign of life, another guard where there is none, and its work where it does not act. */
 export function guardWatch(host: SimHost, world: World, process: SimProcess): GuardWatch {
   const clock = process.hostClock
   const log = world.logOf(process)
-  const processes = new SimProcesses(host, process, world.timeline, 'agent')
+  const processes = processesOf(host, world, process, 'agent')
   const fence = new GuardFence({ processes, clock, log })
   const lives = ({ pid }: { readonly pid: number }) => host.guard?.alive === true && host.guard.pid === pid
   return new GuardWatch({
     ...{ deadlineMs: defaultTerms.deadlineMs, log, clock, program, selfFence: host.selfFence !== 'none' },
-    stop: () => fence.stop(),
+    stop: fenceOf(world, fence),
     files: {
       read: () => (host.guardRecord?.bootId === host.bootId ? host.guardRecord : undefined),
       lives,
@@ -119,7 +137,7 @@ export function guardWatch(host: SimHost, world: World, process: SimProcess): Gu
 
 /** Asks the guards of the other members of a lost host's lease. */
 export function askVotes(from: string, world: World, process: SimProcess): AskVotes {
-  return async (lease, { members }) => {
+  const right: AskVotes = async (lease, { members }) => {
     const host = hostOfLease(lease.metadata.name) ?? ''
     const question = { ask: 'consent', host }
     const replies = await Promise.all(
@@ -137,4 +155,5 @@ export function askVotes(from: string, world: World, process: SimProcess): AskVo
         .map(({ name, why = 'no answer' }) => ({ host: name, why })),
     }
   }
+  return world.parts.mistakes?.votes?.(right) ?? right
 }

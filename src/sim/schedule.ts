@@ -1,8 +1,11 @@
+import { hostIdAnnotation } from '../controllers/host/register.ts'
 import { apiVersionOf } from '../resources/define.ts'
 import { Host, hostSpec } from '../resources/host.ts'
-import { StoragePool } from '../resources/kinds.ts'
+import { hostLeaseName, leaseAnnotations, systemNamespace } from '../resources/host-lease.ts'
+import { Lease, StoragePool } from '../resources/kinds.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { Faults, type Timed, words } from './faults.ts'
+import { hostIdOf } from './guard.ts'
 import type { HostParts } from './parts.ts'
 import { Violation } from './rules.ts'
 import { World } from './world.ts'
@@ -64,9 +67,11 @@ async function populate(world: World, { hosts, fencing, machines }: Schedule): P
   })
   for (const name of hosts)
     await objects.create(Host, {
-      ...{ apiVersion: apiVersionOf(Host), kind: 'Host', metadata: { name } },
+      ...{ apiVersion: apiVersionOf(Host), kind: 'Host' },
+      metadata: { name, annotations: { [hostIdAnnotation]: hostIdOf({ name }) } },
       spec: hostSpec.parse({ fencing: { mode: fencing, command: ['fence', name] } }),
     })
+  for (const name of hosts) await objects.create(Lease, restingLease(name, hosts))
   await world.begin()
   for (const { name, onHostLoss } of machines)
     await objects.create(VirtualMachine, {
@@ -80,6 +85,19 @@ async function populate(world: World, { hosts, fencing, machines }: Schedule): P
         },
       }),
     } as VirtualMachine)
+}
+
+/** The lease of a host that was shut down in order: nobody holds it, and all know one another from the first second on. */
+function restingLease(name: string, members: readonly string[]): Lease {
+  const facts = { deadlineMs: 6_000, stopMs: 2_500, selfFence: 'guard', agent: 'alive', bootId: '' } as const
+  return {
+    ...{ apiVersion: apiVersionOf(Lease), kind: 'Lease' },
+    metadata: {
+      ...{ name: hostLeaseName(name), namespace: systemNamespace },
+      annotations: leaseAnnotations({ ...facts, peer: `${name}:7444`, members }),
+    },
+    spec: { leaseTransitions: 0 },
+  }
 }
 
 /** Everything has to be as it should before long, and to stay so for a moment. */

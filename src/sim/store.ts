@@ -29,6 +29,8 @@ export class SimStore {
   readonly #net: Net
   readonly #connections = new Set<Connection>()
   readonly #listeners = new Set<WriteListener>()
+  /** A mistake, for tests. */
+  blindWrites = false
   #available: 'yes' | 'silent' | 'refuses' = 'yes'
   /** Told right before a call is sent and right before its answer is taken: the moments at which a process may stop. */
   intercept: (call: StoreCall, phase: 'send' | 'answer') => void = () => {}
@@ -89,7 +91,9 @@ export class SimStore {
     also?: KvCondition,
   ): Promise<bigint | undefined> {
     const previous = await this.kv.get(key)
-    const revision = await this.kv.put(key, value, expected, also)
+    const revision = await (this.blindWrites
+      ? this.kv.put(key, value, previous?.revision ?? 0n)
+      : this.kv.put(key, value, expected, also))
     if (revision === undefined) return undefined
     const before = previous && { previous: { value: previous.value, revision: previous.revision } }
     this.#publish({ type: 'put', key, value, revision, ...before }, by)

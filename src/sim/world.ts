@@ -76,7 +76,9 @@ export class World implements Witness {
       removed: (uid) => this.rules.disksRemoved(uid),
     }
     const rates = this.random.fork('rates')
-    for (const facts of hosts) this.#addHost(facts, 1 + rates.between(-drift, drift))
+    const { rate: put = (right: number) => right, blindWrites = false } = parts.mistakes ?? {}
+    this.store.blindWrites = blindWrites
+    for (const facts of hosts) this.#addHost(facts, put(1 + rates.between(-drift, drift), facts.name))
   }
 
   #addHost({ name, labels = {}, cpus = 8, memory = '16Gi' }: HostFacts, rate: number): void {
