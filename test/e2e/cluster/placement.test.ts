@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bytesOf } from '../../../src/resources/quantity.ts'
+import { processOf, uidOf } from '../lab.ts'
 import { Cluster } from './lab.ts'
 import { manual } from './machines.ts'
 
@@ -55,4 +56,28 @@ test('what is left goes to the machine of higher priority, and the other gets it
   await unplaced('low', 'h1: memory:')
   await cluster.remove('high')
   await cluster.running('low', [cluster.host('h1')])
+})
+
+test('an orphan that is adopted stays what it is, where it is', async () => {
+  await cluster.patchHost('h1', { spec: { overcommit: { memoryPercent: 100 } } })
+  const [before] = await cluster.createOn(cluster.host('h2'), manual('lost'))
+  const uid = uidOf(before!)
+  // Its object goes while its host's server is away.
+  const h2 = cluster.host('h2')
+  h2.signal('SIGKILL', 'server')
+  await cluster.remove('lost')
+  await cluster.patch('lost', { metadata: { finalizers: [] } })
+  await h2.serve()
+  await cluster.until('h2 tells of the orphan', async () => {
+    const object = (await cluster.hostObjects()).find(({ metadata }) => metadata.name === 'h2')
+    return object?.status?.orphans.some((orphan) => orphan.uid === uid)
+  })
+  // Each of the others would have more room for it.
+  await cluster.patchHost('h2', { spec: { unschedulable: true } })
+  expect(await cluster.host('h1').cli('adopt', uid)).toMatchObject({ code: 0 })
+  const after = await cluster.running('lost', [cluster.host('h2')])
+  expect(processOf(after)).toEqual(processOf(before!))
+  expect(cluster.qemus(uid)).toHaveLength(1)
+  const noted = await cluster.sees('lost', 'is noted', ({ status }) => status?.disksHost === 'h2')
+  expect(noted.status?.conditions.find(({ type }) => type === 'Scheduled')?.status).toBe('True')
 })
