@@ -23,7 +23,8 @@ export async function readVm(objects: ObjectStore, ref: Ref): Promise<VirtualMac
 
 /**
  * A pass over a machine that is not placed on this host: a QEMU of it that runs here is stopped at once, and what is left
- * of it here, but for disks, is removed. @returns `own` where its QEMU runs here rightly, or did when it was adopted, and the host is to take it up
+ * of it here, but for disks, is removed.
+ * @returns `own` where its QEMU runs here rightly, or did when it was adopted, and the host is to take it up
  */
 export async function passElsewhere(vm: VirtualMachine, deps: VmControllerDeps): Promise<Outcome | 'own'> {
   const uid = vm.metadata.uid ?? ''

@@ -1,4 +1,5 @@
 import type { QemuProcess } from '../../host/ports.ts'
+import { homeOf } from '../../resources/adopted.ts'
 import { FenceEvidence } from '../../resources/fence-evidence.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { isReason } from '../../store/errors.ts'
@@ -52,5 +53,6 @@ export interface HereDeps {
 /** Whether a machine, as the informer has it, may have something to do with this host. */
 export function concerns(vm: VirtualMachine, { hostName, memories, inventory }: HereDeps): boolean {
   const uid = vm.metadata.uid ?? ''
-  return vm.status?.hostName === hostName || memories.has(uid) || inventory.has(uid)
+  const own = vm.status?.hostName === hostName || homeOf(vm) === hostName
+  return own || memories.has(uid) || inventory.has(uid)
 }
