@@ -8,6 +8,8 @@ let labs: readonly [Lab, Lab]
 
 const flagsOf = (host: string) => [
   ...['--store', 'etcd', '--etcd-endpoints', etcd.endpoints.join(','), '--host-name', host],
+  // Both guards are on this machine.
+  ...['--peer-listen', '127.0.0.1:0'],
 ]
 
 beforeAll(async () => {
