@@ -100,19 +100,6 @@ describe('a machine without a host', () => {
     expect(planOf(machine(), alive(), under(held())).status).toMatchObject(here)
     expect(planOf(machine(), alive(), under(lost)).status.hostName).toBeUndefined()
   })
-
-  test('that was adopted from here is taken up here also when its QEMU has ended', () => {
-    const adopted = (from: string, status = {}) =>
-      machine({}, status, { annotations: { 'plasmavmc.io/adopted-from': from } })
-    expect(planOf(adopted('host-a'), absent, under(held())).status).toMatchObject(here)
-    for (const [vm, fact, tenure] of [
-      [adopted('host-b'), absent, held()],
-      [adopted('host-a'), absent, lost],
-      [adopted('host-a'), unknown, held()],
-      [adopted('host-a', { disksHost: 'host-a' }), absent, held()],
-    ] as const)
-      expect(planOf(vm, fact, under(tenure)).status.hostName).toBeUndefined()
-  })
 })
 
 describe('a machine of this host', () => {
