@@ -10,6 +10,12 @@ const unknown = { state: 'unknown', why: 'no /proc' } as const
 const adopted = (from: string, status: Partial<VmStatus> = {}) =>
   machine({}, status, { annotations: { 'plasmavmc.io/adopted-from': from } })
 
+test('a machine without a host is taken up where its QEMU runs, and only while the lease is held', () => {
+  const here = { hostName: 'host-a', placementEpoch: 7 }
+  expect(planOf(machine(), alive(), { tenure: held }).status).toMatchObject(here)
+  expect(planOf(machine(), alive(), { tenure: lost }).status.hostName).toBeUndefined()
+})
+
 test.each([absent, alive()])('a machine that was adopted from here is taken up here: $state', (fact) => {
   const { status } = planOf(adopted('host-a'), fact, { tenure: held })
   expect(status).toMatchObject({ hostName: 'host-a', placementEpoch: 7 })

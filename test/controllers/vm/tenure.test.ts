@@ -95,11 +95,6 @@ describe('a machine without a host', () => {
       expect(next).toEqual({ status: vm.status, actions: [], happenings: [] })
     }
   })
-
-  test('is taken up where its QEMU runs here, and only while the lease is held', () => {
-    expect(planOf(machine(), alive(), under(held())).status).toMatchObject(here)
-    expect(planOf(machine(), alive(), under(lost)).status.hostName).toBeUndefined()
-  })
 })
 
 describe('a machine of this host', () => {
