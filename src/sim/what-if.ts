@@ -32,6 +32,7 @@ export interface Answer {
 }
 
 /** How long the copy of a cluster may take to start, and to deal with the loss, ms. */
+const acquaintMs = 20_000
 const startMs = 60_000
 const dealMs = 180_000
 
@@ -146,6 +147,8 @@ export async function whatIf(
       hint: `there are: ${names.join(', ')}`,
     })
   const world = await worldOf(dump, parts, tell)
+  // Until every lease names every host: those are the ones that are asked.
+  await world.run(acquaintMs)
   await world.run(
     startMs,
     everySecond(world, () => world.rules.unsettled() === undefined),
