@@ -11,6 +11,7 @@ import type { ProcessIdentity } from '../../src/host/ports.ts'
 import { HostProcesses } from '../../src/host/processes.ts'
 import { Procfs } from '../../src/host/procfs.ts'
 import { systemClock } from '../../src/lib/clock.ts'
+import { PlasmaError } from '../../src/lib/errors.ts'
 import { silentLog } from '../../src/lib/log.ts'
 import { privileged } from './disk-fixture.ts'
 import { qemuArgv } from './fake-proc.ts'
@@ -133,6 +134,33 @@ describe('two servers at once', () => {
     expect(results.filter((result) => result.pid !== undefined)).toHaveLength(1)
     expect(results.map((result) => result.code)).toContain('AlreadyRunning')
   })
+
+  test('whose QEMU is of another run directory keep the machine from being started, and have nothing of ours', async () => {
+    const other = mkdtempSync(join(tmpdir(), 'pv-'))
+    onTestFinished(() => rmSync(other, { recursive: true, force: true }))
+    const [ours, theirs] = [hostOf(root), hostOf(other)]
+    const { pid } = await theirs.launch(request())
+    qemus.push(pid)
+    mkdirSync(vmPaths(root, uid).dir, { recursive: true })
+    await expect(ours.launch(request())).rejects.toMatchObject({ code: 'AlreadyRunning' })
+    await ours.cleanup(uid)
+    expect(existsSync(vmPaths(root, uid).dir)).toBe(false)
+    expect(existsSync(vmPaths(other, uid).launch)).toBe(true)
+    await expect(theirs.cleanup(uid)).rejects.toMatchObject({ code: 'StillRunning' })
+  })
+})
+
+test('who asks for a launch is asked once more right before the fork: what that throws ends it', async () => {
+  const host = hostOf(root)
+  const asked: boolean[] = []
+  const mayStart = () => {
+    // Everything else is done.
+    asked.push(existsSync(vmPaths(root, uid).launch))
+    throw new PlasmaError('LeaseLost', 'the lease was lost')
+  }
+  await expect(host.launch({ ...request(), mayStart })).rejects.toMatchObject({ code: 'LeaseLost' })
+  expect(asked).toEqual([true])
+  expect((await host.scan()).processes.some((found) => found.uid === uid)).toBe(false)
 })
 
 describe('a QEMU that /proc does not show', () => {

@@ -14,13 +14,12 @@ import {
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { vmPaths } from '../../src/host/paths.ts'
 import type { LaunchRequest, ProcessExit, ProcessIdentity } from '../../src/host/ports.ts'
 import { HostProcesses } from '../../src/host/processes.ts'
 import { Procfs } from '../../src/host/procfs.ts'
 import { systemClock } from '../../src/lib/clock.ts'
-import { PlasmaError } from '../../src/lib/errors.ts'
 import { silentLog } from '../../src/lib/log.ts'
 import { fakeBootId, fakeProc, qemuArgv } from './fake-proc.ts'
 import { machine } from './machines.ts'
@@ -41,7 +40,7 @@ const cgroups = {
   remove: async (id: string) => void moved.push(`removed ${id}`),
 }
 
-function hostWith(options: { qemuBinary?: string; proc?: Procfs; runDir?: string } = {}): HostProcesses {
+function hostWith(options: { qemuBinary?: string; proc?: Procfs } = {}): HostProcesses {
   const common = {
     runDir: root,
     hostName: 'h1',
@@ -202,20 +201,6 @@ describe('with a real QEMU', () => {
   })
 })
 
-test('a QEMU of another run directory keeps the machine from being started here, and ours from nothing else', async () => {
-  const other = mkdtempSync(join(tmpdir(), 'pv-'))
-  onTestFinished(() => rmSync(other, { recursive: true, force: true }))
-  const theirs = hostWith({ runDir: other })
-  const identity = await theirs.launch(request())
-  onTestFinished(() => void theirs.signal(identity, uid, 'SIGKILL'))
-  mkdirSync(vmPaths(root, uid).dir, { recursive: true })
-  await expect(host.launch(request())).rejects.toEqual(ofCode('AlreadyRunning', String(identity.pid)))
-  await host.cleanup(uid)
-  expect(existsSync(vmPaths(root, uid).dir)).toBe(false)
-  expect(existsSync(vmPaths(other, uid).launch)).toBe(true)
-  await expect(theirs.cleanup(uid)).rejects.toEqual(ofCode('StillRunning'))
-})
-
 test('a scan that misses an ended child comes after the news of how it ended', async () => {
   host = hostWith({ qemuBinary: standIn('8.0.0', 'exec sleep 60 # $@') })
   const identity = await launch()
@@ -232,19 +217,6 @@ test('a scan that misses an ended child comes after the news of how it ended', a
 })
 
 describe('before the fork', () => {
-  test('whoever asked for the launch is asked once more: what it throws ends it, and nothing is started', async () => {
-    const asked: boolean[] = []
-    const mayStart = () => {
-      // Right before: everything else is done.
-      asked.push(existsSync(vmPaths(root, uid).launch))
-      throw new PlasmaError('LeaseLost', 'the lease was lost')
-    }
-    await expect(host.launch({ ...request(), mayStart })).rejects.toEqual(ofCode('LeaseLost'))
-    expect(asked).toEqual([true])
-    expect((await host.scan()).processes.some((found) => found.uid === uid)).toBe(false)
-    await host.cleanup(uid)
-  })
-
   test('a stopped QEMU of this uid refuses the launch: it is not absent', async () => {
     const other = sleeper(uid)
     process.kill(other.pid, 'SIGSTOP')

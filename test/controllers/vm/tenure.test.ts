@@ -22,8 +22,10 @@ import {
 } from './fixture.ts'
 
 const held = (epoch = 7, leftMs = 5_000): Tenure => ({ state: 'held', epoch, leftMs })
-const lost: Tenure = { state: 'lost', why: 'not renewed for 6.2 s' }
-const single: Tenure = { state: 'single' }
+const [lost, single]: readonly [Tenure, Tenure] = [
+  { state: 'lost', why: 'not for 6.2 s' },
+  { state: 'single' },
+]
 const here: Partial<VmStatus> = { hostName: 'host-a', placementEpoch: 7 }
 const under = (tenure: Tenure, more: Partial<Observed> = {}) => ({ tenure, ...more })
 const asked = (action: VmAction): Partial<VmStatus> => ({ request: { action, id: 'r', at: time() } })
