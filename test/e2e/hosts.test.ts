@@ -1,9 +1,8 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { Client } from '../../src/cli/client.ts'
 import type { Host, Lease } from '../../src/resources/kinds.ts'
-import { EtcdLab } from '../fakes/etcd-server.ts'
+import { EtcdLab, freePorts } from '../fakes/etcd-server.ts'
 import { Lab, tiny } from './lab.ts'
 
 const hostPath = (name: string) => `/apis/plasmavmc.io/v1alpha1/hosts/${name}`
@@ -97,9 +96,11 @@ describe('the host of an embedded store', () => {
 
 describe('hosts of one etcd', () => {
   let etcd: EtcdLab
+  let peerPort = 0
   let lab: Lab
   beforeAll(async () => {
     etcd = await EtcdLab.start()
+    peerPort = (await freePorts(1))[0] ?? 0
     lab = await Lab.start({ flags: flags('one') })
     await lab.until('the host is registered', async () => (await hostOf(lab, 'one')).status !== undefined)
   })
@@ -110,13 +111,16 @@ describe('hosts of one etcd', () => {
 
   const flags = (name: string) => [
     ...['--store', 'etcd', '--etcd-endpoints', etcd.endpoints.join(','), '--host-name', name],
+    ...['--peer-listen', `127.0.0.1:${peerPort}`],
   ]
 
   test('a second one by the same name is refused at its start', async () => {
-    const renewing = keepRenewing(lab.client, 'one')
+    const path = '/apis/coordination.k8s.io/v1/namespaces/plasmavmc-system/leases/host-one'
+    const holder = async () => (await lab.client.json<Lease>('GET', path)).spec.holderIdentity
+    await lab.until('its guard holds the lease', async () => (await holder())?.startsWith('one/') === true)
     const folder = join(lab.dir, 'second')
     const place = ['--data-dir', join(folder, 'd'), '--run-dir', join(folder, 'r'), '--listen', '127.0.0.1:0']
-    const { code, stderr } = await lab.cli('serve', ...place, ...flags('one')).finally(() => renewing.end())
+    const { code, stderr } = await lab.cli('serve', ...place, ...flags('one'))
     expect(stderr).toContain('error: --host-name: another host goes by the name one: it renews its lease')
     expect(stderr).toContain('give this one another name with --host-name')
     expect(code).toBe(1)
@@ -128,19 +132,3 @@ describe('hosts of one etcd', () => {
     expect((await hostOf(lab, 'one')).metadata.annotations).toEqual(before.metadata.annotations)
   })
 })
-
-/** Renews a host's lease as its guard does, unless that does so itself. */
-function keepRenewing(client: Client, host: string) {
-  const path = '/apis/coordination.k8s.io/v1/namespaces/plasmavmc-system/leases'
-  const metadata = { name: `host-${host}`, namespace: 'plasmavmc-system' }
-  const renew = async () => {
-    const spec = { holderIdentity: host, leaseTransitions: 1, renewTime: new Date().toISOString() }
-    const body = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata, spec }
-    await client.json<Lease>('POST', path, { body }).catch(() => undefined)
-    const contentType = 'application/merge-patch+json'
-    const only = { spec: { renewTime: new Date().toISOString() } }
-    await client.json('PATCH', `${path}/${metadata.name}`, { body: only, contentType })
-  }
-  const timer = setInterval(() => void renew().catch(() => {}), 500)
-  return { end: () => clearInterval(timer) }
-}

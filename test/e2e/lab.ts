@@ -10,7 +10,7 @@ import { type VmPaths, vmPaths } from '../../src/host/paths.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { errnoOf, messageOf } from '../../src/lib/errors.ts'
 import type { VirtualMachine } from '../../src/resources/vm.ts'
-import { doubles, type Qemu, qemusOf } from './proc.ts'
+import { doubles, endGuards, type Qemu, qemusOf } from './proc.ts'
 
 export const program = resolve('bin/plasmavmc')
 export const machinesPath = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
@@ -267,13 +267,14 @@ export class Lab {
   }
 
   /**
-   * Ends the server, every QEMU of the lab and whatever it spawned, and removes the folder.
+   * Ends the server, its guard, every QEMU of the lab and whatever it spawned, and removes the folder.
    * @throws Error where a machine ever had two QEMUs
    */
   async close(): Promise<void> {
     await this.end()
     clearInterval(this.#guard)
     for (const child of this.#own) child.kill('SIGKILL')
+    endGuards(this.dir)
     for (const { pid } of this.qemus()) process.kill(pid, 'SIGKILL')
     await this.until('every QEMU of the lab has ended', () => this.qemus().length === 0)
     rmSync(this.dir, { recursive: true, force: true, maxRetries: 5 })

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs'
 import { hasEnded, Procfs } from '../../src/host/procfs.ts'
 
 export interface Qemu {
@@ -44,4 +45,17 @@ export function doubles(wanted: (argv: readonly string[]) => boolean): Qemu[][] 
   const byUid = Map.groupBy(qemusOf(wanted), (qemu) => qemu.uid)
   const several = [...byUid.values()].filter((qemus) => qemus.length > 1)
   return several.filter((qemus) => qemus.every(({ pid, startTime }) => look(pid)?.startTime === startTime))
+}
+
+/** Kills the guards whose folders lie in `dir`: they outlive their servers. */
+export function endGuards(dir: string): void {
+  for (const name of readdirSync('/proc').filter((word) => /^\d+$/.test(word))) {
+    try {
+      const argv = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0')
+      if (argv.includes('guard') && argv.some((word) => word.startsWith(`${dir}/`)))
+        process.kill(Number(name), 'SIGKILL')
+    } catch {
+      // It ended meanwhile.
+    }
+  }
 }

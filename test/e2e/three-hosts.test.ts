@@ -6,7 +6,6 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
-  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
@@ -16,6 +15,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { freePorts } from '../fakes/etcd-server.ts'
 import { Lab, program, type Ran } from './lab.ts'
+import { endGuards } from './proc.ts'
 
 /** The hosts of docs/cluster.md, on three addresses of loopback. */
 const hosts = { a: '127.0.0.1', b: '127.0.0.2', c: '127.0.0.3' } as const
@@ -78,19 +78,6 @@ function serve(name: Name): void {
   start(program, ['serve', ...place], { PLASMAVMC_CONFIG: config })
 }
 
-/** Guards outlive their servers. */
-function endGuards(): void {
-  for (const pid of readdirSync('/proc').filter((word) => /^\d+$/.test(word))) {
-    try {
-      const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
-      if (argv.includes('guard') && argv.some((word) => word.startsWith(`${dir}/`)))
-        process.kill(Number(pid), 'SIGKILL')
-    } catch {
-      // It ended meanwhile.
-    }
-  }
-}
-
 const shows = async (name: Name, wanted: readonly Name[]) => {
   const { stdout } = await cli(name, 'get', 'hosts', '--no-headers')
   const seen = stdout.split('\n').filter((line) => /^\w+ +Ready/.test(line))
@@ -109,7 +96,7 @@ afterAll(async () => {
       await once(child, 'exit')
     }),
   )
-  endGuards()
+  endGuards(dir)
   await lab?.close()
   rmSync(dir, { recursive: true, force: true })
 })
