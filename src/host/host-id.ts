@@ -15,9 +15,13 @@ export function hostIdOf(dataDir: string): string {
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error
   }
-  const id = randomUUID()
-  writeFileAtomic(file, `${id}\n`, { mode: 0o600 })
-  return id
+  try {
+    writeFileAtomic(file, `${randomUUID()}\n`, { mode: 0o600, exclusive: true })
+  } catch (error) {
+    // Server and guard may start at the same time: what the first of them wrote counts for both.
+    if (errnoOf(error) !== 'EEXIST') throw error
+  }
+  return parse(file, readFileSync(file, 'utf8'))
 }
 
 function parse(file: string, text: string): string {

@@ -211,9 +211,10 @@ export function misfit(needs: Needs, room: Room, crowd: Crowd): Refusal | undefi
 
 /**
  * The same for a host that is the only one and places machines on itself, as with an embedded store: cordon, taints,
- * hostSelector, accelerator, processors, memory and affinity. To be asked once, when a machine has no host yet: what is
- * there stays. A host that has not said what it has refuses nothing for lack of it.
- * @param others the machines that hold a share of the host
+ * hostSelector, accelerator and affinity. What others have counts for nothing: there is no better place, and who has one
+ * host knows best how many machines are too many. Only one that wants more memory than there is at all is refused. To
+ * be asked once, when a machine has no host yet: what is there stays.
+ * @param others the machines that are on the host
  */
 export function refusal(
   vm: VirtualMachine,
@@ -226,7 +227,8 @@ export function refusal(
   for (const one of machines) residents.add(one, room.name)
   const needs = needsOf(vm, [])
   const crowd = crowdOf(vm, residents, [room], [room])
-  const full = room.capacity && (noProcessors(needs, room) ?? noMemory(needs, room))
+  const empty = { ...room, taken: { cpus: 0, memory: 0 } }
+  const full = room.capacity && noMemory(needs, empty)
   const near = alone(needs, room, crowd) ?? tooClose(needs, room, crowd)
   return (cordoned(room) ?? unsuited(vm, room) ?? full ?? near)?.message
 }

@@ -32,11 +32,18 @@ const rows: readonly (readonly [
     'spec.hostSelector wants kubernetes.io/hostname=b, it has kubernetes.io/hostname=a',
   ],
   [
-    'refuses when full',
+    'takes as many as are wanted',
     vm,
     host('a'),
-    [placed('x', 'a', { memory: '8Gi' })],
-    'memory: 1Gi wanted, 0 free of 8Gi',
+    [placed('x', 'a', { memory: '8Gi' }), placed('y', 'a', { cpu: { cores: 64 } })],
+    undefined,
+  ],
+  [
+    'refuses what is larger than it is',
+    machine('new', { memory: '9Gi' }),
+    host('a'),
+    [],
+    'memory: 9Gi wanted, 8Gi free of 8Gi',
   ],
   [
     'does not count the machine itself',
