@@ -86,7 +86,14 @@ export class TestAgent {
     const disks = this.#noticePasses(options.disks)
     const loop = runVmController(
       {
-        ...{ hostName: host, hostLabels: () => ({}), objects, vms: this.vms, machines: this.#machines, disks },
+        ...{
+          hostName: host,
+          hostLabels: () => ({}),
+          objects,
+          vms: this.vms,
+          machines: this.#machines,
+          disks,
+        },
         ...{ processes: options.wrap?.(this.processes) ?? this.processes, specHash, newId: randomUUID },
         ...{ clock, log, resyncMs: options.resyncMs ?? 300 },
         ...(tenure && { tenure }),
