@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import type { LaunchRecord, Processes, Tenure } from '../../src/host/ports.ts'
+import type { LaunchRecord, Processes } from '../../src/host/ports.ts'
 import type { Mistakes } from '../../src/sim/parts.ts'
 import { product } from '../../src/sim/product.ts'
 import type { RuleName } from '../../src/sim/rules.ts'
@@ -20,16 +20,6 @@ function asFailover(record: LaunchRecord | undefined): LaunchRecord | undefined 
   if (!record) return undefined
   const spec = { ...record.manifest.spec, recovery: { onHostLoss: 'Failover' as const } }
   return { ...record, manifest: { ...record.manifest, spec } }
-}
-
-/** A lease that is held for ever once it was held. */
-function stubborn(read: () => Tenure): () => Tenure {
-  let last: Tenure | undefined
-  return () => {
-    const now = read()
-    if (now.state === 'held') last = { ...now, leftMs: 5_000 }
-    return last ?? now
-  }
 }
 
 const mistakes: Readonly<Record<string, { readonly put: Mistakes; readonly breaks: readonly RuleName[] }>> = {
@@ -60,36 +50,16 @@ const mistakes: Readonly<Record<string, { readonly put: Mistakes; readonly break
     },
     breaks: ['ManualIsLeftAlone', 'EvidenceBeforeFailover'],
   },
-  'a leader that takes silence for consent': {
-    put: {
-      votes:
-        () =>
-        async (_lease, { members }) => ({ consents: [...members], refusals: [] }),
-    },
-    breaks: ['OneGuest'],
-  },
-  'an agent that goes on when its lease is lost': {
-    put: { tenure: stubborn },
-    breaks: ['OneGuest', 'NoStartAfterFence'],
-  },
-  'a clock that runs three times too fast': {
-    put: { rate: (right, host) => (host === 'host-a' ? 3 : right) },
-    breaks: ['OneGuest', 'NoStartAfterFence'],
-  },
   'a look at /proc that misses QEMUs and does not say so': {
     put: {
       processes: (right) => but(right, { scan: async () => ({ processes: [] }), inspect: () => 'gone' }),
     },
     breaks: ['OneGuest', 'Converges'],
   },
-  'a store that writes without comparing': {
-    put: { blindWrites: true },
-    breaks: ['OneGuest', 'EvidenceBeforeFailover', 'SpecIsTheUsers', 'NoStartAfterFence', 'Converges'],
-  },
 }
 
 /** Within so many schedules each is found. */
-const enough = 300
+const enough = 60
 
 describe('random schedules find', () => {
   test.each(Object.entries(mistakes))('%s', { timeout: 600_000 }, async (_name, { put, breaks }) => {
