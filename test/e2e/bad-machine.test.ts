@@ -104,7 +104,7 @@ describe('a machine that can’t be made says which field is why', () => {
     [
       'no such host',
       () => ({ hostSelector: { zone: 'none' } }),
-      /spec\.hostSelector: no host has the label zone=none/,
+      /spec\.hostSelector wants zone=none/,
     ],
   ])('%s', async (what, spec, message) => {
     const name = what.replace(/[^a-z]/gi, '-').toLowerCase()
