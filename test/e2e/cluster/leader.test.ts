@@ -31,6 +31,12 @@ test('the leader is killed: another leads, under a newer epoch, and no machine i
   await anotherThan(leader)
   figure('leader killed: another leads', began)
   expect(await termOf()).toBeGreaterThan(term)
+  // Until then its host counts as well, and a machine that is placed there waits for it.
+  await cluster.until('the silence of its host is noticed', async () => {
+    const hosts = await cluster.hostObjects(cluster.others(leader))
+    const conditions = hosts.find(({ metadata }) => metadata.name === leader.name)?.status?.conditions
+    return conditions?.some(({ type, status }) => type === 'Ready' && status !== 'True')
+  })
   await cluster.create(small('d'))
   await cluster.running('d', cluster.others(leader))
   figure('leader killed: a new machine runs', began)

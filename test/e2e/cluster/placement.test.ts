@@ -56,6 +56,7 @@ test('what is left goes to the machine of higher priority, and the other gets it
   await unplaced('low', 'h1: memory:')
   await cluster.remove('high')
   await cluster.running('low', [cluster.host('h1')])
+  for (const name of ['h2', 'h3']) await cluster.patchHost(name, { spec: { unschedulable: false } })
 })
 
 test('an orphan that is adopted stays what it is, where it is', async () => {
