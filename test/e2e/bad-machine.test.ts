@@ -101,11 +101,7 @@ describe('a machine that can’t be made says which field is why', () => {
       /spec\.networks\[0\]\.tap\.name: this host has no tap none0/,
     ],
     ['no such CPU', () => ({ cpu: { model: 'none' } }), /unable to find CPU model 'none'/],
-    [
-      'no such host',
-      () => ({ hostSelector: { zone: 'none' } }),
-      /spec\.hostSelector wants zone=none/,
-    ],
+    ['no such host', () => ({ hostSelector: { zone: 'none' } }), /spec\.hostSelector wants zone=none/],
   ])('%s', async (what, spec, message) => {
     const name = what.replace(/[^a-z]/gi, '-').toLowerCase()
     if (what === 'an unwritable pool') {
