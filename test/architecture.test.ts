@@ -74,6 +74,18 @@ describe('architecture', () => {
     expect(wrong).toEqual([])
   })
 
+  it('keeps concerns of controllers apart: they meet in stored objects only', () => {
+    const concern = (file: string) => /^src\/controllers\/([^/]+)\//.exec(file)?.[1]
+    const wrong = src.flatMap(({ file, imports }) =>
+      imports
+        .filter((name) => name.startsWith('.'))
+        .map((name) => posix.join(posix.dirname(file), name))
+        .filter((target) => concern(file) && concern(target) && concern(file) !== concern(target))
+        .map((target) => `${file} imports ${target}`),
+    )
+    expect(wrong).toEqual([])
+  })
+
   it('never imports scripts or tests from src', () => {
     const outside = src.flatMap(({ file, imports }) =>
       imports

@@ -2,7 +2,7 @@ import { type ConditionFact, setConditions } from '../../resources/conditions.ts
 import { localDisks } from '../../resources/disk-reach.ts'
 import type { StoragePool } from '../../resources/kinds.ts'
 import type { VirtualMachine, VmStatus } from '../../resources/vm.ts'
-import { comesBack, powerAfterRequest } from '../vm/power.ts'
+import { comesBack, powerAfterRequest } from '../../resources/vm-power.ts'
 import { mergeConditions } from './conditions.ts'
 import { evidenceName } from './evidence.ts'
 import type { EvidenceSpec, Mark } from './types.ts'

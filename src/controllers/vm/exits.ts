@@ -1,7 +1,7 @@
 import { rfc3339 } from '../../lib/clock.ts'
 import type { ExitReason, VmStatus } from '../../resources/vm.ts'
+import { cleanExits, comesBack, powerAfterExit } from '../../resources/vm-power.ts'
 import type { Draft } from './draft.ts'
-import { cleanExits, comesBack, powerAfterExit } from './power.ts'
 
 /** A run this long clears the failures before it. */
 export const healthyRunMs = 60_000

@@ -1,8 +1,8 @@
 import { vmFinalizer } from '../../resources/vm.ts'
+import { cleanExits, powerAfterRequest } from '../../resources/vm-power.ts'
 import type { Draft } from './draft.ts'
 import { backoffLeftMs, classifyGone, recordExit } from './exits.ts'
 import { giveUp, grantMove } from './placed.ts'
-import { cleanExits, powerAfterRequest } from './power.ts'
 
 /** The process is proven gone: note how it ended, then be deleted, stay down, or come up. */
 export function planAbsent(draft: Draft): void {

@@ -1,12 +1,12 @@
 import { rfc3339 } from '../../lib/clock.ts'
 import type { RunState } from '../../qmp/types.ts'
+import { comesBack, powerAfterRequest } from '../../resources/vm-power.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
 import { healthyRunMs, recordExit } from './exits.ts'
 import { ioCause, noteGuest, panicWords } from './guest.ts'
 import { grantMove } from './placed.ts'
 import { describeChanges, planLive } from './plan-live.ts'
-import { comesBack, powerAfterRequest } from './power.ts'
 import type { ProcessFact } from './types.ts'
 
 type Alive = Extract<ProcessFact, { state: 'alive' }>

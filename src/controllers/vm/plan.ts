@@ -1,11 +1,11 @@
 import { addressOf } from '../../host/qemu-networks.ts'
 import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
+import { currentPower } from '../../resources/vm-power.ts'
 import { Draft } from './draft.ts'
 import { describeHostLoss, describeMovable, refuse, takeUp } from './placed.ts'
 import { planAbsent } from './plan-absent.ts'
 import { planAlive } from './plan-alive.ts'
 import { runningSpec } from './plan-live.ts'
-import { currentPower } from './power.ts'
 import type { Observed, Plan, PlanEnv } from './types.ts'
 
 /** How often an unproven observation is tried again. */

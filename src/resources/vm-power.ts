@@ -1,4 +1,4 @@
-import type { ExitReason, RunStrategy, VirtualMachine, VmStatus } from '../../resources/vm.ts'
+import type { ExitReason, RunStrategy, VirtualMachine, VmStatus } from './vm.ts'
 
 type Power = NonNullable<VmStatus['power']>
 
