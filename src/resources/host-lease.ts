@@ -38,6 +38,18 @@ export interface HostLeaseFacts {
   readonly bootId: string
 }
 
+/** The hosts whose word counts for a lost one: those that it named in its lease, and itself. */
+export const membersOf = (members: readonly string[], host: string): readonly string[] => [
+  ...new Set([...members, host]),
+]
+
+/** Whether more than half of them agree that the lease of `host` be taken; its own word never counts. */
+export function mostAgree(members: readonly string[], host: string, consents: readonly string[]): boolean {
+  const all = membersOf(members, host)
+  const agree = new Set(consents.filter((one) => one !== host && all.includes(one)))
+  return agree.size * 2 > all.length
+}
+
 const prefix = 'plasmavmc.io/'
 
 /** The annotations that carry `facts`. */

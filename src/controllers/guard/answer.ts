@@ -1,3 +1,4 @@
+import { mostAgree } from '../../resources/host-lease.ts'
 import { type Rules, rules } from './rules.ts'
 import { type GuardState, isFailing, isHeld, type StoreWord } from './state.ts'
 
@@ -61,12 +62,7 @@ export function votePassed(
   now: number,
   { answerGoodMs }: Rules = rules,
 ): boolean {
-  const members = new Set(lease.members)
-  const agreed = new Set(
-    votes
-      .filter(({ consent, askedAt }) => consent && now - askedAt < answerGoodMs)
-      .map(({ host }) => host)
-      .filter((name) => name !== lease.host && members.has(name)),
-  )
-  return agreed.size * 2 > members.size
+  const good = votes.filter(({ consent, askedAt }) => consent && now - askedAt < answerGoodMs)
+  const consents = good.map(({ host }) => host)
+  return mostAgree(lease.members, lease.host, consents)
 }

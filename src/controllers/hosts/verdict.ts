@@ -2,7 +2,7 @@ import { adviceOf } from '../../lib/errors.ts'
 import type { ConditionFact } from '../../resources/conditions.ts'
 import type { FenceEvidence } from '../../resources/fence-evidence.ts'
 import type { Host } from '../../resources/host.ts'
-import { type HostLeaseFacts, leaseFacts } from '../../resources/host-lease.ts'
+import { type HostLeaseFacts, leaseFacts, membersOf, mostAgree } from '../../resources/host-lease.ts'
 import type { Lease } from '../../resources/kinds.ts'
 import { claimFor, epochOf, holdsFor, isFenced, nextEpoch, versionOf } from './evidence.ts'
 import type { Silence } from './sight.ts'
@@ -41,14 +41,8 @@ export function neededMs({ deadlineMs, stopMs }: HostLeaseFacts, durationMs: num
 
 /** Whether more than half of all members consent, the lost host never among them. */
 export function votePassed(facts: HostLeaseFacts, host: string, consents: readonly string[]): boolean {
-  const members = membersOf(facts, host)
-  const agree = new Set(consents.filter((one) => one !== host && members.includes(one)))
-  return agree.size * 2 > members.length
+  return mostAgree(facts.members, host, consents)
 }
-
-export const membersOf = ({ members }: HostLeaseFacts, host: string): readonly string[] => [
-  ...new Set([...members, host]),
-]
 
 /** The way of fencing that was declared, as proof; undefined for none. */
 export function proofOf(mode: Host['spec']['fencing']['mode']): EvidenceSpec['proof'] | undefined {
@@ -116,7 +110,7 @@ function held({ name, lease, spec, brake }: Lost): Verdict | undefined {
 
 function unfit(name: string, { fencing }: Host['spec'], facts: HostLeaseFacts): Verdict | undefined {
   const { mode, command } = fencing
-  const members = membersOf(facts, name)
+  const members = membersOf(facts.members, name)
   const announced = { guard: ['guard', 'watchdog'], watchdog: ['watchdog'] } as const
   if (mode === 'none') return unknown('NoFencing', `declare spec.fencing, ${orSay(name)}`)
   if (mode === 'command' && command.length === 0)
@@ -180,7 +174,7 @@ function evidenceFor({ name, lease, silence, tries, spec, at }: Lost, world: Wor
   const outcome = tries.command?.outcome
   const what = [
     `its lease did not change for ${silentMs} ms, of ${needed} ms that it needs (deadline ${facts.deadlineMs} ms and ${facts.stopMs} ms to stop, self-fence "${facts.selfFence}")`,
-    `${votes.join(', ')} of ${membersOf(facts, name).length} members agreed`,
+    `${votes.join(', ')} of ${membersOf(facts.members, name).length} members agreed`,
     ...(spec.fencing.mode === 'command' && outcome?.state === 'off' ? [outcome.seen] : []),
   ]
   return {
@@ -201,7 +195,7 @@ function evidenceFor({ name, lease, silence, tries, spec, at }: Lost, world: Wor
 
 /** Why votes do not suffice, in words. */
 export function refusedWords(facts: HostLeaseFacts, host: string, { consents, refusals }: Votes): string {
-  const all = membersOf(facts, host).length
+  const all = membersOf(facts.members, host).length
   const why = refusals.map((one) => `${one.host}: ${one.why}`).join('; ')
   const agree = consents.length === 0 ? 'none' : consents.join(', ')
   return `more than half of its ${all} members must agree: ${agree} did${why === '' ? '' : `; ${why}`}; tried again`
