@@ -112,14 +112,17 @@ export class Draining {
       return this.#settle({ key, over: 'stays', text })
     }
     const verb = fate === 'move' ? 'move' : 'stop'
+    // Counted before the answer: a request that is cut short may have been heard.
+    this.#asked.set(key, before + 1)
     try {
       await client.json('POST', `${pathOf(vmKind, namespace, name)}/${verb}`, { body: {}, signal })
     } catch (error) {
+      if (!isServerError(error, 'Conflict') && !isServerError(error, 'NotFound')) throw error
       // It changed meanwhile: the watch tells how.
-      if (isServerError(error, 'Conflict') || isServerError(error, 'NotFound')) return
-      throw error
+      if (before > 0) this.#asked.set(key, before)
+      else this.#asked.delete(key)
+      return
     }
-    this.#asked.set(key, before + 1)
     if (before > 0) return
     this.#progress.end()
     say(`${key} ${fate === 'move' ? 'is asked to move' : 'is asked to shut down'}`)
