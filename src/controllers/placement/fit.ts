@@ -27,27 +27,37 @@ export interface Refusal {
   readonly message: string
 }
 
-/** What is asked of a host, worked out once for all hosts. */
-export interface Needs {
-  readonly vm: VirtualMachine
+type Spec = VirtualMachine['spec']
+
+/** What is asked of a host, whoever else is there: machines with the same demand are refused alike. Plain data. */
+export interface Demand extends Pick<Spec, 'hostSelector' | 'tolerations' | 'accelerator'> {
   readonly cpus: number
   /** Bytes. */
   readonly memory: number
-  /** Disks that exist and that only `status.disksHost` reaches. */
+  /** Disks that exist and that only `disksHost` reaches. */
   readonly local: readonly LocalDisk[]
+  readonly disksHost: string | undefined
   /** It is being deleted: it will not run, and needs a host only that removes what there is of it. */
   readonly removal: boolean
+}
+
+/** All that is asked, worked out once for all hosts. */
+export interface Needs {
+  readonly vm: VirtualMachine
+  readonly demand: Demand
 }
 
 type Why = Refusal | undefined
 type Taint = Host['spec']['taints'][number]
 
 export function needsOf(vm: VirtualMachine, pools: readonly StoragePool[]): Needs {
-  return {
-    ...{ vm, ...shareOf(vm) },
-    local: localDisks(vm, pools),
+  const { hostSelector, tolerations, accelerator } = vm.spec
+  const demand = {
+    ...{ hostSelector, tolerations, accelerator, ...shareOf(vm) },
+    ...{ local: localDisks(vm, pools), disksHost: vm.status?.disksHost },
     removal: vm.metadata.deletionTimestamp !== undefined,
   }
+  return { vm, demand }
 }
 
 function no(kind: Refusal['kind'], say: () => string): Refusal {
@@ -89,8 +99,8 @@ function maintained({ maintenance }: Room): Why {
 }
 
 /** Whether a machine puts up with a taint. */
-export function tolerates({ spec }: VirtualMachine, taint: Taint): boolean {
-  return spec.tolerations.some(
+export function tolerates({ tolerations }: Pick<Spec, 'tolerations'>, taint: Taint): boolean {
+  return tolerations.some(
     ({ key, value, effect }) =>
       (key === undefined || key === taint.key) &&
       (value === undefined || value === taint.value) &&
@@ -98,16 +108,16 @@ export function tolerates({ spec }: VirtualMachine, taint: Taint): boolean {
   )
 }
 
-function tainted(vm: VirtualMachine, { host }: Room): Why {
-  const taint = host.spec.taints.find((one) => one.effect === 'NoSchedule' && !tolerates(vm, one))
+function tainted(demand: Demand, { host }: Room): Why {
+  const taint = host.spec.taints.find((one) => one.effect === 'NoSchedule' && !tolerates(demand, one))
   if (!taint) return undefined
   const { key, value, effect } = taint
   const word = value === '' ? key : `${key}=${value}`
   return no('Taint', () => `taint ${word}:${effect} is not among spec.tolerations`)
 }
 
-function unselected({ spec }: VirtualMachine, { labels }: Room): Why {
-  for (const [key, value] of Object.entries(spec.hostSelector)) {
+function unselected({ hostSelector }: Demand, { labels }: Room): Why {
+  for (const [key, value] of Object.entries(hostSelector)) {
     const has = Object.hasOwn(labels, key) ? labels[key] : undefined
     if (has === value) continue
     const found = has === undefined ? `no label ${key}` : `${key}=${has}`
@@ -116,28 +126,27 @@ function unselected({ spec }: VirtualMachine, { labels }: Room): Why {
   return undefined
 }
 
-function slower({ spec }: VirtualMachine, { host }: Room): Why {
+function slower({ accelerator }: Demand, { host }: Room): Why {
   const has = host.status?.accelerator
-  if (spec.accelerator !== 'kvm' || has === 'kvm') return undefined
+  if (accelerator !== 'kvm' || has === 'kvm') return undefined
   return no('Accelerator', () => `spec.accelerator is kvm, it has ${has ?? 'none'}`)
 }
 
-function outOfReach({ vm, local }: Needs, { name }: Room): Why {
+function outOfReach({ local, disksHost: at }: Demand, { name }: Room): Why {
   const [first] = local
-  const at = vm.status?.disksHost
   if (!first || at === name) return undefined
   if (at === undefined)
     return no('Disks', () => `${first.field}: no status.disksHost says on which host disk ${first.name} is`)
   return no('Disks', () => `${first.field}: disk ${first.name} is on host ${at} alone`)
 }
 
-function noProcessors({ cpus }: Needs, { capacity, taken }: Room): Why {
+function noProcessors({ cpus }: Demand, { capacity, taken }: Room): Why {
   if (!capacity) return no('Cpu', () => 'cpu: it has not said what it has (status.cpus, status.memory)')
   const free = Math.max(0, capacity.cpus - taken.cpus)
   return cpus <= free ? undefined : no('Cpu', () => `cpu: ${cpus} wanted, ${free} free of ${capacity.cpus}`)
 }
 
-function noMemory({ memory }: Needs, { capacity, taken }: Room): Why {
+function noMemory({ memory }: Demand, { capacity, taken }: Room): Why {
   if (!capacity) return undefined
   const free = Math.max(0, capacity.memory - taken.memory)
   if (memory <= free) return undefined
@@ -187,26 +196,31 @@ function uneven(room: Room, { spreads }: Crowd): Why {
 }
 
 /** Why the host as such is none for it, whoever else is there. */
-export function hostRefusal(needs: Needs, room: Room): Refusal | undefined {
+export function hostRefusal(demand: Demand, room: Room): Refusal | undefined {
   const gone = notReady(room) ?? leaseless(room)
-  if (gone || needs.removal) return gone ?? outOfReach(needs, room)
-  return cordoned(room) ?? maintained(room) ?? unsuited(needs.vm, room) ?? outOfReach(needs, room)
+  if (gone || demand.removal) return gone ?? outOfReach(demand, room)
+  return cordoned(room) ?? maintained(room) ?? unsuited(demand, room) ?? outOfReach(demand, room)
 }
 
-function unsuited(vm: VirtualMachine, room: Room): Why {
-  return tainted(vm, room) ?? unselected(vm, room) ?? slower(vm, room)
+function unsuited(demand: Demand, room: Room): Why {
+  return tainted(demand, room) ?? unselected(demand, room) ?? slower(demand, room)
 }
 
-/** Why it is none beside those that are there, or elsewhere. */
-export function roomRefusal(needs: Needs, room: Room, crowd: Crowd): Refusal | undefined {
-  if (needs.removal) return undefined
-  const full = noProcessors(needs, room) ?? noMemory(needs, room)
-  return full ?? alone(needs, room, crowd) ?? tooClose(needs, room, crowd) ?? uneven(room, crowd)
+/** Why what others have there leaves too little for it. */
+export function shareRefusal(demand: Demand, room: Room): Refusal | undefined {
+  return demand.removal ? undefined : (noProcessors(demand, room) ?? noMemory(demand, room))
+}
+
+/** Why it is none because of who is there, or elsewhere. */
+export function crowdRefusal(needs: Needs, room: Room, crowd: Crowd): Refusal | undefined {
+  if (needs.demand.removal) return undefined
+  return alone(needs, room, crowd) ?? tooClose(needs, room, crowd) ?? uneven(room, crowd)
 }
 
 /** Why a machine can't be on a host, or undefined where it can. */
 export function misfit(needs: Needs, room: Room, crowd: Crowd): Refusal | undefined {
-  return hostRefusal(needs, room) ?? roomRefusal(needs, room, crowd)
+  const { demand } = needs
+  return hostRefusal(demand, room) ?? shareRefusal(demand, room) ?? crowdRefusal(needs, room, crowd)
 }
 
 /**
@@ -228,7 +242,7 @@ export function refusal(
   const needs = needsOf(vm, [])
   const crowd = crowdOf(vm, residents, [room], [room])
   const empty = { ...room, taken: { cpus: 0, memory: 0 } }
-  const full = room.capacity && noMemory(needs, empty)
+  const full = room.capacity && noMemory(needs.demand, empty)
   const near = alone(needs, room, crowd) ?? tooClose(needs, room, crowd)
-  return (cordoned(room) ?? unsuited(vm, room) ?? full ?? near)?.message
+  return (cordoned(room) ?? unsuited(needs.demand, room) ?? full ?? near)?.message
 }

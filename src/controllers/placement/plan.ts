@@ -3,12 +3,10 @@ import { hostLeaseName } from '../../resources/host-lease.ts'
 import type { Host, Lease, StoragePool } from '../../resources/kinds.ts'
 import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import { keyOf } from '../../runtime/informer.ts'
-import { crowdOf } from './crowd.ts'
-import { hostRefusal, type Needs, needsOf, type Refusal, roomRefusal } from './fit.ts'
+import { Choices } from './choices.ts'
+import { needsOf } from './fit.ts'
 import { Residents } from './residents.ts'
-import { type Room, roomOf, withMachine } from './room.ts'
-import { score } from './score.ts'
-import { summaryOf } from './summary.ts'
+import { type Room, roomOf } from './room.ts'
 
 /** All that placement decides on. */
 export interface World {
@@ -105,30 +103,6 @@ function orphansOf(hosts: readonly Host[]): ReadonlyMap<string, string> {
   )
 }
 
-/** The best room, or why there is none. Rooms come in the order of names: of equals the first wins. */
-function choose(
-  needs: Needs,
-  rooms: readonly Room[],
-  residents: Residents,
-): Room | ReadonlyMap<string, Refusal> {
-  const closed = rooms.map((room) => hostRefusal(needs, room))
-  const open = rooms.filter((_room, index) => !closed[index])
-  const crowd = crowdOf(needs.vm, residents, rooms, open)
-  const refusals = new Map<string, Refusal>()
-  let best: Room | undefined
-  let most = Number.NEGATIVE_INFINITY
-  for (const [index, room] of rooms.entries()) {
-    const why = closed[index] ?? roomRefusal(needs, room, crowd)
-    if (why) {
-      refusals.set(room.name, why)
-      continue
-    }
-    const points = score(needs, room, crowd)
-    if (points > most) [best, most] = [room, points]
-  }
-  return best ?? refusals
-}
-
 /**
  * Why a machine without a host may run nevertheless, so that no other host may be given it: it was made for a QEMU that
  * ran, whose host takes it up itself; or its status tells of a QEMU, and nobody knows where.
@@ -156,7 +130,7 @@ function runsSomewhere(
 export function* decisions(world: World): Generator<Assignment | Unplaced, void, void> {
   const placed = byHost(world.machines)
   const rooms = roomsOf(world, placed)
-  const residents = residentsOf(placed, rooms)
+  const choices = new Choices(rooms, () => residentsOf(placed, rooms))
   const orphans = orphansOf(world.hosts)
   for (const vm of world.machines.filter(isWaiting).sort(byTurn)) {
     const running = runsSomewhere(vm, orphans)
@@ -164,15 +138,13 @@ export function* decisions(world: World): Generator<Assignment | Unplaced, void,
       yield { vm, ...running }
       continue
     }
-    const chosen = choose(needsOf(vm, world.pools), rooms, residents)
-    if (!('epoch' in chosen)) {
-      yield { vm, reason: 'Unschedulable', message: summaryOf(chosen) }
+    const chosen = choices.of(needsOf(vm, world.pools))
+    if (typeof chosen === 'string') {
+      yield { vm, reason: 'Unschedulable', message: chosen }
       continue
     }
-    const { name, epoch = 0 } = chosen
-    rooms[rooms.indexOf(chosen)] = withMachine(chosen, vm)
-    residents.add(vm, name)
-    yield { vm, host: name, epoch }
+    choices.take(chosen, vm)
+    yield { vm, host: chosen.name, epoch: chosen.epoch ?? 0 }
   }
 }
 

@@ -20,7 +20,7 @@ export const weights = {
   taint: 300,
 } as const
 
-function freeShare({ cpus, memory }: Needs, { capacity, taken }: Room): number {
+function freeShare({ demand: { cpus, memory } }: Needs, { capacity, taken }: Room): number {
   if (!capacity) return 0
   const left = (all: number, used: number) => (all > 0 ? Math.max(0, all - used) / all : 0)
   return (left(capacity.cpus, taken.cpus + cpus) + left(capacity.memory, taken.memory + memory)) / 2
@@ -53,10 +53,10 @@ function excess(room: Room, { spreads }: Crowd): number {
 
 /** How good a host that fits is for a machine; more is better. Depends on nothing but its arguments' values. */
 export function score(needs: Needs, room: Room, crowd: Crowd): number {
-  if (needs.removal) return 0
-  const { vm } = needs
+  const { demand } = needs
+  if (demand.removal) return 0
   const avoided = room.host.spec.taints.filter(
-    (taint) => taint.effect === 'PreferNoSchedule' && !tolerates(vm, taint),
+    (taint) => taint.effect === 'PreferNoSchedule' && !tolerates(demand, taint),
   ).length
   return (
     weights.freeShare * freeShare(needs, room) +

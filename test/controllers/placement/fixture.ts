@@ -106,7 +106,7 @@ export function refusals(vm: VirtualMachine, of: World): ReadonlyMap<string, Ref
     vm,
     residents,
     rooms,
-    rooms.filter((room) => hostRefusal(needs, room) === undefined),
+    rooms.filter((room) => hostRefusal(needs.demand, room) === undefined),
   )
   return new Map(rooms.map((room) => [room.name, misfit(needs, room, crowd)]))
 }

@@ -46,6 +46,34 @@ describe('turns', () => {
   })
 })
 
+describe('many that ask the same', () => {
+  /** How often a host is looked at. */
+  function looks(machines: readonly VirtualMachine[], memory = '1Gi'): number {
+    const one = host('a', {}, { memory })
+    let count = 0
+    const looked = {
+      ...one,
+      get status() {
+        count += 1
+        return one.status
+      },
+    }
+    expect(plan(world({ hosts: [looked], machines })).unplaced).toHaveLength(machines.length)
+    return count
+  }
+  const times = (count: number, spec: Record<string, unknown>, meta = {}) =>
+    Array.from({ length: count }, (_, i) => machine(`m${i}`, { memory: '2Gi', ...spec }, undefined, meta))
+
+  test('no host is looked at once more for each that it has no room for', () => {
+    expect(looks(times(100, {}))).toBe(looks(times(1, {})))
+  })
+
+  test('nor for each that must not be beside who is there', () => {
+    const spec = { affinity: { together: [{ labels: { app: 'db' } }] } }
+    expect(looks(times(100, spec, web), '8Gi')).toBe(looks(times(1, spec, web), '8Gi'))
+  })
+})
+
 describe('whom it gives a host', () => {
   const hosts = [host('a'), host('b')]
 

@@ -77,6 +77,8 @@ function guestOf(one: Guest, index: number): VirtualMachine {
   })
 }
 
+const required = <T extends object>(term: T) => ({ ...term, required: true })
+
 const worlds: fc.Arbitrary<World> = fc
   .tuple(hosts, fc.array(guest, { maxLength: 12 }))
   .map(([some, guests]) =>
@@ -154,6 +156,40 @@ test('the order of what is given does not matter, nor that of leases, labels or 
   fc.assert(
     fc.property(shuffled, ([one, other]) => {
       expect(words(plan(other))).toEqual(words(plan(one)))
+    }),
+    options,
+  )
+})
+
+/** They differ in nothing but who they are, and whom they want beside them. */
+const alike = worlds.map((one) => ({
+  ...one,
+  hosts: one.hosts.map((each) => ({ ...each, spec: { ...each.spec, taints: [], unschedulable: false } })),
+  machines: one.machines.map((vm) => {
+    const { affinity, spread: spreads } = vm.spec
+    const must = {
+      affinity: { ...affinity, apart: affinity.apart.map(required) },
+      spread: spreads.map(required),
+    }
+    const same = { cpu: { cores: 1 }, memory: '64Mi', ...must }
+    return vm.status?.hostName === undefined
+      ? machine(vm.metadata.name, same, undefined, vm.metadata)
+      : { ...vm, spec: { ...machine('x', same).spec } }
+  }),
+}))
+
+test.each([
+  ['any', worlds],
+  ['alike', alike],
+])('that machines ask the same changes nothing of what each is told: %s', (_which, some) => {
+  // Tolerates a taint that nobody has: none asks what another asks.
+  const alone = (vm: VirtualMachine): VirtualMachine => {
+    const tolerations = [...vm.spec.tolerations, { key: `only-${vm.metadata.name}` }]
+    return { ...vm, spec: { ...vm.spec, tolerations } }
+  }
+  fc.assert(
+    fc.property(some, (one) => {
+      expect(words(plan(one))).toEqual(words(plan({ ...one, machines: one.machines.map(alone) })))
     }),
     options,
   )
