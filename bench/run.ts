@@ -4,12 +4,14 @@ import { hundred, startAndKill } from './machines.ts'
 import { placement } from './placement.ts'
 import { simulated } from './simulated.ts'
 import type { Figure } from './stats.ts'
+import { unplaced } from './unplaced.ts'
 
 const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   start: startAndKill,
   hundred,
   simulated,
   placement,
+  unplaced,
   api,
   etcd,
 }
