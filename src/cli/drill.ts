@@ -3,6 +3,7 @@ import { UsageError } from './failure.ts'
 import { oneOf } from './options.ts'
 
 interface Options {
+  readonly only?: readonly string[]
   readonly output?: string
   readonly write?: boolean
   readonly keep?: boolean
@@ -11,22 +12,21 @@ interface Options {
 export const command: CommandModule<Options> = {
   define: (c) =>
     void c
-      .argument('[mode...]', 'failure modes to play; all where absent')
-      .option('--no-write', 'leave the table in docs/runbook.md as it is')
+      .option('--only <what...>', 'one-host, cluster, or names of failure modes; all where absent')
       .option('--keep', 'keep the scratch folders')
+      .option('--write', 'write the tables into docs/runbook.md of the checkout, where every row was played')
       .option('-o, --output <format>', 'table (default) or json'),
-  run: async ({ args, options }, io) => {
+  examples: ['drill --only one-host', "drill --only 'host lost' 'network partition' -o json"],
+  run: async ({ options }, io) => {
     const output = oneOf('--output', options.output ?? 'table', ['table', 'json'])
-    const { drill } = await import('../drill/run.ts')
-    const { scenarios } = await import('../drill/scenarios.ts')
-    const modes = scenarios.map(({ name }) => name)
-    const unknown = args.find((word) => !modes.includes(word))
+    const { choices, drill } = await import('../drill/run.ts')
+    const unknown = options.only?.find((word) => !choices.includes(word))
     if (unknown !== undefined)
       throw new UsageError(
-        `no failure mode "${unknown}"`,
-        `there are: ${modes.map((name) => `"${name}"`).join(', ')}`,
+        `--only: no failure mode "${unknown}"`,
+        `there are: ${choices.map((name) => `"${name}"`).join(', ')}`,
       )
-    const { write = true, keep = false } = options
-    return drill({ only: args, output, write, keep }, io)
+    const { only = [], write = false, keep = false } = options
+    return drill({ only, output, write, keep }, io)
   },
 }

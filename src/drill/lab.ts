@@ -1,15 +1,15 @@
 import { closeSync, openSync, readFileSync } from 'node:fs'
-import { copyFile, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { connect as connectSocket, createServer } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Client, openClient } from '../cli/client.ts'
-import type { Io } from '../cli/io.ts'
 import { run, spawnDetached } from '../host/exec.ts'
 import { vmPaths } from '../host/paths.ts'
-import { sleep } from '../lib/clock.ts'
+import { sleep, systemClock } from '../lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
+import type { Stage } from './mode.ts'
+import { below, qemusOf } from './qemus.ts'
 
 const vmsPath = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
 const pollMs = 5
@@ -23,15 +23,15 @@ export interface Seen {
 
 /** A scratch folder with a server of its own in a process of its own, and one machine `drill` that boots a real guest. */
 export class Lab {
-  readonly #io: Io
+  readonly #stage: Stage
   readonly dir: string
   readonly #dataDir: string
   readonly #runDir: string
   readonly #port: number
   #serverPid: number | undefined
 
-  private constructor(io: Io, dir: string, port: number) {
-    this.#io = io
+  private constructor(stage: Stage, dir: string, port: number) {
+    this.#stage = stage
     this.dir = dir
     this.#dataDir = join(dir, 'data')
     this.#runDir = join(dir, 'run')
@@ -39,13 +39,13 @@ export class Lab {
   }
 
   /** Makes the folder and puts the guest's kernel and initrd in place. @throws PlasmaError `GuestMissing` */
-  static async make(io: Io, guestDir: string): Promise<Lab> {
-    const dir = await mkdtemp(join(tmpdir(), 'pvmc-drill-'))
-    const lab = new Lab(io, dir, await freePort())
+  static async make(stage: Stage): Promise<Lab> {
+    const dir = await mkdtemp(join(stage.folder, 'one-'))
+    const lab = new Lab(stage, dir, await freePort())
     const images = join(lab.#dataDir, 'images', 'hello')
     await mkdir(images, { recursive: true, mode: 0o700 })
     for (const file of ['vmlinuz', 'initrd.img']) {
-      await copyFile(join(guestDir, file), join(images, file)).catch((error: unknown) => {
+      await copyFile(join(stage.guestDir, file), join(images, file)).catch((error: unknown) => {
         const hint = 'build it with: sh scripts/guest.sh .cache/guest'
         throw new PlasmaError('GuestMissing', `the drill's guest is not there: ${messageOf(error)}`, {
           hint,
@@ -57,12 +57,12 @@ export class Lab {
   }
 
   now(): number {
-    return this.#io.clock.elapsed()
+    return systemClock.elapsed()
   }
 
   get client(): Client {
     const connection = { host: '127.0.0.1', port: this.#port, dataDir: this.#dataDir, flags: '' }
-    return openClient(connection, this.#io.clock)
+    return openClient(connection, systemClock)
   }
 
   /** Ends a QEMU by SIGKILL; resolves when its process is gone. */
@@ -82,7 +82,7 @@ export class Lab {
   /** Runs a command of the program against the lab's server. @returns its standard output @throws PlasmaError */
   async cli(...words: string[]): Promise<string> {
     const flags = ['--server', `127.0.0.1:${this.#port}`, '--data-dir', this.#dataDir]
-    return (await run(this.#io.program, [...flags, ...words])).stdout
+    return (await run(this.#stage.program, [...flags, ...words])).stdout
   }
 
   async wipeStore(): Promise<void> {
@@ -103,7 +103,7 @@ export class Lab {
       `127.0.0.1:${this.#port}`,
     ]
     try {
-      const { pid } = await spawnDetached(this.#io.program, ['serve', ...flags, '--host-name', 'drill'], {
+      const { pid } = await spawnDetached(this.#stage.program, ['serve', ...flags, '--host-name', 'drill'], {
         output,
       })
       this.#serverPid = pid
@@ -151,7 +151,7 @@ export class Lab {
     const client = this.client
     try {
       for await (const frame of client.watch<VirtualMachine>(vmsPath, {
-        signal: AbortSignal.any([timeout, this.#io.signal]),
+        signal: AbortSignal.any([timeout, this.#stage.signal]),
       })) {
         if (frame.object.metadata.name === 'drill' && wanted(frame.object))
           return { vm: frame.object, at: this.now() }
@@ -204,13 +204,13 @@ export class Lab {
     const deadline = this.now() + timeoutMs
     let last: unknown
     while (this.now() < deadline) {
-      this.#io.signal.throwIfAborted()
+      this.#stage.signal.throwIfAborted()
       try {
         if (await test()) return
       } catch (error) {
         last = error
       }
-      await sleep(this.#io.clock, pollMs, this.#io.signal)
+      await sleep(systemClock, pollMs, this.#stage.signal)
     }
     const why = last === undefined ? '' : `: ${messageOf(last)}`
     throw new PlasmaError('Timeout', `not within ${timeoutMs / 1000} s: ${what}${why}`, {
@@ -221,7 +221,7 @@ export class Lab {
   /** Ends the server and every QEMU of the lab, and removes the folder unless `keep`. */
   async close(keep: boolean): Promise<void> {
     await this.stopServer('SIGKILL').catch(() => {})
-    for (const pid of await qemusBelow(this.#runDir)) {
+    for (const { pid } of qemusOf(below(this.#runDir))) {
       try {
         process.kill(pid, 'SIGKILL')
       } catch (error) {
@@ -239,19 +239,6 @@ export class Lab {
       client.close()
     }
   }
-}
-
-/** Pids whose command line names a path below `runDir`: only the lab's own QEMUs can. */
-export async function qemusBelow(runDir: string): Promise<number[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)
-  return pids.filter((pid) => {
-    try {
-      const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
-      return argv.includes('-uuid') && argv.some((word) => word.startsWith(`${runDir}/`))
-    } catch {
-      return false
-    }
-  })
 }
 
 function isThere(pid: number): boolean {

@@ -1,21 +1,10 @@
-import { readFileSync } from 'node:fs'
 import { PlasmaError } from '../lib/errors.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
-import type { Lab } from './lab.ts'
+import { Lab } from './lab.ts'
+import { expect, type Measured, type Mode, playIn } from './mode.ts'
+import { startTimeOf } from './qemus.ts'
 
-export interface Outcome {
-  /** Fault to status, ms; undefined where nothing runs that could notice. */
-  readonly detectedMs?: number
-  /** Fault to the declared state again, ms; undefined where a person must act. */
-  readonly recoveredMs?: number
-  readonly recovery: string
-  readonly manual: string
-}
-
-export interface Scenario {
-  readonly name: string
-  readonly play: (lab: Lab) => Promise<Outcome>
-}
+type Play = (lab: Lab) => Promise<Measured>
 
 type Process = NonNullable<NonNullable<VirtualMachine['status']>['process']>
 
@@ -26,10 +15,6 @@ function processOf(vm: VirtualMachine): Process {
   return process
 }
 
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new PlasmaError('DrillFailed', what)
-}
-
 const running = (vm: VirtualMachine) => vm.status?.phase === 'Running'
 
 /** Running under another pid than before. */
@@ -38,12 +23,6 @@ const replaced = (before: Process) => (vm: VirtualMachine) =>
 
 const recordedEnd = (before: Process) => (vm: VirtualMachine) =>
   vm.status?.lastExit?.launchId === before.launchId
-
-/** Start time of a pid as the kernel has it: the same one means the same process. */
-function startTimeOf(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19])
-}
 
 /** A machine that has run undisturbed for long enough that its guest is up; @returns it and its process. */
 async function booted(lab: Lab): Promise<{ uid: string; before: Process }> {
@@ -59,7 +38,7 @@ async function untouched(lab: Lab, before: Process): Promise<void> {
   expect(startTimeOf(before.pid) === before.startTime, 'the process is another one')
 }
 
-function serverEnds(signal: 'SIGKILL' | 'SIGTERM'): Scenario['play'] {
+function serverEnds(signal: 'SIGKILL' | 'SIGTERM'): Play {
   return async (lab) => {
     const { before } = await booted(lab)
     await lab.stopServer(signal)
@@ -68,16 +47,11 @@ function serverEnds(signal: 'SIGKILL' | 'SIGTERM'): Scenario['play'] {
     await lab.startServer()
     await untouched(lab, before)
     const recoveredMs = lab.now() - began
-    return {
-      recoveredMs,
-      recovery:
-        'the guest runs on; the next server adopts it, same pid and start time (counted from the start of that server)',
-      manual: 'none under a supervisor that restarts the server (systemd); else start it',
-    }
+    return { recoveredMs }
   }
 }
 
-async function qemuKilled(lab: Lab): Promise<Outcome> {
+async function qemuKilled(lab: Lab): Promise<Measured> {
   const { before } = await booted(lab)
   const gone = lab.waitFor('the status shows it', recordedEnd(before))
   const back = lab.waitFor('another QEMU runs', replaced(before))
@@ -88,12 +62,10 @@ async function qemuKilled(lab: Lab): Promise<Outcome> {
   return {
     detectedMs: detected.at - began,
     recoveredMs: recovered.at - began,
-    recovery: 'started again at once; with back-off when it keeps dying',
-    manual: 'none',
   }
 }
 
-async function qemuHung(lab: Lab): Promise<Outcome> {
+async function qemuHung(lab: Lab): Promise<Measured> {
   const { before } = await booted(lab)
   const began = lab.now()
   process.kill(before.pid, 'SIGSTOP')
@@ -106,13 +78,10 @@ async function qemuHung(lab: Lab): Promise<Outcome> {
   await untouched(lab, before)
   return {
     detectedMs: detected.at - began,
-    recovery:
-      'none, on purpose: a QEMU that may live is neither killed nor doubled; when it answers again it is Running again',
-    manual: '`kill -CONT PID`, or `plasmavmc restart NAME`, which kills it after the grace period',
   }
 }
 
-function guestEnds(line: string, reason: string, recovery: string): Scenario['play'] {
+function guestEnds(line: string, reason: string): Play {
   return async (lab) => {
     const { uid, before } = await booted(lab)
     const ended = lab.waitFor(
@@ -124,16 +93,13 @@ function guestEnds(line: string, reason: string, recovery: string): Scenario['pl
     const began = lab.now()
     await lab.type(uid, line)
     const [detected, recovered] = await Promise.all([ended, back])
-    return { detectedMs: detected.at - began, recoveredMs: recovered.at - began, recovery, manual: 'none' }
+    return { detectedMs: detected.at - began, recoveredMs: recovered.at - began }
   }
 }
 
 /** What both a killed host and a killed pair of server and QEMU leave behind: a record without a process. */
-function everythingKilled(
-  options: { readonly runDirGone: boolean },
-  texts: Pick<Outcome, 'recovery' | 'manual'>,
-) {
-  return async (lab: Lab): Promise<Outcome> => {
+function everythingKilled(options: { readonly runDirGone: boolean }): Play {
+  return async (lab) => {
     const { before } = await booted(lab)
     await lab.stopServer('SIGKILL')
     await lab.kill(before.pid)
@@ -146,11 +112,11 @@ function everythingKilled(
       lab.waitFor('another QEMU runs', replaced(before)),
     ])
     await ready
-    return { detectedMs: detected.at - began, recoveredMs: recovered.at - began, ...texts }
+    return { detectedMs: detected.at - began, recoveredMs: recovered.at - began }
   }
 }
 
-async function storeLost(lab: Lab): Promise<Outcome> {
+async function storeLost(lab: Lab): Promise<Measured> {
   const { uid, before } = await booted(lab)
   await lab.stopServer('SIGKILL')
   await lab.wipeStore()
@@ -164,54 +130,36 @@ async function storeLost(lab: Lab): Promise<Outcome> {
   await untouched(lab, before)
   return {
     detectedMs,
-    recovery: 'none, on purpose: its QEMU runs on and is listed; nobody can know whether it is still wanted',
-    manual:
-      '`plasmavmc orphans`, then `plasmavmc adopt UID`: declared again from its launch record, same process',
   }
 }
 
-/** In an order in which each leaves the machine running for the next. */
-export const scenarios: readonly Scenario[] = [
-  { name: 'server killed', play: serverEnds('SIGKILL') },
-  { name: 'server restarted', play: serverEnds('SIGTERM') },
-  { name: 'QEMU killed', play: qemuKilled },
-  { name: 'QEMU hung (SIGSTOP)', play: qemuHung },
-  {
-    name: 'guest panic',
-    play: guestEnds(
-      'echo c > /proc/sysrq-trigger',
-      'GuestPanicked',
-      'started again; with back-off when it keeps panicking',
-    ),
-  },
-  {
-    name: 'guest poweroff',
-    play: guestEnds(
-      'poweroff -f',
-      'GuestShutdown',
-      'started again under Always; stays down under RerunOnFailure, Once and Manual',
-    ),
-  },
-  {
-    name: 'server and QEMU killed',
-    play: everythingKilled(
-      { runDirGone: false },
-      {
-        recovery:
-          'the next server finds a record without a process and goes by the run strategy (from its start)',
-        manual: 'none under a supervisor that restarts the server',
-      },
-    ),
-  },
-  {
-    name: 'host reboot',
-    play: everythingKilled(
-      { runDirGone: true },
-      {
-        recovery: 'the server finds a record without a process and goes by the run strategy (from its start)',
-        manual: 'none where the server starts at boot',
-      },
-    ),
-  },
-  { name: 'store lost', play: storeLost },
+/** A way to fail that is played with one server, in a lab of its own: none inherits another's back-off. */
+function onOneHost(name: string, recovery: string, manual: string, play: Play): Mode {
+  const playOn: Mode['play'] = async (stage) =>
+    playIn(await Lab.make(stage), stage, async (lab) => {
+      stage.tell('a server and a machine start')
+      await lab.startServer()
+      await lab.apply()
+      stage.tell('fails, and recovers')
+      return play(lab)
+    })
+  return { group: 'one-host', name, recovery, manual, play: playOn }
+}
+
+const adopts = 'guest runs on; adopted (from the next start)'
+const starts = 'started again (from the next start)'
+const supervised = 'none under systemd'
+const panics = guestEnds('echo c > /proc/sysrq-trigger', 'GuestPanicked')
+const powersOff = guestEnds('poweroff -f', 'GuestShutdown')
+
+export const oneHostModes: readonly Mode[] = [
+  onOneHost('server killed', adopts, supervised, serverEnds('SIGKILL')),
+  onOneHost('server restarted', adopts, supervised, serverEnds('SIGTERM')),
+  onOneHost('QEMU killed', 'started again, with back-off', 'none', qemuKilled),
+  onOneHost('QEMU hung', 'none: it may live', '`kill -CONT PID`, or `restart NAME`', qemuHung),
+  onOneHost('guest panic', 'started again, with back-off', 'none', panics),
+  onOneHost('guest poweroff', 'Always: started again; else stays down', 'none', powersOff),
+  onOneHost('server and QEMU killed', starts, supervised, everythingKilled({ runDirGone: false })),
+  onOneHost('host reboot', starts, supervised, everythingKilled({ runDirGone: true })),
+  onOneHost('store lost', 'none: guest runs on, is listed', '`orphans`, then `adopt UID`', storeLost),
 ]

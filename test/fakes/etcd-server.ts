@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { memberArgs } from '../../src/drill/cluster/etcd.ts'
 
 const run = promisify(execFile)
 
@@ -167,28 +168,10 @@ export class EtcdLab {
     const members = Array.from({ length: count }, (_, i) => {
       const client = `${tls ? 'https' : 'http'}://127.0.0.1:${ports[i * 3 + 1]}`
       const health = `http://127.0.0.1:${ports[i * 3 + 2]}`
-      const data = join(folder, `m${i}`)
-      return new EtcdMember(client, health, data, [
-        ...[
-          '--name',
-          `m${i}`,
-          '--data-dir',
-          join(folder, `m${i}`),
-          '--logger',
-          'zap',
-          '--log-level',
-          'fatal',
-        ],
-        ...[
-          '--listen-client-urls',
-          client,
-          '--advertise-client-urls',
-          client,
-          '--listen-metrics-urls',
-          health,
-        ],
-        ...['--listen-peer-urls', peer(i), '--initial-advertise-peer-urls', peer(i)],
-        ...['--initial-cluster', cluster, '--heartbeat-interval', '100', '--election-timeout', '1000'],
+      const name = `m${i}`
+      return new EtcdMember(client, health, join(folder, name), [
+        ...memberArgs({ name, folder, client, peer: peer(i), cluster }),
+        ...['--listen-metrics-urls', health],
         ...(tls ? ['--cert-file', tls.cert, '--key-file', tls.key, '--trusted-ca-file', tls.ca] : []),
         ...(tls ? ['--client-cert-auth'] : []),
         ...(options.args ?? []),

@@ -14,6 +14,31 @@ export interface Place {
 
 const readyMs = 60_000
 
+export interface MemberOptions {
+  readonly name: string
+  /** In which the member's data get a folder of its name. */
+  readonly folder: string
+  /** URL for clients. */
+  readonly client: string
+  /** URL for the other members. */
+  readonly peer: string
+  /** All members, as `name=peer,...`. */
+  readonly cluster: string
+}
+
+/** Arguments of etcd for one member of a cluster, with etcd's own timeouts. */
+export function memberArgs({ name, folder, client, peer, cluster }: MemberOptions): string[] {
+  const said = { name, 'data-dir': join(folder, name), logger: 'zap', 'log-level': 'fatal' }
+  const urls = {
+    'listen-client-urls': client,
+    'advertise-client-urls': client,
+    'listen-peer-urls': peer,
+    'initial-advertise-peer-urls': peer,
+    'initial-cluster': cluster,
+  }
+  return Object.entries({ ...said, ...urls }).flatMap(([option, value]) => [`--${option}`, value])
+}
+
 /** One etcd process in a network namespace; outside of its host's process tree, so that either can be killed alone. */
 export class Member {
   readonly endpoint: string
@@ -68,6 +93,15 @@ export class Member {
     })
   }
 
+  /** Whether it leads the others. */
+  async leads(): Promise<boolean> {
+    const said = await this.ctl('endpoint', 'status', '-w', 'json')
+    // As texts: a number of JavaScript is too small for their ids.
+    const [, id] = /"member_id":(\d+)/.exec(said) ?? []
+    const [, leader] = /"leader":(\d+)/.exec(said) ?? []
+    return id !== undefined && id === leader
+  }
+
   /** etcdctl against this member, in its own network. @returns what it printed */
   ctl(...args: string[]): Promise<string> {
     const options = [`--endpoints=${this.endpoint}`, '--command-timeout=2s', '--dial-timeout=1s']
@@ -90,34 +124,9 @@ export class Etcd {
     const peers = places.map(({ address }, i) => `http://${address}:${2480 + i}`)
     const cluster = peers.map((peer, i) => `m${i}=${peer}`).join(',')
     const members = places.map((place, i) => {
-      const client = `http://${place.address}:${2380 + i}`
-      const peer = peers[i] ?? ''
-      return new Member(
-        place,
-        client,
-        [
-          ...[
-            '--name',
-            `m${i}`,
-            '--data-dir',
-            join(folder, `m${i}`),
-            '--logger',
-            'zap',
-            '--log-level',
-            'fatal',
-          ],
-          ...[
-            '--listen-client-urls',
-            client,
-            '--advertise-client-urls',
-            client,
-            '--initial-cluster',
-            cluster,
-          ],
-          ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
-        ],
-        join(folder, `m${i}.log`),
-      )
+      const [client, peer] = [`http://${place.address}:${2380 + i}`, peers[i] ?? '']
+      const args = memberArgs({ name: `m${i}`, folder, client, peer, cluster })
+      return new Member(place, client, args, join(folder, `m${i}.log`))
     })
     const etcd = new Etcd(members, folder)
     try {

@@ -2,9 +2,12 @@ import { randomUUID } from 'node:crypto'
 import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { type Client, openClient } from '../../cli/client.ts'
 import { type Detached, spawnDetached } from '../../host/exec.ts'
 import { guardLog } from '../../host/guard-process.ts'
 import { type VmPaths, vmPaths } from '../../host/paths.ts'
+import { systemClock } from '../../lib/clock.ts'
+import { Door } from './door.ts'
 import {
   into,
   namesIn,
@@ -66,20 +69,25 @@ export interface HostOptions {
   readonly flags: () => readonly string[]
 }
 
-/** A host: namespaces of its own for network, processes and mounts, a boot id, folders, and a server. */
+/**
+ * A host: namespaces of its own for network, processes and mounts, a boot id, folders, and a server whose API is asked
+ * from outside of its network.
+ */
 export class NamespaceHost {
   readonly name: string
   readonly address: string
   readonly dataDir: string
   readonly runDir: string
-  protected readonly options: HostOptions
+  readonly #options: HostOptions
   #power: Detached | undefined
   #init = 0
   #namespace = ''
-  #consoles = new Map<string, string>()
+  readonly #consoles = new Map<string, string>()
+  #door: Door | undefined
+  #client: Client | undefined
 
   constructor(options: HostOptions) {
-    this.options = options
+    this.#options = options
     this.name = options.name
     this.address = options.address
     this.dataDir = join(options.dir, 'd')
@@ -95,11 +103,11 @@ export class NamespaceHost {
   async boot(): Promise<void> {
     this.#keepConsoles()
     rmSync(this.runDir, { recursive: true, force: true })
-    const [bootId, said] = [join(this.options.dir, 'boot-id'), join(this.options.dir, 'init.log')]
+    const [bootId, said] = [join(this.#options.dir, 'boot-id'), join(this.#options.dir, 'init.log')]
     writeFileSync(bootId, `${randomUUID()}\n`)
     const output = openSync(said, 'w', 0o600)
     const own = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc']
-    this.#power = await startWithin(this.options.namespace, [...own, 'sh', '-c', init, 'sh', bootId], output)
+    this.#power = await startWithin(this.#options.namespace, [...own, 'sh', '-c', init, 'sh', bootId], output)
     closeSync(output)
     for (const end = performance.now() + upMs; !readIfThere(said).includes('up\n'); await pause(5)) {
       if (performance.now() > end) throw new Error(`host ${this.name} does not come up: ${readIfThere(said)}`)
@@ -107,6 +115,7 @@ export class NamespaceHost {
     const { pid } = this.#power
     this.#init = proc.pids().find((one) => parentOf(one) === pid) ?? 0
     this.#namespace = namespaceOf(this.#init, 'pid')
+    this.#door ??= await Door.open(this.#options.namespace, this.#options.dir, apiPort)
   }
 
   /** Cuts the power: every process of the host ends at once. Resolves when they have. */
@@ -115,6 +124,26 @@ export class NamespaceHost {
     signal(this.#init, 'SIGKILL')
     await this.#power.exited
     this.#power = undefined
+    this.#client?.close()
+    this.#client = undefined
+  }
+
+  async close(): Promise<void> {
+    await this.powerOff()
+    this.#door?.close()
+  }
+
+  /** Reaches the API whatever becomes of the host's network. */
+  get client(): Client {
+    const connection = { host: '127.0.0.1', port: this.#door?.port ?? 0, dataDir: this.dataDir, flags: '' }
+    this.#client ??= openClient(connection, systemClock)
+    return this.#client
+  }
+
+  /** Whether the server says that it is ready. @throws where it does not answer, or says what is not */
+  async isReady(): Promise<boolean> {
+    await this.client.text('GET', '/readyz', { timeoutMs: 2_000 })
+    return true
   }
 
   /** Runs a program on the host to its end; it may fail. */
@@ -125,13 +154,13 @@ export class NamespaceHost {
   /** The program as a user of the host runs it. */
   cli(...words: readonly string[]) {
     const flags = ['--server', `127.0.0.1:${apiPort}`, '--data-dir', this.dataDir]
-    return this.run(this.options.program, ...flags, ...words)
+    return this.run(this.#options.program, ...flags, ...words)
   }
 
   /** Starts the server. */
   async serve(): Promise<void> {
     const own = ['--data-dir', this.dataDir, '--run-dir', this.runDir, '--listen', `127.0.0.1:${apiPort}`]
-    const argv = [this.options.program, 'serve', ...own, '--host-name', this.name, ...this.options.flags()]
+    const argv = [this.#options.program, 'serve', ...own, '--host-name', this.name, ...this.#options.flags()]
     const output = openSync(this.#log, 'a', 0o600)
     try {
       await spawnDetached('nsenter', into(this.#init, argv), { output, cwd: process.cwd() })
@@ -141,7 +170,7 @@ export class NamespaceHost {
   }
 
   get #log(): string {
-    return join(this.options.dir, 'server.log')
+    return join(this.#options.dir, 'server.log')
   }
 
   /** The ends of the logs of server and guard. */

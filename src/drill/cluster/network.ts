@@ -1,8 +1,10 @@
 import { hasEnded } from '../../host/procfs.ts'
 import { messageOf, PlasmaError } from '../../lib/errors.ts'
-import { command, namesIn, pidsIn, proc, signal, within } from './processes.ts'
+import { command, namesIn, namespaceOf, pidsIn, proc, signal, within } from './processes.ts'
 
-const prefix = 'pvmc-lab-'
+const prefix = 'pvmc-net-'
+/** Digits of the namespace that our pids are of: of one that another numbers we can't say whether it lives. */
+const pidSpace = namespaceOf(process.pid, 'pid').replace(/\D/g, '')
 let count = 0
 
 /** Address of the n-th host, from 1. */
@@ -28,9 +30,11 @@ async function removeNamespace(name: string): Promise<void> {
   await command('ip', 'netns', 'del', name)
 }
 
-/** Whether the process that made a namespace, which its name tells, still lives. */
+/** Whether the process that made a namespace, which its name tells, still lives, or may. */
 function isOwned(name: string): boolean {
-  const [pid = 0, startTime = 0] = name.slice(prefix.length).split('-').map(Number)
+  const [space, ...numbers] = name.slice(prefix.length).split('-')
+  if (space !== pidSpace) return true
+  const [pid = 0, startTime = 0] = numbers.map(Number)
   const stat = proc.stat(pid)
   return stat.state === 'present' && !hasEnded(stat.value) && stat.value.startTime === startTime
 }
@@ -74,7 +78,7 @@ export class Network {
   /** @throws PlasmaError `NoNamespaces` that says what the machine lacks */
   static async make(names: readonly string[]): Promise<Network> {
     count += 1
-    const network = new Network(`${prefix}${process.pid}-${ownStartTime()}-${count}`, names)
+    const network = new Network(`${prefix}${pidSpace}-${process.pid}-${ownStartTime()}-${count}`, names)
     try {
       await removeStale()
       await network.#build()

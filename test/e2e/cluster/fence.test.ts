@@ -3,8 +3,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { program, uidOf } from '../lab.ts'
 import { figure } from './figures.ts'
-import type { Host } from './host.ts'
-import { Cluster } from './lab.ts'
+import { Cluster, type Host } from './lab.ts'
 import { manual, small } from './machines.ts'
 
 let cluster: Cluster

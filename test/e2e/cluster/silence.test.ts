@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { processOf, uidOf } from '../lab.ts'
 import { figure } from './figures.ts'
-import type { Host } from './host.ts'
-import { Cluster } from './lab.ts'
+import { Cluster, type Host } from './lab.ts'
 import { beating, small } from './machines.ts'
 
 let cluster: Cluster
