@@ -25,8 +25,10 @@ export interface Scene {
   readonly sees: (what: string, after: number, wanted: (vm: VirtualMachine) => boolean) => Promise<Seen>
 }
 
-/** A guest that writes to its disk on the shared directory each second, and then says so; it may fail over. */
-function manifest(guestDir: string): Json {
+type OnHostLoss = VirtualMachine['spec']['recovery']['onHostLoss']
+
+/** A guest that writes to its disk on the shared directory each second, and then says so. */
+function manifest(guestDir: string, onHostLoss: OnHostLoss): Json {
   const file = (word: string) => join(guestDir, word)
   const cmdline = 'console=ttyS0 quiet plasmavmc.do=beat'
   return {
@@ -39,7 +41,7 @@ function manifest(guestDir: string): Json {
       ...{ memory: '128Mi', runStrategy: 'Always', terminationGracePeriodSeconds: 10 },
       kernel: { image: file('vmlinuz'), initrd: file('initrd.img'), cmdline },
       disks: [{ name: 'data', size: '16Mi', format: 'raw', pool: 'shared' }],
-      recovery: { onHostLoss: 'Failover' },
+      recovery: { onHostLoss },
     },
   }
 }
@@ -73,12 +75,16 @@ export async function untouched({ lab, vm }: Scene): Promise<void> {
   expect(qemu !== undefined && startTimeOf(qemu.pid) === startTime, `the process ${pid} is another one`)
 }
 
-async function prepare(lab: ClusterLab, { guestDir, tell }: Stage): Promise<Omit<Scene, 'sees'>> {
+async function prepare(
+  lab: ClusterLab,
+  { guestDir, tell }: Stage,
+  onHostLoss: OnHostLoss,
+): Promise<Omit<Scene, 'sees'>> {
   tell('three hosts watch each other')
   await lab.watched()
   const host = await lab.follower()
   tell('a machine starts')
-  const [vm] = await lab.createOn(host, manifest(guestDir))
+  const [vm] = await lab.createOn(host, manifest(guestDir, onHostLoss))
   tell('its guest boots')
   const scene = { lab, host, vm: vm!, tell }
   await lab.until('the guest writes to its disk', () => beatsOf(scene).boots > 0)
@@ -90,10 +96,18 @@ export interface ClusterMode extends Texts {
   readonly play: (scene: Scene) => Promise<Measured>
   /** How hosts are fenced; by their guards where absent. */
   readonly fencing?: Json
+  /** What becomes of the machine when its host is lost; `Failover` where absent. */
+  readonly onHostLoss?: OnHostLoss
 }
 
 /** A way to fail that is played on three hosts. */
-export function onCluster({ name: mode, play, fencing, ...texts }: ClusterMode): Mode {
+export function onCluster({
+  name: mode,
+  play,
+  fencing,
+  onHostLoss = 'Failover',
+  ...texts
+}: ClusterMode): Mode {
   const playOn = async (stage: Stage) => {
     stage.tell('three hosts and etcd start')
     await access(join(stage.guestDir, 'vmlinuz'))
@@ -101,7 +115,7 @@ export function onCluster({ name: mode, play, fencing, ...texts }: ClusterMode):
     const options = { program, folder, signal, ...(fencing && { fencing }) }
     const lab = await openLab((network) => new ClusterLab(network, options))
     return playIn(lab, stage, async () => {
-      const scene = await prepare(lab, stage)
+      const scene = await prepare(lab, stage, onHostLoss)
       const follower = new Follower(name, lab.others(scene.host))
       const sees: Scene['sees'] = (what, after, wanted) =>
         lab.until(what, () => follower.first(after, wanted))

@@ -1,3 +1,4 @@
+import type { Host as HostObject } from '../../resources/host.ts'
 import { holderHost, leaderLease, leaseFacts } from '../../resources/host-lease.ts'
 import { expect, type Measured, type Mode } from '../mode.ts'
 import type { NamespaceHost } from './host.ts'
@@ -48,39 +49,55 @@ async function reboot({ host }: Scene): Promise<void> {
   await host.serve()
 }
 
+type ConditionOf = NonNullable<HostObject['status']>['conditions'][number]
+
+/** Waits until a condition of the host is so, as the others say. */
+async function untilHost({ lab, host }: Scene, wanted: (condition: ConditionOf) => boolean): Promise<void> {
+  await lab.until(`${host.name} is as wanted`, async () => {
+    const objects = await lab.hostObjects(lab.others(host))
+    const found = objects.find(({ metadata }) => metadata.name === host.name)
+    return found?.status?.conditions.some(wanted)
+  })
+}
+
 /** It comes back, and starts nothing that runs elsewhere. */
 async function rejoined(scene: Scene): Promise<void> {
   const { lab, host, vm, tell } = scene
   tell('the host comes back')
   await lab.network.heal(host.name)
-  await lab.until(`${host.name} is Ready`, async () => {
-    const objects = await lab.hostObjects(lab.others(host))
-    const conditions = objects.find(({ metadata }) => metadata.name === host.name)?.status?.conditions
-    return conditions?.some(({ type, status }) => type === 'Ready' && status === 'True')
-  })
+  await untilHost(scene, ({ type, status }) => type === 'Ready' && status === 'True')
   const ours = host.processes('qemu').filter(({ argv }) => argv.includes(vm.metadata.uid ?? ''))
   expect(ours.length === 0, 'the host that came back runs the machine as well')
 }
 
-/** Nothing is fenced by itself: what the runbook tells an operator to do is done. */
-async function saidToBeOff(scene: Scene): Promise<Measured> {
-  const { lab, host, vm, sees, tell } = scene
-  const { boots } = beatsOf(scene)
-  const began = now()
-  await host.powerOff()
-  const detected = await sees('the machine is Unknown', began, ({ status }) => status?.phase === 'Unknown')
-  await lab.until('the host can not be fenced', async () => {
-    const objects = await lab.hostObjects(lab.others(host))
-    const conditions = objects.find(({ metadata }) => metadata.name === host.name)?.status?.conditions
-    return conditions?.some(({ type, reason }) => type === 'Fenced' && reason === 'NoFencing')
-  })
-  tell('a person says that it is off')
-  const [other] = lab.others(host)
-  const said = await other!.cli('host', 'fence', host.name, '--confirm-off', '--reason', 'drill')
-  expect(said.code === 0, `host fence failed: ${said.stderr}`)
-  await sees('the machine runs on another host', began, anew(vm))
-  await bootedAgain(scene, boots)
-  return { detectedMs: detected.at - began }
+/** A host is lost, and its machine stays where it is until what the runbook tells an operator to do is done. */
+function byHand(waits: (scene: Scene) => Promise<void>) {
+  return async (scene: Scene): Promise<Measured> => {
+    const { lab, host, vm, sees, tell } = scene
+    const { boots } = beatsOf(scene)
+    const began = now()
+    await host.powerOff()
+    tell('the others notice')
+    const detected = await sees('the machine is Unknown', began, ({ status }) => status?.phase === 'Unknown')
+    await waits(scene)
+    tell('a person says that it is off')
+    const [other] = lab.others(host)
+    const said = await other!.cli('host', 'fence', host.name, '--confirm-off', '--reason', 'drill')
+    expect(said.code === 0, `host fence failed: ${said.stderr}`)
+    await sees('the machine runs on another host', began, anew(vm))
+    await bootedAgain(scene, boots)
+    return { detectedMs: detected.at - began }
+  }
+}
+
+const notFenced = (scene: Scene) => untilHost(scene, ({ reason }) => reason === 'NoFencing')
+
+/** Its host is fenced, and it waits nevertheless; it is then told to fail over. */
+async function waitsForHost(scene: Scene): Promise<void> {
+  await untilHost(scene, ({ type, status }) => type === 'Fenced' && status === 'True')
+  const { status } = await scene.lab.vm(scene.vm.metadata.name)
+  expect(status?.hostName === scene.host.name, 'a Manual machine was moved')
+  await scene.lab.patch(scene.vm.metadata.name, { spec: { recovery: { onHostLoss: 'Failover' } } })
 }
 
 const agentOf = async ({ lab, host }: Scene) => leaseFacts(await lab.hostLease(host)).agent
@@ -191,16 +208,23 @@ async function leaderLost(scene: Scene): Promise<Measured> {
 const all: readonly ClusterMode[] = [
   {
     name: 'host lost',
-    recovery: 'Failover: runs elsewhere; Manual: waits',
-    manual: 'bring it back for what waits',
+    recovery: 'runs elsewhere, on stored evidence',
+    manual: 'none; local disks: bring it back',
     play: left({ fail: ({ host }) => host.powerOff() }),
   },
   {
     name: 'host lost, no fencing',
     recovery: 'none: it may run',
     manual: '`host fence NAME --confirm-off`',
-    play: saidToBeOff,
+    play: byHand(notFenced),
     fencing: { mode: 'none' },
+  },
+  {
+    name: 'host lost, Manual machine',
+    recovery: 'none: it waits for its host',
+    manual: 'bring it back, or fence it',
+    play: byHand(waitsForHost),
+    onHostLoss: 'Manual',
   },
   {
     name: 'network partition',
