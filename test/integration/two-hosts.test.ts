@@ -51,7 +51,7 @@ describe('a machine that is placed', () => {
     const [a, b] = [hosts.agent('host-a'), hosts.agent('host-b')]
     await hosts.create()
     await Promise.all([a.vms.whenSynced(), b.vms.whenSynced()])
-    await hosts.until('both know it', () =>
+    await hosts.untilTrue('both know it', () =>
       a.vms.list().length + b.vms.list().length === 2 ? true : undefined,
     )
     await hosts.place('host-a')
@@ -127,7 +127,7 @@ describe('a stray', () => {
     const status = await hosts.untilRunning('host-b')
     expect(hosts.qemus()).toMatchObject([{ runDir: hosts.runDir('host-b') }])
     expect(status.placementEpoch).toBe(40)
-    await hosts.until('its folder is gone', () => !existsSync(hosts.folder('host-a').dir) || undefined)
+    await hosts.untilTrue('its folder is gone', () => !existsSync(hosts.folder('host-a').dir) || undefined)
     const events = await hosts.events()
     expect(events.filter((one) => one.includes('Stray'))).toEqual([
       expect.stringMatching(
@@ -143,7 +143,7 @@ describe('a stray', () => {
     expect(hosts.qemus('host-a')).toHaveLength(1)
     hosts.agent('host-a')
     await hosts.untilGone('host-a')
-    await hosts.until('its folder is gone', () => !existsSync(hosts.folder('host-a').dir) || undefined)
+    await hosts.untilTrue('its folder is gone', () => !existsSync(hosts.folder('host-a').dir) || undefined)
   })
 
   test('that was ended while no agent ran leaves no folder', async ({ hosts }) => {
@@ -153,7 +153,7 @@ describe('a stray', () => {
     await hosts.untilGone('host-a')
     await hosts.place('host-b')
     hosts.agent('host-a')
-    await hosts.until('its folder is gone', () => !existsSync(hosts.folder('host-a').dir) || undefined)
+    await hosts.untilTrue('its folder is gone', () => !existsSync(hosts.folder('host-a').dir) || undefined)
   })
 
   test('is stopped when its machine was taken by evidence, before it has another host', async ({ hosts }) => {
@@ -192,7 +192,7 @@ describe('no stray', () => {
   test('a QEMU whose machine does not exist: it is an orphan', async ({ hosts }) => {
     const { agent, qemu } = await runningOnA(hosts)
     await agent.stop()
-    const vm = await hosts.get()
+    const vm = (await hosts.get())!
     await hosts.objects.update(VirtualMachine, { ...vm, metadata: { ...vm.metadata, finalizers: [] } })
     await hosts.objects.delete(VirtualMachine, { namespace: 'default', name: 'web' })
     // Another machine of the same name is another machine.
@@ -204,7 +204,7 @@ describe('no stray', () => {
         return real.scan()
       })
     hosts.agent('host-a', { wrap })
-    await hosts.until('it was looked for', () => scans >= 4 || undefined)
+    await hosts.untilTrue('it was looked for', () => scans >= 4 || undefined)
     expect(hosts.qemus()).toMatchObject([{ pid: qemu?.pid }])
   })
 
@@ -224,7 +224,7 @@ describe('no stray', () => {
       return Promise.reject(new ApiError('ServiceUnavailable', 'no quorum'))
     }
     hosts.agent('host-a', { objects: withMember<ObjectStore, 'get'>(hosts.objects, 'get', get) })
-    await hosts.until('it was asked for', () => failed >= 2 || undefined)
+    await hosts.untilTrue('it was asked for', () => failed >= 2 || undefined)
     expect(hosts.qemus()).toMatchObject([{ pid: qemu?.pid }])
     fails = false
     await hosts.untilGone('host-a')
@@ -257,7 +257,7 @@ describe('a machine that is asked to move', () => {
     expect(hosts.qemus()).toEqual([])
     await hosts.place('host-b')
     expect(await hosts.untilRunning('host-b')).toMatchObject({ restarts: 1, placementEpoch: 40 })
-    await hosts.until('its folder is gone', () => !existsSync(hosts.folder('host-a').dir) || undefined)
+    await hosts.untilTrue('its folder is gone', () => !existsSync(hosts.folder('host-a').dir) || undefined)
     expect(hosts.starts()).toBe(2)
     // And back again.
     await hosts.request('Move')
@@ -315,7 +315,7 @@ describe('what launch.json and status say of a lost host', () => {
     expect(await dies(hosts, when, from, to)).toEqual(said)
     hosts.agent('host-a')
     await hosts.untilStatus(to, ({ onHostLoss }) => onHostLoss === to)
-    await hosts.until('launch.json', () => inFile(hosts) === to || undefined)
+    await hosts.untilTrue('launch.json', () => inFile(hosts) === to || undefined)
     expect(hosts.starts()).toBe(1)
   })
 
@@ -333,7 +333,7 @@ describe('what launch.json and status say of a lost host', () => {
     await hosts.create('host-a', { recovery: { onHostLoss: 'Failover' } })
     await hosts.untilRunning('host-a')
     await hosts.change({ recovery: { onHostLoss: 'Manual' } })
-    await hosts.until('tried', () => tries > 0 || undefined)
+    await hosts.untilTrue('tried', () => tries > 0 || undefined)
     await hosts.change({ recovery: { onHostLoss: 'Failover' } })
     await hosts.untilStatus('Failover', ({ onHostLoss }) => onHostLoss === 'Failover')
     expect(inFile(hosts)).toBe('Failover')
