@@ -10,7 +10,7 @@ export function planAbsent(draft: Draft): void {
   noteEnd(draft)
   const moves = takeRequest(draft) || (stoppedToMove && grantMove(draft))
   if (draft.deleting) return dispose(draft)
-  if (moves && !draft.seen.launching) return giveUp(draft)
+  if (moves && !draft.seen.launching) return move(draft)
   if (draft.status.power?.desired !== 'Up') return rest(draft)
   if (misplaced(draft)) return
   const wait = draft.leaseWait
@@ -18,6 +18,19 @@ export function planAbsent(draft: Draft): void {
   if (wait) return draft.waitForLease('Pending', wait)
   if (!disksReady(draft)) return
   launch(draft)
+}
+
+/**
+ * Gives the machine up, but only while the lease is held: without it this host may be another of its name, a copy of its
+ * disk, and not the one on which the machine ran.
+ */
+function move(draft: Draft): void {
+  const wait = draft.leaseWait
+  if (!wait) return giveUp(draft)
+  const { stop, request } = draft.vm.status ?? {}
+  if (stop) draft.status.stop = stop
+  if (request) draft.status.request = request
+  draft.waitForLease('Pending', wait)
 }
 
 /** What keeps the machine from running here, whatever the lease. In a cluster the leader has judged where it belongs. */
