@@ -91,8 +91,8 @@ export async function markMachines(
 ): Promise<void> {
   const at = rfc3339(deps.clock.now())
   await each(machines, signal, async ({ vm, as }) => {
-    // Once, come what may: marking is for people, and holds nothing up.
-    memory.marked.set(vm.metadata.uid ?? '', as.key)
+    // Once for now, come what may: marking is for people, and holds nothing up.
+    memory.mark(deps.clock.elapsed(), vm.metadata.uid ?? '', as.key)
     const marked = await change(
       vm,
       (now) => (now.status?.hostName === host && !isMarked(now, as) ? markedStatus(now, as, at) : undefined),

@@ -4,10 +4,12 @@ import type { Tries, Votes } from './types.ts'
 
 const retryBaseMs = 1_000
 const retryCapMs = 30_000
+/** A mark that its host has written over is made again, at most this often, ms: both may go on to write. */
+const remarkMs = 60_000
 
 /** What a leader has tried for one lost host. All times are its own monotonic ms. */
 export class LostHost {
-  readonly marked = new Map<string, string>()
+  readonly #marked = new Map<string, { readonly key: string; readonly at: number }>()
   readonly handled = new Map<string, string>()
   /** Answers in a row that did not lead on, and steps in a row that broke: one must not clear the other's count. */
   #refused = 0
@@ -18,6 +20,11 @@ export class LostHost {
   #command:
     | { readonly at: number; readonly resourceVersion: string; readonly outcome: FenceOutcome }
     | undefined
+
+  /** A machine is being marked. */
+  mark(now: number, uid: string, key: string): void {
+    this.#marked.set(uid, { key, at: now })
+  }
 
   /** It is answered, and does not lead on: it is tried again, later each time, for ever. */
   refused(now: number, why: NonNullable<Tries['why']>): void {
@@ -55,7 +62,9 @@ export class LostHost {
     const command = this.#command
     return {
       ...{ failures: this.#refused + this.#broken, retryInMs: Math.max(0, this.#retryAt - now) },
-      ...{ marked: this.marked, handled: this.handled },
+      marked: new Map([...this.#marked].map(([uid, { key }]) => [uid, key])),
+      overdue: new Set([...this.#marked].flatMap(([uid, { at }]) => (now - at < remarkMs ? [] : [uid]))),
+      handled: this.handled,
       ...(this.#why && { why: this.#why }),
       ...(votes && {
         votes: { resourceVersion: votes.resourceVersion, ageMs: now - votes.at, ...votes.got },

@@ -10,7 +10,10 @@ import { type Silence, silenceOf } from './sight.ts'
 import type { Action, HostPlan, Mark, Tries, World } from './types.ts'
 import { judge, proofOf, refuse, type Verdict } from './verdict.ts'
 
-export const noTries: Tries = { failures: 0, retryInMs: 0, marked: new Map(), handled: new Map() }
+export const noTries: Tries = {
+  ...{ failures: 0, retryInMs: 0 },
+  ...{ marked: new Map(), overdue: new Set(), handled: new Map() },
+}
 
 /** How a host stands, by its lease alone. `unsure`: nothing is known yet, and what was recorded stays. */
 export type Standing = 'alive' | 'unsure' | 'lost' | 'fenced' | 'leaseless'
@@ -256,6 +259,13 @@ function givingUp({ name, machines, tries }: View, { pools }: World): Action | u
   return leaving.length === 0 ? undefined : { do: 'giveUp', machines: leaving.sort(byPriority) }
 }
 
+/** Once for each thing there is to say; again only where its host, not quite dead yet, wrote over it. */
+function toMark(vm: VirtualMachine, as: Mark, { marked, overdue }: Tries): boolean {
+  const uid = vm.metadata.uid ?? ''
+  if (marked.get(uid) !== as.key) return !isMarked(vm, as)
+  return overdue.has(uid) && (vm.status?.phase !== as.phase || vm.status.reason !== as.reason)
+}
+
 function marks(view: View, world: World, now: number): Action | undefined {
   const { name, host, machines, tries } = view
   const ready = host?.status?.conditions.find(({ type }) => type === 'Ready')
@@ -266,6 +276,6 @@ function marks(view: View, world: World, now: number): Action | undefined {
   const wanted = machines
     .filter((vm) => !mayGiveUp(vm, name, world.pools))
     .map((vm) => ({ vm, as: markOf(vm, loss, world.pools) }))
-    .filter(({ vm, as }) => tries.marked.get(vm.metadata.uid ?? '') !== as.key && !isMarked(vm, as))
+    .filter(({ vm, as }) => toMark(vm, as, tries))
   return wanted.length === 0 ? undefined : { do: 'mark', machines: wanted satisfies { as: Mark }[] }
 }

@@ -36,6 +36,8 @@ export interface Tries {
   readonly command?: Answered & { readonly outcome: FenceOutcome }
   /** What a machine was last marked with, by uid. */
   readonly marked: ReadonlyMap<string, string>
+  /** Machines whose mark is so old that it is made again where somebody has written over it, by uid. */
+  readonly overdue: ReadonlySet<string>
   /** The version of a machine, as the copy has it, at which it was last looked at afresh, by uid. */
   readonly handled: ReadonlyMap<string, string>
 }

@@ -4,6 +4,7 @@ import type { FenceOutcome } from '../../../src/host/fence-command.ts'
 import { FenceEvidence } from '../../../src/resources/fence-evidence.ts'
 import { Host, Lease } from '../../../src/resources/kinds.ts'
 import { parse } from '../../../src/resources/parse.ts'
+import { VirtualMachine } from '../../../src/resources/vm.ts'
 import { ApiError } from '../../../src/store/errors.ts'
 import { evidence, machine } from './fixture.ts'
 import { Lab } from './lab.ts'
@@ -95,6 +96,30 @@ describe('a host that falls silent', () => {
     expect((await lab.vm('m')).metadata.resourceVersion).toBe(marked)
     expect(lab.told).toContain('Host a: HostBack')
     expect(await lab.evidence()).toEqual([])
+  })
+
+  test('and writes over a mark while it goes down is marked again, at most once a minute', async () => {
+    await lab.hosts(guard)
+    await lab.add(machine('m', { spec: { recovery: { onHostLoss: 'Manual' } } }))
+    lab.begin()
+    lab.lead()
+    await lab.pass(5)
+    lab.alive.delete('a')
+    await lab.pass(15)
+    expect(await where('m')).toBe('Unknown/HostLost on a')
+    const says = async () => {
+      const vm = await lab.vm('m')
+      const status = { ...vm.status, phase: 'Pending', reason: 'LeaseLost' } as typeof vm.status
+      await lab.objects.updateStatus(VirtualMachine, { ...vm, ...(status && { status }) })
+    }
+    await says()
+    await lab.pass(65)
+    expect(await where('m')).toBe('Unknown/HostLost on a')
+    await says()
+    await lab.pass(30)
+    expect(await where('m')).toBe('Pending/LeaseLost on a')
+    await lab.pass(35)
+    expect(await where('m')).toBe('Unknown/HostLost on a')
   })
 
   test('is not lost by a clock that jumps', async () => {
