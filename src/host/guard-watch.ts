@@ -69,6 +69,8 @@ export class GuardWatch {
   #spawnAt = Number.NEGATIVE_INFINITY
   #retryMs = firstRetryMs
   #spawning = false
+  /** Of the guards that were started, how many; the end of any but the last is none of the one that runs. */
+  #spawned = 0
   /** Whether the guard that was found at the start was looked at. */
   #checked = false
   #knownAt: number
@@ -138,10 +140,14 @@ export class GuardWatch {
         log.info('a guard was started', { pid, replaces: replace })
         this.#spawnAt = this.#clock.elapsed() + startMs
         this.#spawning = false
+        this.#spawned += 1
+        const own = this.#spawned
         void ended.then((how) => {
+          log.warn('the guard has ended', { pid, how })
+          // Heard of late, when /proc told it before: its successor starts already.
+          if (own !== this.#spawned) return
           this.#lastWords = how
           this.#spawnAt = this.#clock.elapsed() + this.#retryMs
-          log.warn('the guard has ended', { pid, how })
         })
       },
       (error: unknown) => {
