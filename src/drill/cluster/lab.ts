@@ -158,8 +158,8 @@ export class ClusterLab {
     throw last ?? new Error('no host is on')
   }
 
-  get<T>(path: string, via?: readonly Host[]): Promise<T> {
-    return this.#ask((host) => host.client.json<T>('GET', path, { timeoutMs: 3_000 }), via)
+  get<T>(path: string, via?: readonly Host[], timeoutMs = 3_000): Promise<T> {
+    return this.#ask((host) => host.client.json<T>('GET', path, { timeoutMs }), via)
   }
 
   #post<T>(path: string, body: Json): Promise<T> {
@@ -195,8 +195,8 @@ export class ClusterLab {
     return this.#patch(`${hostsPath}/${name}`, body, via)
   }
 
-  async hostObjects(via?: readonly Host[]): Promise<HostObject[]> {
-    return (await this.get<{ items: HostObject[] }>(hostsPath, via)).items
+  async hostObjects(via?: readonly Host[], timeoutMs?: number): Promise<HostObject[]> {
+    return (await this.get<{ items: HostObject[] }>(hostsPath, via, timeoutMs)).items
   }
 
   lease(name: string): Promise<Lease> {

@@ -68,7 +68,8 @@ export const anew = (before: VirtualMachine) => (vm: VirtualMachine) =>
 /** Waits until it is Running. @throws where it is not the process that it was */
 export async function untouched({ lab, vm }: Scene): Promise<void> {
   const after = await lab.running(name)
-  expect(launchOf(after) === launchOf(vm), 'the machine was started anew')
+  const why = 'its host stops it where its lease is not renewed in time, as on a machine that is too busy'
+  expect(launchOf(after) === launchOf(vm), `the machine was started anew; ${why}`)
   const { pid, startTime } = vm.status?.process ?? { pid: 0, startTime: 0 }
   const [qemu] = lab.qemus(vm.metadata.uid)
   // Its host knows it by another pid, of its own namespace; the start time is the same everywhere.

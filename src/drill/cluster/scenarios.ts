@@ -158,15 +158,19 @@ async function etcdMinority(scene: Scene): Promise<Measured> {
   return { recoveredMs }
 }
 
+/** Asks for the hosts, and waits for as long as the answer takes. */
+const saysNoStore = (lab: Scene['lab'], host: NamespaceHost): Promise<boolean> =>
+  lab.hostObjects([host], 30_000).then(
+    () => false,
+    (error: { readonly code?: unknown }) => error.code === 'ServiceUnavailable',
+  )
+
 async function etcdLost(scene: Scene): Promise<Measured> {
   const { lab, vm, tell } = scene
   const began = now()
   await lab.etcd.kill()
   for (const host of lab.hosts)
-    await lab.until(
-      `${host.name} says that it has no store`,
-      async () => !(await host.isReady().catch(() => false)),
-    )
+    await lab.until(`${host.name} says that it has no store`, () => saysNoStore(lab, host))
   const detectedMs = now() - began
   tell('no etcd for longer than a lease')
   const { beats } = beatsOf(scene)
