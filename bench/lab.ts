@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -9,23 +9,41 @@ import { systemClock } from '../src/lib/clock.ts'
 import type { VirtualMachine } from '../src/resources/vm.ts'
 
 export const vmsPath = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
-const program = join(import.meta.dirname, '..', 'bin', 'plasmavmc')
+const root = join(import.meta.dirname, '..')
+const program = join(root, 'bin', 'plasmavmc')
+
+/** The program as it is now, packed for this run: what an installation runs. @returns the command */
+export function packed(): readonly string[] {
+  const folder = 'bench-bundle'
+  execFileSync(process.execPath, [join(root, 'scripts', 'bundle.ts'), folder], { stdio: 'inherit' })
+  const quiet = ['--disable-warning=ExperimentalWarning', '--disable-warning=DEP0123']
+  return [process.execPath, ...quiet, join(root, '.cache', folder, 'main.js')]
+}
 
 export const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds))
+
+export interface ServerOptions {
+  /** What runs `plasmavmc`. */
+  readonly command?: readonly string[]
+  /** More flags of `serve`. */
+  readonly flags?: readonly string[]
+}
 
 /** A server in a process of its own over a scratch folder. */
 export class Server {
   readonly dir: string
   readonly port: number
+  readonly #options: ServerOptions
   child: ChildProcess | undefined
 
-  private constructor(dir: string, port: number) {
+  private constructor(dir: string, port: number, options: ServerOptions) {
     this.dir = dir
     this.port = port
+    this.#options = options
   }
 
-  static async make(): Promise<Server> {
-    return new Server(await mkdtemp(join(tmpdir(), 'pvbench-')), await freePort())
+  static async make(options: ServerOptions = {}): Promise<Server> {
+    return new Server(await mkdtemp(join(tmpdir(), 'pvbench-')), await freePort(), options)
   }
 
   get env(): NodeJS.ProcessEnv {
@@ -43,7 +61,10 @@ export class Server {
   /** @returns ms from spawn until the server is ready, every machine looked at */
   async start(): Promise<number> {
     const began = performance.now()
+    const { command = [program], flags = [] } = this.#options
+    const [file = program, ...before] = command
     const args = [
+      ...before,
       'serve',
       '--run-dir',
       this.runDir,
@@ -51,8 +72,9 @@ export class Server {
       `127.0.0.1:${this.port}`,
       '--log-level',
       'error',
+      ...flags,
     ]
-    this.child = spawn(program, args, { env: this.env, stdio: ['ignore', 'ignore', 'inherit'] })
+    this.child = spawn(file, args, { env: this.env, stdio: ['ignore', 'ignore', 'inherit'] })
     // One connection for all questions: a handshake each would take the processor from the server that starts.
     let client: Client | undefined
     try {
@@ -86,22 +108,32 @@ export class Server {
 
   /** Pids of the lab's QEMUs. */
   qemus(): number[] {
-    const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
-    return pids.map(Number).filter((pid) => {
-      try {
-        const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
-        return words.includes('-uuid') && words.some((word) => word.startsWith(`${this.runDir}/`))
-      } catch {
-        return false
-      }
-    })
+    return pidsOf(
+      (words) => words.includes('-uuid') && words.some((word) => word.startsWith(`${this.runDir}/`)),
+    )
+  }
+
+  /** Pids of its guards, which outlive it. */
+  guards(): number[] {
+    return pidsOf((words) => words.includes('guard') && words.includes(this.runDir))
   }
 
   async close(): Promise<void> {
     if (this.child?.exitCode === null) await this.stop('SIGKILL')
-    for (const pid of this.qemus()) process.kill(pid, 'SIGKILL')
+    for (const pid of [...this.guards(), ...this.qemus()]) process.kill(pid, 'SIGKILL')
     await rm(this.dir, { recursive: true, force: true, maxRetries: 5 })
   }
+}
+
+function pidsOf(isIt: (words: readonly string[]) => boolean): number[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
+  return pids.map(Number).filter((pid) => {
+    try {
+      return isIt(readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0'))
+    } catch {
+      return false
+    }
+  })
 }
 
 /** The smallest machine: SeaBIOS with nothing to boot. */

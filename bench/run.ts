@@ -1,10 +1,12 @@
 import { api } from './api.ts'
 import { etcd } from './etcd.ts'
+import { leader } from './leader.ts'
 import { hundred, startAndKill } from './machines.ts'
 import { placement } from './placement.ts'
 import { simulated } from './simulated.ts'
 import type { Figure } from './stats.ts'
 import { unplaced } from './unplaced.ts'
+import { writes } from './writes.ts'
 
 const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   start: startAndKill,
@@ -12,6 +14,8 @@ const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   simulated,
   placement,
   unplaced,
+  leader,
+  writes,
   api,
   etcd,
 }

@@ -1,6 +1,7 @@
 /**
  * Packs the program into a few files in .cache/bundle, for a quick start: loading a thousand small files costs a second
- * of processor time. bin/plasmavmc runs it while it is newer than the sources, and the sources otherwise.
+ * of processor time. bin/plasmavmc runs it while it is newer than the sources, and the sources otherwise. An argument
+ * names another folder in .cache.
  */
 import { mkdir, rename, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -8,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { rolldown } from 'rolldown'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const target = join(root, '.cache', 'bundle')
+const target = join(root, '.cache', process.argv[2] ?? 'bundle')
 const part = `${target}.part`
 // As of the start: what changes while we pack must make the pack stale.
 const began = new Date()
