@@ -10,7 +10,15 @@ import { type Informer, keyOf } from '../../runtime/informer.ts'
 import { isReason } from '../../store/errors.ts'
 import type { ObjectStore } from '../../store/objects.ts'
 import type { Assumed } from './assumed.ts'
-import { type Assignment, decisions, type Placement, placementOf, type Unplaced, type World } from './plan.ts'
+import {
+  type Assignment,
+  compare,
+  decisions,
+  type Placement,
+  placementOf,
+  type Unplaced,
+  type World,
+} from './plan.ts'
 import { heldEpoch } from './room.ts'
 import { isToldOf, notedStatus, placedStatus, unplacedStatus } from './status.ts'
 
@@ -43,6 +51,8 @@ const writesAtOnce = 16
 const mostMs = 20
 /** Of a machine that stays unplaced only the numbers change with every other machine: they are written this often. */
 const retellMs = 10_000
+/** Where thousands stay unplaced, one machine changes the numbers of all: so many are told of in that time, then others. */
+const mostRetold = 200
 
 interface Write {
   readonly vm: VirtualMachine
@@ -130,20 +140,32 @@ function tellings(unplaced: readonly Unplaced[], at: string, { told, clock }: Pl
   const now = clock.elapsed()
   const before = new Map(told)
   told.clear()
-  return unplaced.flatMap((one) => {
+  const news: Write[] = []
+  const numbers: { readonly key: string; readonly write: Write }[] = []
+  for (const one of unplaced) {
     const key = keyOf(one.vm)
     const last = before.get(key)
     if (last !== undefined) told.set(key, last)
     const status = unplacedStatus(one, at)
-    if (!status) return []
-    const known = isToldOf(one)
-    if (known && last !== undefined && now - last < retellMs) return []
+    if (!status) continue
+    const write = { vm: one.vm, status, assigns: false }
+    if (isToldOf(one)) {
+      numbers.push({ key, write })
+      continue
+    }
     told.set(key, now)
     const happening = { type: 'Warning', reason: 'FailedScheduling', message: one.message } as const
     // That an adopted machine waits for its host is no failure.
-    const tells = !known && one.reason !== 'Adopted'
-    return [{ vm: one.vm, status, assigns: false, ...(tells && { happening }) }]
-  })
+    news.push({ ...write, ...(one.reason !== 'Adopted' && { happening }) })
+  }
+  const lastOf = (key: string) => told.get(key) ?? Number.NEGATIVE_INFINITY
+  const recent = [...told.values()].filter((last) => now - last < retellMs).length
+  const due = numbers
+    .filter(({ key }) => now - lastOf(key) >= retellMs)
+    .sort((x, y) => compare(lastOf(x.key), lastOf(y.key)))
+    .slice(0, Math.max(0, mostRetold - recent))
+  for (const { key } of due) told.set(key, now)
+  return [...news, ...due.map(({ write }) => write)]
 }
 
 /**

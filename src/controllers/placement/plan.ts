@@ -40,7 +40,8 @@ export interface Placement {
   readonly unplaced: readonly Unplaced[]
 }
 
-function compare<T>(a: T, b: T): number {
+/** As `sort` wants it. */
+export function compare<T>(a: T, b: T): number {
   return a < b ? -1 : a > b ? 1 : 0
 }
 

@@ -78,6 +78,41 @@ test('numbers that change are written now and then', async () => {
   expect((await scheduled('huge'))?.message).toContain('0 free of 2Gi')
 })
 
+test('numbers of many are written some at a time, until all are', async () => {
+  const { objects, advance, lead, addHost, add } = cluster()
+  await addHost('a', {}, '2Gi')
+  const count = 500
+  for (let i = 0; i < count; i++) await add(`huge${i}`, { memory: '1Ti' })
+  const { writes } = lead()
+  await advance(500)
+  expect(writes()).toBe(count)
+  await advance(20_000)
+  await add('web')
+  await advance(300)
+  expect(writes(), 'one is placed, and some are told').toBe(count + 1 + 200)
+  await advance(9_000)
+  expect(writes()).toBe(count + 1 + 200)
+  await advance(40_000)
+  expect(writes(), 'each once').toBe(count + 1 + count)
+  const { items } = await objects.list(VirtualMachine)
+  const huge = items.filter(({ metadata }) => metadata.name.startsWith('huge'))
+  expect(huge.every(({ status }) => status?.message?.includes('1Gi free of 2Gi'))).toBe(true)
+})
+
+test('numbers that change all the time are told of everybody in turn', async () => {
+  const { objects, advance, lead, addHost, add } = cluster()
+  await addHost('a', {}, '2Gi')
+  for (let i = 0; i < 500; i++) await add(`huge${i}`, { memory: '1Ti' })
+  lead()
+  await advance(20_000)
+  for (let i = 0; i < 3; i++) {
+    await add(`small${i}`, { memory: '64Mi' })
+    await advance(12_000)
+  }
+  const { items } = await objects.list(VirtualMachine)
+  expect(items.filter(({ status }) => status?.message?.includes('2Gi free of 2Gi'))).toEqual([])
+})
+
 test('the end of a maintenance is noticed', async () => {
   const { clock, advance, lead, addHost, add, hostOf } = cluster()
   const until = new Date(clock.now() + 30_000).toISOString()
