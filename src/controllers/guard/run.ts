@@ -17,6 +17,8 @@ const retryMs = 500
 /** Once machines are gone, how often it is looked for others, ms. */
 const lookAgainMs = 1_000
 const releaseMs = 2_000
+/** Why a nap ends early. Made once: it happens several times a second. */
+const woken = new Error('something is new')
 const remindEveryMs = 60_000
 
 const words: Readonly<Record<Standing, string>> = {
@@ -83,7 +85,7 @@ export class Guard {
     if (signal.aborted) onAbort()
     while (this.#leaving !== 'done') {
       const nap = new AbortController()
-      this.#wake = () => nap.abort()
+      this.#wake = () => nap.abort(woken)
       this.#tick()
       await sleep(this.#deps.clock, tickMs, nap.signal).catch(() => {})
     }
