@@ -5,7 +5,6 @@ import { LeaseWatch } from '../controllers/hosts/watch.ts'
 import { runVmController } from '../controllers/vm/start.ts'
 import type { Tenure } from '../host/ports.ts'
 import { specHash } from '../host/spec-hash.ts'
-import { sleep } from '../lib/clock.ts'
 import { messageOf } from '../lib/errors.ts'
 import { localDisks } from '../resources/disk-reach.ts'
 import { StoragePool } from '../resources/kinds.ts'
@@ -15,6 +14,7 @@ import { Informer } from '../runtime/informer.ts'
 import { defaultTerms } from '../runtime/lease.ts'
 import { WorkQueue } from '../runtime/queue.ts'
 import { KvObjects } from '../store/kv-objects.ts'
+import { watchTenure } from '../wire-host.ts'
 import { runLeader } from '../wire-leader.ts'
 import { runTerm } from '../wire-term.ts'
 import { askVotes, guardWatch, hostIdOf, processesOf } from './guard.ts'
@@ -23,7 +23,6 @@ import { SimDisks, SimMachines } from './host-ports.ts'
 import type { World } from './world.ts'
 
 const hostEveryMs = 10_000
-const tenureEveryMs = 250
 /** How soon a supervisor starts an agent again that ended by itself, ms. */
 const restartMs = 1_000
 
@@ -75,7 +74,7 @@ function baseOf(host: SimHost, world: World) {
   return {
     ...{ host, world, process, clock, newUid, kv, hostName: host.name },
     log: world.logOf(process),
-    objects: new KvObjects(kv, { clock, newUid }),
+    objects: new KvObjects(kv, { clock, newUid, read: world.read }),
     signal: new AbortController().signal,
   }
 }
@@ -144,17 +143,7 @@ function* machines(
     signal,
   )
   void vms.whenSynced().then(() => queue.add(hostName))
-  yield whenTenureChanges(base, tenure, () => queue.add(hostName))
+  // What the host says of itself depends on whether it holds its lease.
+  yield watchTenure(tenure, () => queue.add(hostName), clock, signal)
   yield vms.run(signal)
-}
-
-/** What the host says of itself depends on whether it holds its lease. */
-async function whenTenureChanges({ clock }: Base, tenure: () => Tenure, tell: () => void): Promise<never> {
-  let before = tenure().state
-  for (;;) {
-    await sleep(clock, tenureEveryMs)
-    const { state } = tenure()
-    if (state !== before) tell()
-    before = state
-  }
 }

@@ -37,6 +37,7 @@ export function startGuard(host: SimHost, world: World): void {
       log,
       clock: process.clock,
       newUid: () => random.uuid(),
+      read: world.read,
     },
     open: async () => world.store.client(host.name, process),
   })

@@ -12,6 +12,7 @@ import type { HostParts } from './parts.ts'
 import { SimPeers } from './peers.ts'
 import type { SimQemu } from './qemu.ts'
 import { Random } from './random.ts'
+import { sharedReads } from './reads.ts'
 import { Rules } from './rules.ts'
 import { SimStore } from './store.ts'
 
@@ -53,6 +54,8 @@ export class World implements Witness {
   readonly rules: Rules
   readonly disks: SharedDisks
   readonly parts: HostParts
+  /** What every client of the store reads objects with. */
+  readonly read = sharedReads()
   /** The store as a person next to it sees it. */
   readonly objects: KvObjects
   readonly #tell: (line: string) => void
@@ -69,7 +72,9 @@ export class World implements Witness {
     this.rules = new Rules(this)
     const uids = this.random.fork('uids')
     const person = new SimProcess('person', this.timeline, { rate: 1, epoch: worldEpoch, bootedAt: 0 })
-    this.objects = new KvObjects(this.store.direct(), { clock: person.clock, newUid: () => uids.uuid() })
+    this.objects = new KvObjects(this.store.direct(), {
+      ...{ clock: person.clock, newUid: () => uids.uuid(), read: this.read },
+    })
     this.disks = {
       files: new Set(),
       made: (host, uid, name, shared) => this.rules.diskMade(host, uid, name, shared),

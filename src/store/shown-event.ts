@@ -1,24 +1,31 @@
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
 import { withDefaults } from '../resources/parse.ts'
-import type { KvEvent } from './kv.ts'
+import type { KvEntry, KvEvent } from './kv.ts'
 import { stored } from './object-text.ts'
 import type { Rendered } from './rendered.ts'
 
 export type Test = (object: KubeObject) => boolean
+
+/** A stored object as readers see it, with its resourceVersion. */
+export type ReadEntry = <T extends KubeObject>(kind: ResourceDefinition<T>, entry: KvEntry) => T
+export const readEntry: ReadEntry = <T extends KubeObject>(kind: ResourceDefinition<T>, entry: KvEntry) =>
+  withDefaults(kind, stored<T>(entry))
 
 /** An event as watchers see it, worked out once for all of them, and no more of it than they ask for. */
 export class ShownEvent {
   readonly #kind: ResourceDefinition
   readonly #event: KvEvent
   readonly #rendered: Rendered
+  readonly #read: ReadEntry
   #before: KubeObject | undefined
   #after: KubeObject | undefined
   #beforeText: string | undefined
 
-  constructor(kind: ResourceDefinition, event: KvEvent, rendered: Rendered) {
+  constructor(kind: ResourceDefinition, event: KvEvent, rendered: Rendered, read: ReadEntry = readEntry) {
     this.#kind = kind
     this.#event = event
     this.#rendered = rendered
+    this.#read = read
   }
 
   /** As it was, with the revision of this event. */
@@ -32,7 +39,7 @@ export class ShownEvent {
   /** As it is now; undefined where it was deleted. */
   after(): KubeObject | undefined {
     if (this.#event.type === 'delete') return undefined
-    this.#after ??= withDefaults(this.#kind, stored(this.#event))
+    this.#after ??= this.#read(this.#kind, this.#event)
     return this.#after
   }
 
