@@ -13,8 +13,10 @@ export type Heard = { readonly at: string } & (
 /** More than a pass can hear between two looks; of a storm the last ones count. */
 const mostHeard = 16
 const longestTold = 200
-/** Firmware is through its own resets by then even on a busy host; hardly a guest is up and resets once more. */
+/** Firmware is through its own resets by then even on a busy host. */
 const oneResetMs = 5_000
+/** The resets of firmware follow one another closer than this; hardly a guest is up again, and resets, so soon. */
+const nextResetMs = 2_000
 
 function toldOf(info: Readonly<Record<string, unknown>> | undefined): string {
   if (!info) return ''
@@ -53,8 +55,8 @@ export function heardOf(event: QmpEvent, now: number): Heard | undefined {
 /** What an agent has heard of a machine and no recorded pass has taken up yet. */
 export interface Hearing {
   heard?: readonly Heard[]
-  /** Monotonic ms of the reset that later ones may belong to. */
-  resetAt?: number
+  /** The reset that later ones may belong to, and the last that did, monotonic ms. */
+  reset?: { readonly firstAt: number; readonly lastAt: number }
 }
 
 /**
@@ -64,10 +66,10 @@ export interface Hearing {
  */
 export function hear(hearing: Hearing, one: Heard, elapsed: number): void {
   if (one.what === 'reset' || (one.what === 'watchdog' && one.action === 'reset')) {
-    const { resetAt } = hearing
-    const follows = resetAt !== undefined && elapsed - resetAt < oneResetMs
-    if (!follows) hearing.resetAt = elapsed
-    else if (one.what === 'reset') return
+    const { reset } = hearing
+    const follows = reset && elapsed - reset.lastAt < nextResetMs && elapsed - reset.firstAt < oneResetMs
+    hearing.reset = { firstAt: follows ? reset.firstAt : elapsed, lastAt: elapsed }
+    if (follows && one.what === 'reset') return
   }
   hearing.heard = [...(hearing.heard ?? []), one].slice(-mostHeard)
 }

@@ -71,9 +71,28 @@ describe('what is heard', () => {
       [
         [reset(true), 0],
         [reset(true), 177],
-        [reset(true), 4_999],
+        [reset(true), 2_100],
       ],
       1,
+    ],
+    [
+      'an admin’s reset, and a reboot of a guest that was up at once',
+      [
+        [reset(false), 0],
+        [reset(true), 150],
+        [reset(true), 2_300],
+      ],
+      2,
+    ],
+    [
+      'a guest that does nothing but reboot',
+      [
+        [reset(true), 0],
+        [reset(true), 1_900],
+        [reset(true), 3_800],
+        [reset(true), 5_700],
+      ],
+      2,
     ],
     [
       'an admin’s reset and what firmware makes of it',
