@@ -37,8 +37,9 @@ async function renew(objects: ObjectStore, index: number, signal: AbortSignal): 
   })
   await sleep(systemClock, (index * defaultTerms.renewMs) / hosts, signal).catch(() => {})
   while (!signal.aborted) {
-    await contender.attempt()
-    await sleep(systemClock, defaultTerms.renewMs, signal).catch(() => {})
+    // As a guard does: without an answer it tries again soon.
+    const written = await contender.attempt().catch(() => undefined)
+    await sleep(systemClock, written ? defaultTerms.renewMs : 500, signal).catch(() => {})
   }
 }
 
