@@ -113,10 +113,10 @@ async function measure(own: readonly Mode[], options: DrillOptions, io: Io): Pro
   const began = io.clock.elapsed()
   const witness = new Witness(folder)
   const run: Run = { io, options, guestDir: join(io.root, '.cache', 'guest'), witness, twins: [] }
-  let kept = true
+  let kept = options.keep === true
   try {
     const rows = await playAll(own, folder, run)
-    kept = options.keep === true || rows.some((row) => 'error' in row)
+    kept ||= rows.some((row) => 'error' in row)
     const tookMs = io.clock.elapsed() - began
     return { machine: machine(), tookMs, rows, witness: { ...witness.close(), twins: run.twins } }
   } finally {
