@@ -6,6 +6,8 @@ import { giveUp, grantMove } from './placed.ts'
 
 /** The process is proven gone: note how it ended, then be deleted, stay down, or come up. */
 export function planAbsent(draft: Draft): void {
+  const unproven = ofAnotherBoot(draft) && draft.leaseWait
+  if (unproven) return draft.waitForLease('Unknown', unproven)
   const stoppedToMove = draft.status.stop?.why === 'Move'
   noteEnd(draft)
   const moves = takeRequest(draft) || (stoppedToMove && grantMove(draft))
@@ -18,6 +20,14 @@ export function planAbsent(draft: Draft): void {
   if (wait) return draft.waitForLease('Pending', wait)
   if (!disksReady(draft)) return
   launch(draft)
+}
+
+/**
+ * Whether the status tells of a run in another boot. It is gone if this is the host on which it ran, and only the lease
+ * tells: a copy of that host's disk, started beside it, would else forget a run that goes on.
+ */
+function ofAnotherBoot({ status, seen }: Draft): boolean {
+  return [status.process, status.launch].some((run) => run !== undefined && run.bootId !== seen.bootId)
 }
 
 /**

@@ -283,3 +283,37 @@ describe('status.onHostLoss', () => {
     expect(planOf(vm, absent, under(held())).status.onHostLoss).toBeUndefined()
   })
 })
+
+describe('a run in another boot', () => {
+  const [process2, launch] = [
+    { ...process, bootId: 'before' },
+    { id: 'l', at: time(), bootId: 'before' },
+  ]
+
+  test.each<[string, Partial<VmStatus>]>([
+    ['with its process', { process: process2 }],
+    ['of which only the launch is recorded', { launch }],
+    ['with its process, being deleted', { process: process2 }],
+    ['with its process, asked to stop', { process: process2, ...asked('Stop') }],
+  ])('%s is forgotten only while the lease is held: this may be a copy of its host', (what, status) => {
+    const meta = what.includes('deleted') ? { deletionTimestamp: time() } : {}
+    const failover = { recovery: { onHostLoss: 'Failover' as const } }
+    const vm = machine(failover, { ...here, onHostLoss: 'Failover', ...status }, meta)
+    const waits = planOf(vm, absent, under(lost))
+    expect(verbs(waits)).toEqual([])
+    expect(waits.happenings).toEqual([])
+    expect(waits.status).toMatchObject({ ...status, onHostLoss: 'Failover', reason: 'LeaseLost' })
+    expect(condition(waits, 'Ready')?.status).toBe('Unknown')
+    const goesOn = planOf(recorded(vm, waits), absent, under(held()))
+    expect(goesOn.status.process).toBeUndefined()
+    expect(goesOn.status.launch?.bootId).not.toBe('before')
+  })
+
+  test('is forgotten at once where the host is alone, or the boot is this one', () => {
+    const alone = machine({}, { hostName: 'host-a', process: process2 })
+    expect(planOf(alone, absent).status.lastExit?.reason).toBe('HostReboot')
+    const killed = planOf(runningMachine({}, here), absent, under(lost))
+    expect(killed.status.lastExit).toBeDefined()
+    expect(killed.status.process).toBeUndefined()
+  })
+})
