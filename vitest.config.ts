@@ -10,7 +10,13 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/e2e/**', ...integration] },
+        test: {
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/e2e/**', ...integration],
+          // Worlds by the thousand die young: a sixth of the processor time of random schedules was their collection.
+          execArgv: ['--min-semi-space-size=64', '--max-semi-space-size=64'],
+        },
       },
       // The real agent over the fake QEMU, which is held to the real one.
       {
