@@ -41,7 +41,7 @@ type Done = (error: Error | null, body?: Buffer) => void
 export function collectBodies(app: FastifyInstance, limits: Limits): void {
   let pending = 0
   const collect = (_request: unknown, payload: IncomingMessage, done: Done) => {
-    if (Number(payload.headers['content-length'] ?? 0) > limits.bodyBytes) return done(tooLarge(limits))
+    if (isTooLong(payload, limits)) return done(tooLarge(limits))
     const chunks: Buffer[] = []
     let size = 0
     // The rest is not read; the connection must live on to say what is wrong.
@@ -64,7 +64,15 @@ export function collectBodies(app: FastifyInstance, limits: Limits): void {
   }
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', collect as never)
+  // One that asks before it sends is told at once: the answer to one that sends may be lost as its connection is closed.
+  app.server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
+    if (!isTooLong(request, limits)) response.writeContinue()
+    app.server.emit('request', request, response)
+  })
 }
+
+const isTooLong = ({ headers }: IncomingMessage, { bodyBytes }: Limits) =>
+  Number(headers['content-length'] ?? 0) > bodyBytes
 
 function tooLarge({ bodyBytes }: Limits): ApiError {
   return new ApiError('RequestEntityTooLarge', `the body is too large: the limit is ${bodyBytes} bytes`)

@@ -130,3 +130,12 @@ it('says that a body is too large, whether its length was said or not', async ()
   expect(codesOf(answers[0] ?? '')).toEqual([413])
   expect([413, 429]).toContain(codesOf(answers[1] ?? '')[0])
 })
+
+it.each([
+  ['too long', limits.bodyBytes + 1, /^HTTP\/1\.1 413 /],
+  ['short enough', 2, /^HTTP\/1\.1 100 /],
+])('a client that asks before it sends a body that is %s is told so', async (_what, length, answer) => {
+  const head = `POST ${leases} HTTP/1.1\r\nHost: ${at.host}\r\nContent-Type: application/json`
+  const { text } = await open(`${head}\r\nContent-Length: ${length}\r\nExpect: 100-continue\r\n\r\n`)
+  await expect.poll(text, { timeout: 5_000 }).toMatch(answer)
+})
