@@ -4,7 +4,7 @@ const integration = ['test/integration/**/*.test.ts', 'test/fakes/**/*.test.ts']
 
 export default defineConfig({
   test: {
-    testTimeout: 30_000,
+    testTimeout: 60_000,
     hookTimeout: 60_000,
     maxWorkers: 2,
     projects: [
