@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { setPriority } from 'node:os'
 import { join } from 'node:path'
 import { type Config, etcdUrls, flagOf, settings } from './config.ts'
-import { rules, stopMs } from './controllers/guard/rules.ts'
+import { stopMs } from './controllers/guard/rules.ts'
 import { Guard } from './controllers/guard/run.ts'
 import type { AskVotes } from './controllers/hosts/types.ts'
 import { addressTowards } from './host/addresses.ts'
@@ -30,8 +30,8 @@ import { version } from './version.ts'
 import { GuardStore, guardCallTimes } from './wire-guard-store.ts'
 import { openStore } from './wire-store.ts'
 
-/** How long a host that is asked for its vote has for its answer, ms. */
-const voteMs = 1_000
+/** How long a host that is asked has for its answer, ms. */
+const questionMs = 1_000
 /** How long a sign of life of the agent counts, ms. */
 const agentSilentMs = 5_000
 
@@ -201,7 +201,7 @@ async function askLost(options: {
 }) {
   const { key } = options
   if (!key) return undefined
-  const reply = await askPeer({ ask: 'lost' }, { ...options, key, timeoutMs: rules.askMs })
+  const reply = await askPeer({ ask: 'lost' }, { ...options, key, timeoutMs: questionMs })
   if (!reply || reply.word === 'yes' || reply.word === 'no') return undefined
   return { word: reply.word, askedAt: reply.askedAt }
 }
@@ -306,7 +306,7 @@ export function peerVotes(options: {
       others.map(async (to) => {
         const address = addresses.get(to)
         if (address === undefined) return { host: to, why: 'its lease names no guard' }
-        const ask = { address, to, from, key: secret, timeoutMs: voteMs, clock }
+        const ask = { address, to, from, key: secret, timeoutMs: questionMs, clock }
         const reply = await askPeer(question, ask)
         if (!reply) return { host: to, why: `no answer from ${address}` }
         return reply.word === 'yes' ? { host: to } : { host: to, why: reply.why }

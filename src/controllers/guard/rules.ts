@@ -8,16 +8,11 @@ export interface Rules {
   readonly answerGoodMs: number
   /** Between saying "I have lost the store" and consenting that a host's lease be taken, in either order. */
   readonly quietMs: number
-  /**
-   * Between two questions to the same host. Half of `answerGoodMs` would do for answers that come at once; a host that
-   * is asked may try its own lease first, and on a busy one all of it takes longer.
-   */
+  /** Between two questions to the same host. */
   readonly askEveryMs: number
-  /** How long a host has to say whether it has lost the store: an answer later than this has little left to count. */
-  readonly askMs: number
 }
 
-export const rules: Rules = { answerGoodMs: 2_000, quietMs: 5_000, askEveryMs: 500, askMs: 1_500 }
+export const rules: Rules = { answerGoodMs: 2_000, quietMs: 5_000, askEveryMs: 1_000 }
 
 /** How long stopping machines takes at most, ms: what a host announces in its lease. */
 export const stopMs = 2_500

@@ -29,6 +29,7 @@ export interface Bugs {
 const { renewMs, deadlineMs, durationMs } = defaultTerms
 const stepMs = 50
 const tryMs = 1_500
+const questionMs = 1_000
 /** How long after the guard should have, the agent begins. */
 const agentGraceMs = 300
 const neededMs = Math.max(durationMs, deadlineMs + stopMs) * 1.02
@@ -277,7 +278,7 @@ export class Model {
         () =>
           this.#asked(peer, this.#now, (word) => {
             this.#send(() => {
-              if (this.#now - askedAt >= this.#rules.askMs && !this.#bugs.countFromArrival) return
+              if (this.#now - askedAt >= questionMs && !this.#bugs.countFromArrival) return
               const at = this.#bugs.countFromArrival ? this.#now : askedAt
               host.state = {
                 ...host.state,
