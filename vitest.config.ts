@@ -39,11 +39,11 @@ export default defineConfig({
       },
       {
         extends: true,
-        // Three hosts, their etcd and their guests on one machine, held to deadlines of seconds: nothing else beside them
-        // but one more of their kind, which waits for leases most of the time.
+        // Three hosts, their etcd and their guests on one machine, held to deadlines of seconds: nothing else beside them.
         test: {
           name: 'cluster',
           include: ['test/e2e/cluster/**/*.test.ts'],
+          fileParallelism: false,
           sequence: { groupOrder: 1 },
           testTimeout: 120_000,
         },
