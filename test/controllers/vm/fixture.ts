@@ -1,9 +1,16 @@
 import { plan } from '../../../src/controllers/vm/plan.ts'
 import type { Action, Observed, Plan, ProcessFact } from '../../../src/controllers/vm/types.ts'
 import { manifestOf } from '../../../src/host/launch-record.ts'
-import type { LaunchRecord, MachineAnswer } from '../../../src/host/ports.ts'
+import type { LaunchRecord, MachineAnswer, Tenure } from '../../../src/host/ports.ts'
 import type { RunState } from '../../../src/qmp/types.ts'
-import { VirtualMachine, type VmSpec, type VmStatus, vmFinalizer, vmSpec } from '../../../src/resources/vm.ts'
+import {
+  VirtualMachine,
+  type VmAction,
+  type VmSpec,
+  type VmStatus,
+  vmFinalizer,
+  vmSpec,
+} from '../../../src/resources/vm.ts'
 
 export const uid = '11111111-1111-4111-8111-111111111111'
 /** A whole second, as written times are. */
@@ -68,6 +75,17 @@ export function alive(machineAnswer: MachineAnswer | RunState = 'running', more:
 }
 
 export const absent: ProcessFact = { state: 'absent' }
+export const unknown: ProcessFact = { state: 'unknown', why: 'no /proc' }
+
+/** What the guard says of this host's lease. */
+export const held = (epoch = 7, leftMs = 5_000): Tenure => ({ state: 'held', epoch, leftMs })
+export const lost: Tenure = { state: 'lost', why: 'not for 6.2 s' }
+export const under = (tenure: Tenure, more: Partial<Observed> = {}) => ({ tenure, ...more })
+
+/** Placed on this host, under the epoch of `held`. */
+export const here: Partial<VmStatus> = { hostName: 'host-a', placementEpoch: 7 }
+
+export const asked = (action: VmAction): Partial<VmStatus> => ({ request: { action, id: 'r', at: time() } })
 
 export function observed(fact: ProcessFact, more: Partial<Observed> = {}): Observed {
   return {

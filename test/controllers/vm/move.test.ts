@@ -1,11 +1,13 @@
 import { describe, expect, test } from 'vitest'
-import type { Observed } from '../../../src/controllers/vm/types.ts'
-import type { Tenure } from '../../../src/host/ports.ts'
-import type { RunStrategy, VmAction, VmStatus } from '../../../src/resources/vm.ts'
+import type { RunStrategy, VmStatus } from '../../../src/resources/vm.ts'
 import {
   absent,
   alive,
+  asked,
   condition,
+  held,
+  here,
+  lost,
   machine,
   noAnswer,
   now,
@@ -14,15 +16,10 @@ import {
   recorded,
   runningMachine,
   time,
+  under,
+  unknown,
   verbs,
 } from './fixture.ts'
-
-const held = (epoch = 7, leftMs = 5_000): Tenure => ({ state: 'held', epoch, leftMs })
-const lost: Tenure = { state: 'lost', why: 'not for 6.2 s' }
-const here: Partial<VmStatus> = { hostName: 'host-a', placementEpoch: 7 }
-const under = (tenure: Tenure, more: Partial<Observed> = {}) => ({ tenure, ...more })
-const asked = (action: VmAction): Partial<VmStatus> => ({ request: { action, id: 'r', at: time() } })
-const unknown = { state: 'unknown', why: 'no /proc' } as const
 
 describe('a machine that is asked to move', () => {
   const strategies: readonly RunStrategy[] = ['Always', 'RerunOnFailure', 'Once', 'Manual']

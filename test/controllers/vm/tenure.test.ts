@@ -1,13 +1,16 @@
 import { describe, expect, test } from 'vitest'
 import { leaseWait, requireTenure } from '../../../src/controllers/vm/tenure.ts'
-import type { Observed } from '../../../src/controllers/vm/types.ts'
 import type { Tenure } from '../../../src/host/ports.ts'
 import type { RunState } from '../../../src/qmp/types.ts'
 import type { VmAction, VmStatus } from '../../../src/resources/vm.ts'
 import {
   absent,
   alive,
+  asked,
   condition,
+  held,
+  here,
+  lost,
   machine,
   noAnswer,
   planOf,
@@ -17,18 +20,12 @@ import {
   runningMachine,
   spec,
   time,
+  under,
+  unknown,
   verbs,
 } from './fixture.ts'
 
-const held = (epoch = 7, leftMs = 5_000): Tenure => ({ state: 'held', epoch, leftMs })
-const [lost, single]: readonly [Tenure, Tenure] = [
-  { state: 'lost', why: 'not for 6.2 s' },
-  { state: 'single' },
-]
-const here: Partial<VmStatus> = { hostName: 'host-a', placementEpoch: 7 }
-const under = (tenure: Tenure, more: Partial<Observed> = {}) => ({ tenure, ...more })
-const asked = (action: VmAction): Partial<VmStatus> => ({ request: { action, id: 'r', at: time() } })
-const unknown = { state: 'unknown', why: 'no /proc' } as const
+const single: Tenure = { state: 'single' }
 
 describe('whether a guest may be started or go on', () => {
   test.each<[string, Tenure, number | undefined, boolean]>([
@@ -285,16 +282,16 @@ describe('status.onHostLoss', () => {
 })
 
 describe('a run in another boot', () => {
-  const [process2, launch] = [
+  const [rebooted, launch] = [
     { ...process, bootId: 'before' },
     { id: 'l', at: time(), bootId: 'before' },
   ]
 
   test.each<[string, Partial<VmStatus>]>([
-    ['with its process', { process: process2 }],
+    ['with its process', { process: rebooted }],
     ['of which only the launch is recorded', { launch }],
-    ['with its process, being deleted', { process: process2 }],
-    ['with its process, asked to stop', { process: process2, ...asked('Stop') }],
+    ['with its process, being deleted', { process: rebooted }],
+    ['with its process, asked to stop', { process: rebooted, ...asked('Stop') }],
   ])('%s is forgotten only while the lease is held: this may be a copy of its host', (what, status) => {
     const meta = what.includes('deleted') ? { deletionTimestamp: time() } : {}
     const failover = { recovery: { onHostLoss: 'Failover' as const } }
@@ -310,7 +307,7 @@ describe('a run in another boot', () => {
   })
 
   test('is forgotten at once where the host is alone, or the boot is this one', () => {
-    const alone = machine({}, { hostName: 'host-a', process: process2 })
+    const alone = machine({}, { hostName: 'host-a', process: rebooted })
     expect(planOf(alone, absent).status.lastExit?.reason).toBe('HostReboot')
     const killed = planOf(runningMachine({}, here), absent, under(lost))
     expect(killed.status.lastExit).toBeDefined()
