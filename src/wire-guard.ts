@@ -30,8 +30,8 @@ import { version } from './version.ts'
 import { GuardStore, guardCallTimes } from './wire-guard-store.ts'
 import { openStore } from './wire-store.ts'
 
-/** How long a host that is asked has for its answer, ms. */
-const questionMs = 1_000
+/** How long a host that is asked has for its answer, ms: whether it has lost the store, and whether it consents. */
+const [questionMs, voteMs] = [1_500, 1_000]
 /** How long a sign of life of the agent counts, ms. */
 const agentSilentMs = 5_000
 
@@ -306,7 +306,7 @@ export function peerVotes(options: {
       others.map(async (to) => {
         const address = addresses.get(to)
         if (address === undefined) return { host: to, why: 'its lease names no guard' }
-        const ask = { address, to, from, key: secret, timeoutMs: questionMs, clock }
+        const ask = { address, to, from, key: secret, timeoutMs: voteMs, clock }
         const reply = await askPeer(question, ask)
         if (!reply) return { host: to, why: `no answer from ${address}` }
         return reply.word === 'yes' ? { host: to } : { host: to, why: reply.why }

@@ -15,7 +15,7 @@ import { SimProcesses } from './host-ports.ts'
 import type { World } from './world.ts'
 
 /** How long a host that is asked has for its answer, ms; as in `wire-guard.ts`. */
-const questionMs = 1_000
+const [questionMs, voteMs] = [1_500, 1_000]
 const agentSilentMs = 10_000
 /** From the decision to start a guard to its first step, ms. */
 const spawnMs = 250
@@ -145,7 +145,7 @@ export function askVotes(from: string, world: World, process: SimProcess): AskVo
       members
         .filter((name) => name !== host)
         .map(async (name) => {
-          const reply = await world.peers.ask(from, process, name, question, questionMs)
+          const reply = await world.peers.ask(from, process, name, question, voteMs)
           return { name, ...(reply as { consent: boolean; why: string } | undefined) }
         }),
     )

@@ -1,11 +1,12 @@
 import { type Rules, rules } from './rules.ts'
-import type { GuardState, PeerWord } from './state.ts'
+import type { GuardState } from './state.ts'
 
-type Known = Pick<GuardState, 'host' | 'promises' | 'answers'>
+type Known = Pick<GuardState, 'host' | 'promises' | 'lost'>
 
 /**
  * Until when machines may run on although the lease is not renewed, because at least half of the hosts have lost the
- * store as well; -Infinity where they may not. Whatever the lease may say must allow it.
+ * store as well; -Infinity where they may not. Whatever the lease may say must allow it. That another has the store, or
+ * what one that has lost it says next, ends no hold: who said "lost" consents to nothing for long enough.
  */
 export function holdUntil(state: Known, now: number, { answerGoodMs }: Rules = rules): number {
   if (state.promises.length === 0) return Number.NEGATIVE_INFINITY
@@ -14,22 +15,17 @@ export function holdUntil(state: Known, now: number, { answerGoodMs }: Rules = r
 
 function byMembers(
   members: readonly string[],
-  { host, answers }: Known,
+  { host, lost }: Known,
   now: number,
   answerGoodMs: number,
 ): number {
-  const others = members.filter((name) => name !== host)
-  const expiry = (answer: PeerWord) => answer.askedAt + answerGoodMs
-  const good = others
-    .map((name) => answers.get(name))
-    .filter((answer): answer is PeerWord => answer !== undefined && expiry(answer) > now)
-  if (good.some(({ word }) => word === 'have')) return Number.NEGATIVE_INFINITY
-  const needed = Math.ceil(members.length / 2) - (others.length < members.length ? 1 : 0)
-  const ends = good
-    .filter(({ word }) => word === 'lost')
-    .map(expiry)
-    .sort((a, b) => b - a)
+  const others = new Set(members.filter((name) => name !== host))
+  const needed = Math.ceil(members.length / 2) - (others.size < members.length ? 1 : 0)
   // Where nobody else is needed it lasts no longer either, so that it ends when this guard does.
   if (needed <= 0) return now + answerGoodMs
+  const ends = [...others]
+    .map((name) => (lost.get(name) ?? Number.NEGATIVE_INFINITY) + answerGoodMs)
+    .filter((end) => end > now)
+    .sort((a, b) => b - a)
   return ends[needed - 1] ?? Number.NEGATIVE_INFINITY
 }

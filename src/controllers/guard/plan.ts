@@ -1,6 +1,6 @@
 import { holdUntil } from './hold.ts'
 import { type Rules, rules } from './rules.ts'
-import { type GuardState, heldUntil, isFailing, isHeld } from './state.ts'
+import { type GuardState, heldUntil, isFailing, isHeld, isOvertaken } from './state.ts'
 
 /**
  * held: the lease is ours. starting: nothing is known yet. suspended: in maintenance. holding: the store is lost, to
@@ -12,7 +12,7 @@ export interface GuardPlan {
   readonly standing: Standing
   /** When machines must begin to be stopped unless something new is known; absent: not at all. */
   readonly stopAt?: number
-  /** Try to renew the lease now. */
+  /** Try to renew the lease now, whatever try is under way. */
   readonly renew: boolean
   /** Ask the other hosts now whether they have lost the store. */
   readonly ask: boolean
@@ -35,8 +35,8 @@ export const firstTryMs = 2_000
 /** What a guard does now. Pure; `now` is ms of the clock of `state`. */
 export function planGuard(state: GuardState, now: number, options: PlanOptions): GuardPlan {
   const { standing, stopAt } = stand(state, now, options)
-  const { attempt, renewedAt, taken } = state
-  const inFlight = attempt !== undefined && attempt.endedAt === undefined
+  const { tryingSince, renewedAt, taken } = state
+  const mayTry = tryingSince === undefined || isOvertaken(state, now)
   const failing = isFailing(state, now)
   const due = standing === 'held' && !failing && renewedAt !== undefined ? renewedAt + options.renewMs : 0
   const { askEveryMs } = options.rules ?? rules
@@ -46,7 +46,7 @@ export function planGuard(state: GuardState, now: number, options: PlanOptions):
     standing,
     ...(stopAt !== undefined && { stopAt }),
     // Not before what has to be stopped is gone: once the lease is ours again, nobody counts on that any more.
-    renew: standing !== 'stopping' && !inFlight && now >= Math.max(due, state.retryAt),
+    renew: standing !== 'stopping' && mayTry && now >= Math.max(due, state.retryAt),
     ask: taken === undefined && failing && mayAsk && (standing === 'held' || standing === 'holding'),
     stop,
     pet: standing !== 'stopping',

@@ -8,11 +8,11 @@ export interface Rules {
   readonly answerGoodMs: number
   /** Between saying "I have lost the store" and consenting that a host's lease be taken, in either order. */
   readonly quietMs: number
-  /** Between two questions to the same host. */
+  /** Between two questions to the same host: an answer that is lost must not end a hold. */
   readonly askEveryMs: number
 }
 
-export const rules: Rules = { answerGoodMs: 2_000, quietMs: 5_000, askEveryMs: 1_000 }
+export const rules: Rules = { answerGoodMs: 2_000, quietMs: 5_000, askEveryMs: 500 }
 
 /** How long stopping machines takes at most, ms: what a host announces in its lease. */
 export const stopMs = 2_500

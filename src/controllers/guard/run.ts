@@ -8,7 +8,7 @@ import { isReason } from '../../store/errors.ts'
 import { answerConsent, answerLost, type Said, storeWord } from './answer.ts'
 import { type GuardPlan, planGuard, type Standing } from './plan.ts'
 import type { ClusterView, GuardDeps, HostPromise } from './ports.ts'
-import { type GuardState, heldUntil, isHeld, lateMs, type StoreWord } from './state.ts'
+import { type GuardState, heard, heldUntil, isHeld, lateMs, type StoreWord } from './state.ts'
 
 const tickMs = 250
 const petEveryMs = 1_000
@@ -46,6 +46,7 @@ export class Guard {
   #fencing = false
   #fencedAt = Number.NEGATIVE_INFINITY
   #pettedAt = Number.NEGATIVE_INFINITY
+  #tries = 0
   #leaving: 'no' | 'wanted' | 'releasing' | 'done' = 'no'
   #remindedAt = Number.NEGATIVE_INFINITY
   #leaveTriedAt = Number.NEGATIVE_INFINITY
@@ -61,8 +62,9 @@ export class Guard {
     // What the guard before this one has said is not known: it may have been anything, just now.
     this.#said = { lostAt: now, consentedAt: now }
     this.#state = {
-      ...{ host, startedAt: now, taken: undefined, attempt: undefined, retryAt: 0, askedAt: undefined },
-      ...{ answers: new Map(), gone: false, stopping: inherited?.fencing ?? false },
+      ...{ host, startedAt: now, taken: undefined, tryingSince: undefined, failing: false, retryAt: 0 },
+      ...{ lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
+      ...{ gone: false, stopping: inherited?.fencing ?? false },
       renewedAt: inherited?.sentAt,
       promises: inherited?.promises ?? [],
     }
@@ -98,7 +100,7 @@ export class Guard {
     const since = clock.elapsed()
     let word = storeWord(this.#state, since)
     while (word === 'try' && clock.elapsed() - since < lateMs) {
-      this.#renew()
+      if (this.#state.tryingSince === undefined) this.#renew()
       await sleep(clock, 50)
       word = storeWord(this.#state, clock.elapsed())
     }
@@ -208,38 +210,45 @@ export class Guard {
       const address = this.#view.members.get(name)
       if (name === this.#deps.host || address === undefined) continue
       void this.#deps.ask(name, address).then((answer) => {
-        const known = this.#state.answers.get(name)
-        if (!answer || (known && known.askedAt > answer.askedAt)) return
-        this.#state = { ...this.#state, answers: new Map(this.#state.answers).set(name, answer) }
+        if (!answer) return
+        this.#state = heard(this.#state, name, answer)
         this.#wake()
       })
     }
   }
 
-  /** Tries once, where no try is under way. */
+  /** Tries once. What a try that is under way brings counts for nothing then: what it writes, this one reads. */
   #renew(): void {
     const { clock, terms, log } = this.#deps
-    const { attempt } = this.#state
     const startedAt = clock.elapsed()
-    if (attempt && attempt.endedAt === undefined) return
     if (this.#view.unclaimed !== undefined || this.#leaving === 'releasing') {
       this.#state = { ...this.#state, retryAt: startedAt + retryMs }
       return
     }
-    this.#state = { ...this.#state, attempt: { startedAt, answered: false } }
+    const mine = ++this.#tries
+    const failing = this.#state.failing || this.#state.tryingSince !== undefined
+    this.#state = { ...this.#state, tryingSince: startedAt, failing }
     const tryMs = Math.max(1_000, (terms.renewMs * 2) / 3)
-    const end = (answered: boolean, more: Partial<GuardState>) => {
-      const endedAt = clock.elapsed()
-      this.#state = { ...this.#state, attempt: { startedAt, endedAt, answered }, ...more }
+    const end = (failed: boolean, more: Partial<GuardState>) => {
+      this.#state = {
+        ...this.#state,
+        tryingSince: undefined,
+        storeSeenAt: undefined,
+        failing: failed,
+        ...more,
+      }
       this.#wake()
     }
     void withDeadline(tryMs, 'renewing the lease', () => this.#contender.attempt(), { clock }).then(
-      (result) => end(true, this.#outcome(result)),
+      (result) => {
+        if (mine === this.#tries) end(false, this.#outcome(result))
+      },
       (error: unknown) => {
+        if (mine !== this.#tries) return
         const message = messageOf(error)
         if (message !== this.#complained) log.warn('lease not renewed', { message })
         this.#complained = message
-        end(false, { retryAt: clock.elapsed() + retryMs })
+        end(true, { retryAt: clock.elapsed() + retryMs })
       },
     )
   }
@@ -350,8 +359,7 @@ export class Guard {
   /** After the renewal that is under way, which would otherwise be in its way. */
   async #release(signal: AbortSignal): Promise<void> {
     const { clock } = this.#deps
-    const underWay = () => this.#state.attempt !== undefined && this.#state.attempt.endedAt === undefined
-    while (underWay()) await sleep(clock, 20, signal)
+    while (this.#state.tryingSince !== undefined) await sleep(clock, 20, signal)
     for (;;) {
       try {
         return await this.#contender.release()

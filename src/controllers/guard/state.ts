@@ -3,21 +3,6 @@ import type { HostPromise } from '../../host/guard-file.ts'
 /** What a guard says when it is asked whether it has lost the store. `undecided` counts for neither. */
 export type StoreWord = 'lost' | 'have' | 'undecided'
 
-export interface PeerWord {
-  readonly word: StoreWord
-  /** When the question was sent, ms of our clock. */
-  readonly askedAt: number
-}
-
-/** The last try to renew the lease. */
-export interface Attempt {
-  readonly startedAt: number
-  /** Absent while it is under way. */
-  readonly endedAt?: number
-  /** Whether the store has answered; what it answered is in `renewedAt` and `taken`. */
-  readonly answered: boolean
-}
-
 /** All that a guard's decisions depend on. Times are ms of one clock. */
 export interface GuardState {
   readonly host: string
@@ -28,10 +13,16 @@ export interface GuardState {
   readonly promises: readonly HostPromise[]
   /** Who else the store said has the lease. */
   readonly taken: string | undefined
-  readonly attempt: Attempt | undefined
+  /** When the try to renew that is under way began. */
+  readonly tryingSince: number | undefined
   /** No try before this. */
   readonly retryAt: number
-  readonly answers: ReadonlyMap<string, PeerWord>
+  /** The last try got no answer: one that ended, or one that was given up for another. */
+  readonly failing: boolean
+  /** When those were last asked, at their latest, who answered that they have lost the store. */
+  readonly lost: ReadonlyMap<string, number>
+  /** When the first was asked, since a try last ended, who answered that it has the store. */
+  readonly storeSeenAt: number | undefined
   readonly askedAt: number | undefined
   /** Machines are being stopped, or have been, since the lease was last held. */
   readonly stopping: boolean
@@ -52,9 +43,35 @@ export function isHeld(state: GuardState, now: number): boolean {
 /** A try that takes longer than this is taken for one that gets no answer, ms. */
 export const lateMs = 700
 
-/** Whether the last try got no answer, or the one under way is late. */
-export function isFailing({ attempt }: Pick<GuardState, 'attempt'>, now: number): boolean {
-  if (attempt === undefined) return false
-  if (attempt.endedAt !== undefined) return !attempt.answered
-  return now - attempt.startedAt >= lateMs
+type Tries = Pick<GuardState, 'tryingSince' | 'failing'>
+
+const isLate = ({ tryingSince }: Pick<GuardState, 'tryingSince'>, now: number) =>
+  tryingSince !== undefined && now - tryingSince >= lateMs
+
+/** Whether the last try got no answer, or the one under way is late. One that has just begun says nothing yet. */
+export function isFailing(state: Tries, now: number): boolean {
+  return state.failing || isLate(state, now)
+}
+
+/**
+ * Whether the try under way is late and others have the store: it may wait on what was cut, where a new one gets
+ * through. Only once: a store that is slow must not make one try end the other for ever.
+ */
+export function isOvertaken(state: Pick<GuardState, 'tryingSince' | 'storeSeenAt'>, now: number): boolean {
+  const { tryingSince, storeSeenAt } = state
+  return isLate(state, now) && storeSeenAt !== undefined && storeSeenAt > (tryingSince ?? now)
+}
+
+export interface PeerWord {
+  readonly word: StoreWord
+  /** When the question was sent, ms of our clock. */
+  readonly askedAt: number
+}
+
+/** The state once another host has answered. */
+export function heard(state: GuardState, host: string, { word, askedAt }: PeerWord): GuardState {
+  const { lost } = state
+  if (word === 'have') return { ...state, storeSeenAt: state.storeSeenAt ?? askedAt }
+  if (word === 'undecided' || (lost.get(host) ?? Number.NEGATIVE_INFINITY) >= askedAt) return state
+  return { ...state, lost: new Map(lost).set(host, askedAt) }
 }

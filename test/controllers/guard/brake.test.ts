@@ -79,6 +79,22 @@ function trouble(seed: number, bugs: Bugs = {}): Seen {
   return model.seen
 }
 
+/** The store is lost to all at one moment, for long, and is back for all within a moment. @returns how many machines were stopped */
+function outageOfAll(seed: number, bugs: Bugs = {}): number {
+  const random = mulberry(seed)
+  const model = new Model(2 + (seed % 5), random, bugs)
+  model.calm = true
+  // Nobody says anything in its first seconds.
+  const from = model.between(6_000, 10_000)
+  const until = from + model.between(100, 20_000)
+  const back = new Map(model.hosts.map(({ name }) => [name, until + model.between(0, 300)]))
+  model.run(35_000, () => {
+    for (const host of model.hosts)
+      host.storeUp = model.now < from || model.now >= (back.get(host.name) ?? until)
+  })
+  return model.seen.stops
+}
+
 /** The first of so many runs in which a lease is taken while a machine of its host runs. */
 function firstFound(bugs: Bugs, runs: number): number | undefined {
   for (let seed = 1; seed <= runs; seed++) {
@@ -107,6 +123,20 @@ describe('the brake', () => {
     expect(sum(({ takeovers }) => takeovers)).toBeGreaterThan(10)
     expect(sum(({ returns }) => returns)).toBeGreaterThan(5)
     expect(sum(({ holds }) => holds)).toBeGreaterThan(1_000)
+  })
+
+  test('no machine is stopped for an outage of the store for all, nor for its end', () => {
+    const bad = Array.from({ length: 200 }, (_, i) => i + 1).filter((seed) => outageOfAll(seed) > 0)
+    expect(bad).toEqual([])
+  })
+
+  test.each<[string, Bugs]>([
+    ['a new try hides that the last one failed', { tryHides: true }],
+    ['one that has the store again takes back that it had lost it', { haveEnds: true }],
+  ])('would be found to stop machines where %s', (_, bugs) => {
+    expect(Array.from({ length: 200 }, (_, seed) => outageOfAll(seed + 1, bugs)).some((n) => n > 0)).toBe(
+      true,
+    )
   })
 
   test.each<[string, Bugs]>([

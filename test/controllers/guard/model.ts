@@ -8,7 +8,13 @@ import {
 } from '../../../src/controllers/guard/answer.ts'
 import { planGuard } from '../../../src/controllers/guard/plan.ts'
 import { type Rules, rules, stopMs } from '../../../src/controllers/guard/rules.ts'
-import { type GuardState, heldUntil, lateMs, type PeerWord } from '../../../src/controllers/guard/state.ts'
+import {
+  type GuardState,
+  heard,
+  heldUntil,
+  lateMs,
+  type StoreWord,
+} from '../../../src/controllers/guard/state.ts'
 import { defaultTerms } from '../../../src/runtime/lease.ts'
 
 /** Mistakes that a model can be given, each of which its check must find. */
@@ -24,12 +30,16 @@ export interface Bugs {
   readonly halfIsEnough?: boolean
   /** Machines die long after they should. */
   readonly slowStopMs?: number
+  /** A try that has just begun makes good for the one that failed before. */
+  readonly tryHides?: boolean
+  /** Whoever has the store again takes back that it had lost it. */
+  readonly haveEnds?: boolean
 }
 
 const { renewMs, deadlineMs, durationMs } = defaultTerms
 const stepMs = 50
 const tryMs = 1_500
-const questionMs = 1_000
+const questionMs = 1_500
 /** How long after the guard should have, the agent begins. */
 const agentGraceMs = 300
 const neededMs = Math.max(durationMs, deadlineMs + stopMs) * 1.02
@@ -75,12 +85,15 @@ export interface Seen {
   holds: number
   returns: number
   votes: number
+  stops: number
 }
 
 /** Hosts with their guards, a store, and a leader, under one clock that goes by steps; all chance comes from `random`. */
 export class Model {
-  readonly seen: Seen = { takeovers: 0, holds: 0, returns: 0, votes: 0 }
+  readonly seen: Seen = { takeovers: 0, holds: 0, returns: 0, votes: 0, stops: 0 }
   readonly hosts: Host[]
+  /** Messages may take a while; none is lost. */
+  calm = false
   readonly #leases = new Map<string, StoredLease>()
   readonly #random: () => number
   readonly #bugs: Bugs
@@ -152,9 +165,9 @@ export class Model {
 
   /** To a guard, a message is delivered once it is not paused. */
   #send(fn: () => void, to?: Host): void {
-    if (this.chance(0.03)) return
-    const late = this.chance(to?.slow ? 0.9 : 0.05)
-    const delay = late ? this.between(500, 6_000) : this.between(0, 60)
+    if (!this.calm && this.chance(0.03)) return
+    const late = !this.calm && this.chance(to?.slow ? 0.9 : 0.05)
+    const delay = late ? this.between(500, 6_000) : this.between(0, this.calm ? 250 : 60)
     this.#messages.push({ at: this.#now + delay, fn, ...(to && { to }) })
   }
 
@@ -198,17 +211,20 @@ export class Model {
   }
 
   #kill(host: Host): void {
-    if (host.alive)
-      host.dieAt ??= this.#now + this.between(50, this.#bugs.slowStopMs ?? stopMs - 2 * agentGraceMs)
+    if (!host.alive || host.dieAt !== undefined) return
+    this.seen.stops += 1
+    host.dieAt = this.#now + this.between(50, this.#bugs.slowStopMs ?? stopMs - 2 * agentGraceMs)
   }
 
   #endTry(host: Host): void {
-    const { attempt } = host.state
-    if (!attempt || attempt.endedAt !== undefined || this.#now - attempt.startedAt < tryMs) return
+    const { tryingSince } = host.state
+    if (tryingSince === undefined || this.#now - tryingSince < tryMs) return
     host.tries += 1
     host.state = {
       ...host.state,
-      attempt: { ...attempt, endedAt: this.#now, answered: false },
+      tryingSince: undefined,
+      storeSeenAt: undefined,
+      failing: true,
       retryAt: this.#now + 500,
     }
   }
@@ -216,11 +232,11 @@ export class Model {
   /** Reads the lease, then writes it by compare-and-swap; only what comes before the try has ended counts. */
   #try(host: Host): void {
     const mine = ++host.tries
-    const startedAt = this.#now
-    host.state = { ...host.state, attempt: { startedAt, answered: false } }
+    const failing = !this.#bugs.tryHides && (host.state.failing || host.state.tryingSince !== undefined)
+    host.state = { ...host.state, tryingSince: this.#now, failing }
     const current = () => host.tries === mine
     const end = (more: Partial<GuardState>) => {
-      host.state = { ...host.state, attempt: { startedAt, endedAt: this.#now, answered: true }, ...more }
+      host.state = { ...host.state, tryingSince: undefined, storeSeenAt: undefined, failing: false, ...more }
     }
     this.#toStore(host, () => {
       const { version, holder } = this.#leases.get(host.name)!
@@ -280,10 +296,8 @@ export class Model {
             this.#send(() => {
               if (this.#now - askedAt >= questionMs && !this.#bugs.countFromArrival) return
               const at = this.#bugs.countFromArrival ? this.#now : askedAt
-              host.state = {
-                ...host.state,
-                answers: new Map(host.state.answers).set(peer.name, { word, askedAt: at }),
-              }
+              if (this.#bugs.haveEnds && word === 'have') host.state = { ...host.state, lost: new Map() }
+              host.state = heard(host.state, peer.name, { word, askedAt: at })
             }, host)
           }),
         peer,
@@ -291,10 +305,10 @@ export class Model {
     }
   }
 
-  #asked(peer: Host, since: number, reply: (word: PeerWord['word']) => void): void {
+  #asked(peer: Host, since: number, reply: (word: StoreWord) => void): void {
     const word = storeWord(peer.state, this.#now)
     if (word === 'try' && this.#now - since < lateMs) {
-      if (peer.state.attempt?.endedAt !== undefined || !peer.state.attempt) this.#try(peer)
+      if (peer.state.tryingSince === undefined) this.#try(peer)
       this.#messages.push({ at: this.#now + stepMs, to: peer, fn: () => this.#asked(peer, since, reply) })
       return
     }
@@ -362,7 +376,8 @@ export class Model {
 
 function fresh(host: string, now: number): GuardState {
   return {
-    ...{ host, startedAt: now, renewedAt: undefined, promises: [], taken: undefined, attempt: undefined },
-    ...{ retryAt: 0, answers: new Map(), askedAt: undefined, stopping: false, gone: false },
+    ...{ host, startedAt: now, renewedAt: undefined, promises: [], taken: undefined, tryingSince: undefined },
+    ...{ retryAt: 0, failing: false, lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
+    ...{ stopping: false, gone: false },
   }
 }

@@ -2,40 +2,46 @@ import { describe, expect, test } from 'vitest'
 import { answerConsent, answerLost, storeWord, votePassed } from '../../../src/controllers/guard/answer.ts'
 import { holdUntil } from '../../../src/controllers/guard/hold.ts'
 import { firstTryMs, planGuard } from '../../../src/controllers/guard/plan.ts'
-import type { GuardState, PeerWord } from '../../../src/controllers/guard/state.ts'
+import { type GuardState, heard, type StoreWord } from '../../../src/controllers/guard/state.ts'
 
 const never = Number.NEGATIVE_INFINITY
 const promise = { members: ['a', 'b', 'c'], deadlineMs: 6_000, suspended: false }
-const answered = (at: number) => ({ startedAt: at, endedAt: at, answered: true })
-const unanswered = (at: number) => ({ startedAt: at - 1_000, endedAt: at, answered: false })
+const failing = { failing: true }
 
 /** Renewed at 0, answered then. */
 const state = (more: Partial<GuardState> = {}): GuardState => ({
-  ...{ host: 'a', startedAt: 0, renewedAt: 0, promises: [promise], taken: undefined, attempt: answered(0) },
-  ...{ retryAt: 0, answers: new Map(), askedAt: undefined, stopping: false, gone: false },
+  ...{ host: 'a', startedAt: 0, renewedAt: 0, promises: [promise], taken: undefined, tryingSince: undefined },
+  ...{ retryAt: 0, failing: false, lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
+  ...{ stopping: false, gone: false },
   ...more,
 })
 const plan = (now: number, more: Partial<GuardState> = {}, selfFence = true) =>
   planGuard(state(more), now, { selfFence, renewMs: 3_000 })
-const answers = (words: Readonly<Record<string, [PeerWord['word'], number]>>) =>
-  new Map(Object.entries(words).map(([name, [word, askedAt]]) => [name, { word, askedAt }]))
+const lost = (words: Readonly<Record<string, number>>) => ({ lost: new Map(Object.entries(words)) })
 
 describe('a guard', () => {
   test('renews each interval while it is answered, and sooner once it is not', () => {
     expect(plan(2_999)).toMatchObject({ standing: 'held', renew: false, ask: false, stop: false })
     expect(plan(3_000)).toMatchObject({ renew: true, ask: false })
-    expect(plan(2_000, { attempt: unanswered(1_500), retryAt: 2_000 })).toMatchObject({
-      renew: true,
-      ask: true,
-    })
-    expect(plan(1_999, { attempt: unanswered(1_500), retryAt: 2_000 })).toMatchObject({ renew: false })
-    const underWay = { startedAt: 3_000, answered: false }
-    expect(plan(3_100, { attempt: underWay })).toMatchObject({ renew: false, ask: false })
-    expect(plan(3_700, { attempt: underWay })).toMatchObject({ renew: false, ask: true })
+    expect(plan(2_000, { ...failing, retryAt: 2_000 })).toMatchObject({ renew: true, ask: true })
+    expect(plan(1_999, { ...failing, retryAt: 2_000 })).toMatchObject({ renew: false })
+    expect(plan(3_100, { tryingSince: 3_000 })).toMatchObject({ renew: false, ask: false })
+    expect(plan(3_700, { tryingSince: 3_000 })).toMatchObject({ renew: false, ask: true })
+  })
+
+  test('goes on asking while it tries again: a try that has just begun says nothing', () => {
+    expect(plan(5_100, { ...failing, tryingSince: 5_000 })).toMatchObject({ renew: false, ask: true })
+    expect(storeWord(state({ ...failing, tryingSince: 5_000 }), 5_100)).toBe('lost')
+  })
+
+  test('does not wait for a late try once another has the store', () => {
+    const late = { ...failing, tryingSince: 5_000 }
+    expect(plan(5_700, { ...late, storeSeenAt: 5_001 })).toMatchObject({ renew: true })
+    expect(plan(5_699, { ...late, storeSeenAt: 5_001 })).toMatchObject({ renew: false })
+    expect(plan(5_700, { ...late, storeSeenAt: 5_000 })).toMatchObject({ renew: false })
   })
 
   test('stops machines at its deadline, and tries again only once they are gone', () => {
-    const failing = { attempt: unanswered(5_900) }
     expect(plan(5_999, failing)).toMatchObject({ standing: 'held', stopAt: 6_000, stop: false, pet: true })
     expect(plan(6_000, failing)).toMatchObject({ standing: 'stopping', stop: true, renew: false, pet: false })
     const stopping = { ...failing, stopping: true }
@@ -46,30 +52,33 @@ describe('a guard', () => {
   })
 
   test('holds over its deadline while half of the hosts, itself among them, have lost the store too', () => {
-    const failing = { attempt: unanswered(6_900) }
-    const lost = { ...failing, answers: answers({ b: ['lost', 5_500] }) }
-    expect(plan(7_000, lost)).toMatchObject({ standing: 'holding', stopAt: 7_500, stop: false, renew: true })
-    expect(plan(7_500, lost)).toMatchObject({ standing: 'stopping' })
-    const four = { ...lost, promises: [{ ...promise, members: ['a', 'b', 'c', 'd'] }] }
+    const one = { ...failing, ...lost({ b: 5_500 }) }
+    expect(plan(7_000, one)).toMatchObject({ standing: 'holding', stopAt: 7_500, stop: false, renew: true })
+    expect(plan(7_500, one)).toMatchObject({ standing: 'stopping' })
+    const four = { ...one, promises: [{ ...promise, members: ['a', 'b', 'c', 'd'] }] }
     expect(plan(7_000, four)).toMatchObject({ standing: 'holding' })
-    const five = { ...lost, promises: [{ ...promise, members: ['a', 'b', 'c', 'd', 'e'] }] }
+    const five = { ...one, promises: [{ ...promise, members: ['a', 'b', 'c', 'd', 'e'] }] }
     expect(plan(7_000, five)).toMatchObject({ standing: 'stopping' })
   })
 
-  test('holds no longer once one that answers has the store', () => {
-    const mixed = answers({ b: ['lost', 6_000], c: ['have', 6_000] })
-    expect(plan(7_000, { attempt: unanswered(6_900), answers: mixed })).toMatchObject({
-      standing: 'stopping',
-    })
-    const unsure = answers({ b: ['lost', 6_000], c: ['undecided', 6_000] })
-    expect(plan(7_000, { attempt: unanswered(6_900), answers: unsure })).toMatchObject({
-      standing: 'holding',
-    })
+  test('holds for as long as an answer is good, whatever is said after it: who gave it consents to nothing', () => {
+    const hear = (words: readonly [string, StoreWord, number][]) =>
+      words.reduce((known, [host, word, askedAt]) => heard(known, host, { word, askedAt }), state(failing))
+    const known = hear([
+      ['b', 'lost', 6_000],
+      ['b', 'have', 6_500],
+      ['b', 'undecided', 6_600],
+      ['b', 'lost', 5_000],
+      ['c', 'have', 6_500],
+    ])
+    expect(plan(7_000, known)).toMatchObject({ standing: 'holding', stopAt: 8_000 })
+    expect(plan(8_000, known)).toMatchObject({ standing: 'stopping' })
   })
 
   test('does not begin to hold again once it has begun to stop machines', () => {
-    const late = { attempt: unanswered(6_900), stopping: true, answers: answers({ b: ['lost', 6_900] }) }
-    expect(plan(7_000, late)).toMatchObject({ standing: 'stopping' })
+    expect(plan(7_000, { ...failing, stopping: true, ...lost({ b: 6_900 }) })).toMatchObject({
+      standing: 'stopping',
+    })
   })
 
   test('stops machines at once when the lease was taken, in maintenance and without a promise too', () => {
@@ -83,7 +92,6 @@ describe('a guard', () => {
 
   test('in maintenance stops nothing, as long as all that the lease may say is that', () => {
     const suspended = { ...promise, suspended: true }
-    const failing = { attempt: unanswered(60_000) }
     expect(plan(60_000, { ...failing, promises: [suspended] })).toMatchObject({
       ...{ standing: 'suspended', stop: false, renew: true, pet: true },
     })
@@ -102,13 +110,13 @@ describe('a guard', () => {
   })
 
   test('that knows nothing has a moment for its first try', () => {
-    const fresh = { renewedAt: undefined, promises: [], attempt: undefined, startedAt: 100 }
+    const fresh = { renewedAt: undefined, promises: [], startedAt: 100 }
     expect(plan(100, fresh)).toMatchObject({ standing: 'starting', renew: true, stopAt: 100 + firstTryMs })
     expect(plan(100 + firstTryMs, fresh)).toMatchObject({ standing: 'stopping' })
   })
 
   test('without self-fencing stops nothing, and goes on trying', () => {
-    expect(plan(60_000, { attempt: unanswered(60_000) }, false)).toMatchObject({
+    expect(plan(60_000, failing, false)).toMatchObject({
       ...{ standing: 'lost', stop: false, renew: true },
     })
     expect(plan(1_000, {}, false).stopAt).toBeUndefined()
@@ -116,19 +124,20 @@ describe('a guard', () => {
 })
 
 describe('a hold', () => {
-  test('alone or of two lasts no longer than an answer would, and ends when another has the store', () => {
-    const two = { host: 'a', promises: [{ ...promise, members: ['a', 'b'] }] }
-    expect(holdUntil({ ...two, answers: new Map() }, 100)).toBe(2_100)
-    expect(holdUntil({ ...two, answers: answers({ b: ['have', 50] }) }, 100)).toBe(never)
-    expect(holdUntil({ ...two, promises: [], answers: new Map() }, 100)).toBe(never)
+  test('alone or of two lasts no longer than an answer would', () => {
+    const two = { host: 'a', promises: [{ ...promise, members: ['a', 'b'] }], ...lost({}) }
+    expect(holdUntil(two, 100)).toBe(2_100)
+    expect(holdUntil({ ...two, promises: [] }, 100)).toBe(never)
   })
 
   test('counts only members, each once, and itself only where it is one', () => {
-    const strangers = answers({ x: ['lost', 0], y: ['lost', 0] })
-    expect(holdUntil({ host: 'a', promises: [promise], answers: strangers }, 100)).toBe(never)
+    const strangers = lost({ x: 0, y: 0, a: 0 })
+    expect(holdUntil({ host: 'a', promises: [promise], ...strangers }, 100)).toBe(never)
     const others = { host: 'a', promises: [{ ...promise, members: ['b', 'c'] }] }
-    expect(holdUntil({ ...others, answers: new Map() }, 100)).toBe(never)
-    expect(holdUntil({ ...others, answers: answers({ b: ['lost', 0] }) }, 100)).toBe(2_000)
+    expect(holdUntil({ ...others, ...lost({}) }, 100)).toBe(never)
+    expect(holdUntil({ ...others, ...lost({ b: 0 }) }, 100)).toBe(2_000)
+    const twice = { host: 'a', promises: [{ ...promise, members: ['a', 'b', 'b', 'c', 'd', 'e'] }] }
+    expect(holdUntil({ ...twice, ...lost({ b: 0 }) }, 100)).toBe(never)
   })
 })
 
@@ -138,7 +147,7 @@ describe('what a guard says', () => {
   test('of the store', () => {
     expect(storeWord(state(), 500)).toBe('have')
     expect(storeWord(state(), 1_500)).toBe('try')
-    expect(storeWord(state({ attempt: unanswered(1_400) }), 1_500)).toBe('lost')
+    expect(storeWord(state(failing), 1_500)).toBe('lost')
     expect(storeWord(state(), 6_000)).toBe('lost')
     expect(storeWord(state({ taken: 'fenced' }), 9_000)).toBe('have')
   })

@@ -133,7 +133,7 @@ describe('a guard', () => {
     expect(world.pets).toBeGreaterThan(pets)
   })
 
-  test('holds while another has lost the store too, and stops when that one has it back', async () => {
+  test('holds while another has lost the store too, and stops once that one has had it back for two seconds', async () => {
     const { last, world } = start()
     await clock.advance(5_000)
     Object.assign(world, { up: false, machines: 1, others: { b: 'lost' } })
@@ -146,6 +146,8 @@ describe('a guard', () => {
     })
     expect(last().stopAt).toBeGreaterThan(clock.elapsed())
     world.others = { b: 'have' }
+    await clock.advance(1_000)
+    expect(world.machines).toBe(1)
     await clock.advance(2_000)
     expect(world.machines).toBe(0)
   })
