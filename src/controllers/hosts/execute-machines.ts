@@ -10,7 +10,10 @@ import type { ObjectStore } from '../../store/objects.ts'
 import { isOf, noted } from './evidence.ts'
 import {
   byPriority,
+  type GivenUp,
+  hostWords,
   isMarked,
+  isStranded,
   markedStatus,
   mayGiveUp,
   mayRun,
@@ -105,7 +108,11 @@ export async function markMachines(
 async function leave(
   machines: readonly VirtualMachine[],
   host: string,
-  why: { readonly evidence?: EvidenceSpec; readonly goes: (now: VirtualMachine) => boolean },
+  why: {
+    readonly reason: GivenUp
+    readonly evidence?: EvidenceSpec
+    readonly goes: (now: VirtualMachine) => boolean
+  },
   memory: LostHost,
   deps: MachineDeps,
   signal: AbortSignal,
@@ -117,7 +124,8 @@ async function leave(
       vm,
       (now) => {
         ran = mayRun(now)
-        return why.goes(now) ? takenStatus(now, host, at, ran ? why.evidence : undefined) : undefined
+        if (!why.goes(now)) return undefined
+        return takenStatus(now, host, at, ran ? why.evidence : undefined, why.reason)
       },
       deps,
     )
@@ -125,10 +133,10 @@ async function leave(
     if (!left) return
     const message = ran
       ? `taken from ${host}, which is proven dead: evidence ${left.status?.evidence}`
-      : `given up by ${host}, which is lost; nothing of it ran there`
-    deps.tell(VirtualMachine, left, { type: 'Warning', reason: 'HostLost', message })
-    deps.log.warn('machine leaves its lost host', {
-      host,
+      : `given up by ${host}, which ${hostWords[why.reason]}; nothing of it runs there`
+    deps.tell(VirtualMachine, left, { type: 'Warning', reason: why.reason, message })
+    deps.log.warn('machine leaves its host', {
+      ...{ host, reason: why.reason },
       uid: left.metadata.uid,
       evidence: left.status?.evidence,
     })
@@ -138,15 +146,16 @@ async function leave(
 const poolsOf = async ({ objects }: MachineDeps) => (await objects.list(StoragePool)).items
 
 export async function giveUpMachines(
-  machines: readonly VirtualMachine[],
+  { machines, why: reason }: Extract<Action, { do: 'giveUp' }>,
   host: string,
   memory: LostHost,
   deps: MachineDeps,
   signal: AbortSignal,
 ): Promise<void> {
   const pools = await poolsOf(deps)
-  const goes = (now: VirtualMachine) => mayGiveUp(now, host, pools)
-  await leave(machines, host, { goes }, memory, deps, signal)
+  const may = reason === 'AgentSilent' ? isStranded : mayGiveUp
+  const goes = (now: VirtualMachine) => may(now, host, pools)
+  await leave(machines, host, { reason, goes }, memory, deps, signal)
 }
 
 /**
@@ -167,5 +176,12 @@ export async function takeMachines(
   if (!proven || !isOf(stored, proven)) return deps.log.warn('the host is back, or fenced anew', { host })
   const pools = await poolsOf(deps)
   const goes = (now: VirtualMachine) => whyNotTaken(now, stored.spec, pools) === undefined
-  await leave([...machines].sort(byPriority), host, { evidence: stored.spec, goes }, memory, deps, signal)
+  await leave(
+    [...machines].sort(byPriority),
+    host,
+    { reason: 'HostLost', evidence: stored.spec, goes },
+    memory,
+    deps,
+    signal,
+  )
 }

@@ -46,7 +46,7 @@ export async function execute(
     case 'mark':
       return markMachines(action.machines, host, memory, deps, signal)
     case 'giveUp':
-      return giveUpMachines(action.machines, host, memory, deps, signal)
+      return giveUpMachines(action, host, memory, deps, signal)
     case 'takeMachines':
       return takeMachines(action, host, memory, deps, signal)
     case 'refuseClaim':

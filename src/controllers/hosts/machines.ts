@@ -75,6 +75,13 @@ export function mayGiveUp(vm: VirtualMachine, host: string, pools: readonly Stor
   return (tied(vm, host, pools) ?? unwilling(vm, host, 'Operator')) === undefined
 }
 
+/** Why a machine leaves its host without evidence. */
+export type GivenUp = 'HostLost' | 'AgentSilent'
+
+/** Whether a machine that its host was to start is not waited for, as the host's agent gives no sign of life. */
+export const isStranded = (vm: VirtualMachine, host: string, pools: readonly StoragePool[]): boolean =>
+  vm.status?.phase === 'Pending' && mayGiveUp(vm, host, pools)
+
 /** How the host of a machine was lost, and how that is dealt with. */
 export interface Loss {
   readonly host: string
@@ -138,21 +145,28 @@ function leftBehind(status: VmStatus | undefined): VmStatus {
   return kept
 }
 
+/** What is with the host then. */
+export const hostWords: Readonly<Record<GivenUp, string>> = {
+  HostLost: 'is lost',
+  AgentSilent: 'has a server that gives no sign of life',
+}
+
 /** The status of a machine that is to get another host. @param evidence absent where it needed none */
 export function takenStatus(
   vm: VirtualMachine,
   host: string,
   at: string,
   evidence?: Pick<EvidenceSpec, 'host' | 'epoch'>,
+  reason: GivenUp = 'HostLost',
 ): VmStatus {
   const launchId = vm.status?.process?.launchId ?? vm.status?.launch?.id
-  const message = `host ${host} was lost; it is to be placed on another`
+  const message = `host ${host} ${hostWords[reason]}; it is to be placed on another`
   const name = evidence && evidenceName(evidence)
   const ran = mayRun(vm) && name !== undefined
-  const ready: ConditionFact = { type: 'Ready', status: 'False', reason: 'HostLost', message }
+  const ready: ConditionFact = { type: 'Ready', status: 'False', reason, message }
   return {
     ...leftBehind(vm.status),
-    ...{ phase: 'Pending', reason: 'HostLost', message },
+    ...{ phase: 'Pending', reason, message },
     ...(name !== undefined && { evidence: name }),
     ...(ran && {
       lastExit: {

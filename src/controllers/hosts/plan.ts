@@ -5,7 +5,7 @@ import { leaseFacts } from '../../resources/host-lease.ts'
 import type { Lease } from '../../resources/kinds.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { claimFor, evidenceName, holdsFor, isFenced, isOf, nextEpoch, noted } from './evidence.ts'
-import { byPriority, isMarked, markOf, mayGiveUp, whyNotTaken } from './machines.ts'
+import { byPriority, type GivenUp, isMarked, isStranded, markOf, mayGiveUp, whyNotTaken } from './machines.ts'
 import { type Silence, silenceOf } from './sight.ts'
 import type { Action, HostPlan, Mark, Tries, World } from './types.ts'
 import { judge, proofOf, refuse, type Verdict } from './verdict.ts'
@@ -119,8 +119,8 @@ function planLeaseless(view: View): HostPlan {
   return { conditions, actions: [] }
 }
 
-function planAlive(view: View, { evidence }: World): HostPlan {
-  const { name, lease, host } = view
+function planAlive(view: View, { evidence, pools }: World): HostPlan {
+  const { name, lease, host, machines, tries } = view
   const claim = lease && claimFor(evidence, name, lease)
   const silent = lease !== undefined && agentIsSilent(lease)
   const ready = host?.status?.conditions.find(({ type }) => type === 'Ready')
@@ -136,8 +136,17 @@ function planAlive(view: View, { evidence }: World): HostPlan {
   ]
   return {
     conditions,
-    // One that came before the host is known to be lost waits; one that a renewal overtook counts for nothing.
-    actions: claim && lease && !holdsFor(claim, lease) ? [refuse(claim)] : [],
+    actions: firstOf([
+      // One that came before the host is known to be lost waits; one that a renewal overtook counts for nothing.
+      claim && lease && !holdsFor(claim, lease) ? refuse(claim) : undefined,
+      silent
+        ? giving(
+            machines.filter((vm) => isStranded(vm, name, pools)),
+            tries,
+            'AgentSilent',
+          )
+        : undefined,
+    ]),
   }
 }
 
@@ -255,8 +264,16 @@ function isNew(vm: VirtualMachine, { handled }: Tries): boolean {
 }
 
 function givingUp({ name, machines, tries }: View, { pools }: World): Action | undefined {
-  const leaving = machines.filter((vm) => mayGiveUp(vm, name, pools) && isNew(vm, tries))
-  return leaving.length === 0 ? undefined : { do: 'giveUp', machines: leaving.sort(byPriority) }
+  return giving(
+    machines.filter((vm) => mayGiveUp(vm, name, pools)),
+    tries,
+    'HostLost',
+  )
+}
+
+function giving(machines: readonly VirtualMachine[], tries: Tries, why: GivenUp): Action | undefined {
+  const leaving = machines.filter((vm) => isNew(vm, tries))
+  return leaving.length === 0 ? undefined : { do: 'giveUp', machines: leaving.sort(byPriority), why }
 }
 
 /** Once for each thing there is to say; again only where its host, not quite dead yet, wrote over it. */

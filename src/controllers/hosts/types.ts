@@ -5,6 +5,7 @@ import type { Host } from '../../resources/host.ts'
 import type { HostLeaseFacts } from '../../resources/host-lease.ts'
 import type { Lease, StoragePool } from '../../resources/kinds.ts'
 import type { Phase, VirtualMachine } from '../../resources/vm.ts'
+import type { GivenUp } from './machines.ts'
 import type { Watched } from './sight.ts'
 
 export type EvidenceSpec = FenceEvidence['spec']
@@ -73,7 +74,7 @@ export interface Mark {
 export type Action =
   | { readonly do: 'mark'; readonly machines: readonly { readonly vm: VirtualMachine; readonly as: Mark }[] }
   /** Machines that never were launched, or have ended, and are tied to nothing: they need no evidence. */
-  | { readonly do: 'giveUp'; readonly machines: readonly VirtualMachine[] }
+  | { readonly do: 'giveUp'; readonly machines: readonly VirtualMachine[]; readonly why: GivenUp }
   | { readonly do: 'refuseClaim'; readonly claim: FenceEvidence; readonly why: string }
   | { readonly do: 'askVotes'; readonly lease: Lease; readonly facts: HostLeaseFacts }
   | {

@@ -14,10 +14,11 @@ const disk = (poolName: string) => ({
 const ready = { disks: [{ name: 'root', state: 'Ready' as const, path: '/x' }] }
 const idle = { process: undefined, onHostLoss: undefined, phase: 'Stopped' as const }
 const ended = { ...idle, lastExit: { reason: 'HostReboot' as const, at } }
+const placed = { ...idle, phase: 'Pending' as const }
+const starting = { id: 'l-2', at, bootId: 'boot' }
 const manual = { recovery: { onHostLoss: 'Manual' } }
 
 describe('whether a machine is taken from a host that is proven dead', () => {
-  const starting = { id: 'l-2', at, bootId: 'boot' }
   test.each<[string, ReturnType<typeof machine>, 'Guard' | 'Command' | 'Operator', string | undefined]>([
     ['it runs, and was promised to be stopped', machine('m'), 'Guard', undefined],
     [
@@ -107,6 +108,22 @@ describe('what is done with the machines of a lost host', () => {
     ['not where it is elsewhere', machine('m', { status: { ...idle, hostName: 'b' } }), []],
   ])('%s', (_, vm, expected) => {
     expect(does(vm)).toEqual(expected)
+  })
+
+  test.each<[string, Parameters<typeof machine>[1], string[]]>([
+    ['one that was not begun yet is given up', { status: placed }, ['giveUp']],
+    ['not one that was launched', { status: { ...placed, launch: starting } }, []],
+    ['not one that is stopped', { status: idle }, []],
+    [
+      'not one with a disk that only that host has',
+      { spec: disk('local'), status: { ...placed, ...ready } },
+      [],
+    ],
+  ])('of a host whose agent is silent: %s', (_, more, expected) => {
+    const silent = { lease: lease('a', {}, {}, { agent: 'silent' }) }
+    const machines = [machine('m', more)]
+    expect(planFor(world(500, { machines, pools, ...silent })).does).toEqual(expected)
+    expect(planFor(world(500, { machines, pools })).does).toEqual([])
   })
 
   test('nothing is given up under the brake, or in maintenance', () => {
