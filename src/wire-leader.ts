@@ -7,6 +7,7 @@ import { defaultTerms, LeaseContender, type LeaseTerms } from './runtime/lease.t
 import type { Kv } from './store/kv.ts'
 import { KvObjects } from './store/kv-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
+import type { ReadEntry } from './store/shown-event.ts'
 import { beginTerm } from './store/term.ts'
 
 /** What only the leader does. Its writes go through `objects`, which the store refuses once another leads. */
@@ -27,12 +28,14 @@ export interface LeaderOptions {
   readonly clock?: Clock
   readonly terms?: LeaseTerms
   readonly newUid?: () => string
+  /** What objects are read with, as for `KvObjects`. */
+  readonly read?: ReadEntry
 }
 
 /** Contends for leadership until the signal is aborted, and does what a leader does whenever this server is one. */
 export async function runLeader(options: LeaderOptions, signal: AbortSignal): Promise<void> {
   const { config, kv, objects, parts, clock = systemClock, terms = defaultTerms } = options
-  const { newUid = () => crypto.randomUUID() } = options
+  const { newUid = () => crypto.randomUUID(), read } = options
   const log = options.log.child({ part: 'leader' })
   const contender = new LeaseContender({
     ...{ objects, clock, terms, identity: config.hostName },
@@ -40,16 +43,19 @@ export async function runLeader(options: LeaderOptions, signal: AbortSignal): Pr
   })
   const lead = async (epoch: number, ended: AbortSignal) => {
     const own = await beginTerm(kv, epoch)
+    const stop = new AbortController()
+    const onEnded = () => stop.abort(ended.reason)
+    ended.addEventListener('abort', onEnded, { once: true })
+    if (ended.aborted) onEnded()
     const term = {
       epoch,
-      objects: new KvObjects(own, { clock, newUid }),
-      signal: ended,
+      objects: new KvObjects(own, { clock, newUid, ...(read && { read }) }),
+      signal: stop.signal,
     }
-    const first = new AbortController()
-    const stop = AbortSignal.any([ended, first.signal])
     // The first that ends, for whatever reason, ends the others: half a leader is none.
-    const runs = parts.map((part) => part({ ...term, signal: stop }).finally(() => first.abort()))
+    const runs = parts.map((part) => part(term).finally(() => stop.abort()))
     const results = await Promise.allSettled(runs)
+    ended.removeEventListener('abort', onEnded)
     const failed = results.find((result) => result.status === 'rejected')
     if (failed && !ended.aborted) throw failed.reason
   }

@@ -15,16 +15,17 @@ export async function withDeadline<T>(
   const own = new AbortController()
   const { signal: outer, clock = systemClock } = options
   outer?.throwIfAborted()
-  const onOuter = () => own.abort(outer?.reason)
+  const { promise, resolve, reject } = Promise.withResolvers<T>()
+  const end = (reason: unknown) => {
+    reject(reason)
+    own.abort(reason)
+  }
+  const onOuter = () => end(outer?.reason)
   outer?.addEventListener('abort', onOuter, { once: true })
-  const cancel = clock.after(ms, () =>
-    own.abort(new PlasmaError('Timeout', `${what} took longer than ${ms} ms`)),
-  )
+  const cancel = clock.after(ms, () => end(new PlasmaError('Timeout', `${what} took longer than ${ms} ms`)))
   try {
-    return await new Promise<T>((resolve, reject) => {
-      own.signal.addEventListener('abort', () => reject(own.signal.reason), { once: true })
-      work(own.signal).then(resolve, reject)
-    })
+    work(own.signal).then(resolve, reject)
+    return await promise
   } finally {
     cancel()
     outer?.removeEventListener('abort', onOuter)

@@ -193,6 +193,26 @@ export function parse<T extends KubeObject>(kind: ResourceDefinition<T>, doc: un
   }
 }
 
+/**
+ * Checks the status of an object of a kind by itself; what is stored around it is no concern of its author's.
+ * @returns it without unknown fields and without defaults
+ */
+export function parseStatus(
+  kind: ResourceDefinition,
+  status: unknown,
+): { readonly ok: true; readonly stored: unknown } | { readonly ok: false; readonly causes: Cause[] } {
+  const schema = kind.body.shape['status'] as z.ZodType | undefined
+  if (!schema) return { ok: true, stored: undefined }
+  const stored = prune(schema, status ?? undefined, 'status', [])
+  const checked = schema.safeParse(stored)
+  const causes = checked.success
+    ? []
+    : checked.error.issues.map((issue) =>
+        causeOf({ ...issue, path: ['status', ...issue.path] }, { status: stored }),
+      )
+  return causes.length > 0 ? { ok: false, causes } : { ok: true, stored }
+}
+
 /** Paths of the members of a document that its kind does not know. */
 export function unknownIn(kind: ResourceDefinition, doc: object): string[] {
   const { apiVersion: _a, kind: _k, metadata = {}, ...rest } = doc as Partial<KubeObject>

@@ -30,37 +30,57 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
  * Values of the wrong type are copied as they are: saying so is validation's work.
  */
 export function prune(schema: z.ZodType, value: unknown, path: string, unknown: string[]): unknown {
-  const def = defOf(unwrap(schema))
-  if (def.type === 'array' && def.element && Array.isArray(value)) {
-    const { element } = def
-    return value.map((item, index) => prune(element, item, `${path}[${index}]`, unknown))
-  }
-  if (!isRecord(value)) return value
-  if (def.type === 'record' && def.valueType) {
-    const { valueType } = def
-    // `constructor` is a name like any other: the copy gets properties of its own. This one some code would assign.
-    if (Object.hasOwn(value, '__proto__')) unknown.push(`${path}.__proto__`)
-    const entries = Object.entries(value).filter(([key]) => key !== '__proto__')
-    return Object.fromEntries(
-      entries.map(([key, item]) => [key, prune(valueType, item, `${path}.${key}`, unknown)]),
-    )
-  }
-  return def.shape ? pruneObject(def.shape, value, path, unknown) : value
+  const before = unknown.length
+  const kept = copy(schema, value, unknown)
+  for (let i = before; i < unknown.length; i += 1) unknown[i] = joined(path, unknown[i] as string)
+  return kept
 }
 
-function pruneObject(
+const joined = (path: string, rest: string) =>
+  path === '' || rest.startsWith('[') ? `${path}${rest}` : `${path}.${rest}`
+
+/** As `prune`, with paths from `value` on: they are made only where there is something to tell. */
+function copy(schema: z.ZodType, value: unknown, unknown: string[]): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  const def = defOf(unwrap(schema))
+  if (Array.isArray(value)) {
+    const { element } = def
+    if (def.type !== 'array' || !element) return value
+    return value.map((item, index) => copyMember(element, item, `[${index}]`, unknown))
+  }
+  const record = value as Readonly<Record<string, unknown>>
+  if (def.type === 'record' && def.valueType) return copyRecord(def.valueType, record, unknown)
+  return def.shape ? copyObject(def.shape, record, unknown) : value
+}
+
+function copyRecord(
+  valueType: z.ZodType,
+  value: Readonly<Record<string, unknown>>,
+  unknown: string[],
+): Record<string, unknown> {
+  // `constructor` is a name like any other: the copy gets properties of its own. This one some code would assign.
+  if (Object.hasOwn(value, '__proto__')) unknown.push('__proto__')
+  const entries = Object.entries(value).filter(([key]) => key !== '__proto__')
+  return Object.fromEntries(entries.map(([key, item]) => [key, copyMember(valueType, item, key, unknown)]))
+}
+
+function copyObject(
   shape: Readonly<Record<string, z.ZodType>>,
   value: Readonly<Record<string, unknown>>,
-  path: string,
   unknown: string[],
 ): Record<string, unknown> {
   const kept: Record<string, unknown> = {}
-  for (const [key, item] of Object.entries(value)) {
+  for (const key of Object.keys(value)) {
+    const item = value[key]
     const member = Object.hasOwn(shape, key) ? shape[key] : undefined
-    const at = path === '' ? key : `${path}.${key}`
-    if (!member || dangerous.has(key)) unknown.push(at)
+    if (!member || dangerous.has(key)) unknown.push(key)
     // A null in a manifest means "not said", as Kubernetes prunes nulls of members that are not nullable.
-    else if (item !== null) kept[key] = prune(member, item, at, unknown)
+    else if (item !== null) kept[key] = copyMember(member, item, key, unknown)
   }
   return kept
+}
+
+function copyMember(schema: z.ZodType, value: unknown, name: string, unknown: string[]): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  return prune(schema, value, name, unknown)
 }

@@ -99,7 +99,8 @@ function leader({
       world.fence(hostName, process, command[1] ?? ''),
   }
   const parts = [(term: Parameters<typeof runTerm>[0]) => runTerm(term, { hostName, log, clock, hosts })]
-  const led = runLeader({ config: { hostName }, ...{ kv, objects, log, clock, newUid, parts } }, signal)
+  const { read } = world
+  const led = runLeader({ config: { hostName }, ...{ kv, objects, log, clock, newUid, read, parts } }, signal)
   return Promise.race([led, watch.run(signal)])
 }
 

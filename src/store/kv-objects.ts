@@ -1,6 +1,6 @@
 import { type Clock, rfc3339 } from '../lib/clock.ts'
 import type { KubeObject, ObjectMeta, ResourceDefinition } from '../resources/define.ts'
-import { parse, same, withDefaults, withoutDefaults } from '../resources/parse.ts'
+import { parse, parseStatus, same, withDefaults, withoutDefaults } from '../resources/parse.ts'
 import { ApiError, isReason } from './errors.ts'
 import type { Kv, KvEvent } from './kv.ts'
 import { parseSelector } from './labels.ts'
@@ -228,8 +228,7 @@ export class KvObjects implements TextStore {
       ...(resourceVersion !== undefined && { resourceVersion }),
     })
     const defaulted = this.#read(kind, entry)
-    const given = statusOnly ? withStatusOf(before, object) : object
-    const checked = check(kind, given).stored
+    const checked = statusOnly ? withStatusOf(kind, before, object) : check(kind, object).stored
     const next = merge(before, withoutDefaults(kind, checked, { stored: before, defaulted }))
     if (same(before, next)) return defaulted
     const { deletionTimestamp, finalizers } = next.metadata
@@ -241,7 +240,7 @@ export class KvObjects implements TextStore {
       : await this.#kv.put(key, text, entry.revision)
     if (revision === undefined) throw conflict(kind, object.metadata.name)
     if (removed) this.#rendered.forget(key)
-    return withDefaults(kind, withRevision(next, revision))
+    return this.#read(kind, { key, value: text, revision }, withRevision(next, revision))
   }
 
   #freshMeta(metadata: ObjectMeta, options: WriteOptions): ObjectMeta {
@@ -315,10 +314,15 @@ function withoutStatus<T extends KubeObject>(kind: ResourceDefinition<T>, object
   return rest as T
 }
 
-/** A status is checked by itself: the rest of what came with it counts for nothing, whatever it is. */
-function withStatusOf<T extends KubeObject>(before: T, given: T): T {
+/**
+ * A status is checked by itself: the rest of what came with it counts for nothing, whatever it is.
+ * @throws ApiError Invalid with every cause
+ */
+function withStatusOf<T extends KubeObject>(kind: ResourceDefinition<T>, before: T, given: T): T {
   const { status: _, ...rest } = before
-  return { ...rest, ...(given.status !== undefined && { status: given.status }) } as T
+  const parsed = parseStatus(kind, given.status)
+  if (!parsed.ok) throw invalid(kind, before.metadata.name, parsed.causes)
+  return { ...rest, ...(parsed.stored !== undefined && { status: parsed.stored }) } as T
 }
 
 /** The object as it is stored, and as it is shown. @throws ApiError Invalid with every cause */

@@ -6,10 +6,16 @@ import type { Rendered } from './rendered.ts'
 
 export type Test = (object: KubeObject) => boolean
 
-/** A stored object as readers see it, with its resourceVersion. */
-export type ReadEntry = <T extends KubeObject>(kind: ResourceDefinition<T>, entry: KvEntry) => T
-export const readEntry: ReadEntry = <T extends KubeObject>(kind: ResourceDefinition<T>, entry: KvEntry) =>
-  withDefaults(kind, stored<T>(entry))
+/**
+ * A stored object as readers see it, with its resourceVersion.
+ * @param known what the entry's text says, where the caller has it already
+ */
+export type ReadEntry = <T extends KubeObject>(kind: ResourceDefinition<T>, entry: KvEntry, known?: T) => T
+export const readEntry: ReadEntry = <T extends KubeObject>(
+  kind: ResourceDefinition<T>,
+  entry: KvEntry,
+  known?: T,
+) => withDefaults(kind, known ?? stored<T>(entry))
 
 /** An event as watchers see it, worked out once for all of them, and no more of it than they ask for. */
 export class ShownEvent {

@@ -37,6 +37,26 @@ it('stores what the user wrote and no default', async () => {
   expect(JSON.parse(entry?.value ?? '').spec).toEqual({ path: '/q' })
 })
 
+it('writes the status of an object whose spec is no longer what it must be, and names a field of the status', async () => {
+  const kv = new MemoryKv()
+  const objects = new KvObjects(kv, options)
+  await objects.create(StoragePool, pool('a'))
+  const [entry] = (await kv.list('/')).entries
+  const before = JSON.parse(entry?.value ?? '')
+  const key = entry?.key ?? ''
+  const spec = { ...before.spec, capacity: 'as much as there is' }
+  await kv.put(key, JSON.stringify({ ...before, spec }), entry?.revision ?? 0n)
+  const found = await objects.get(StoragePool, { name: 'a' })
+  const status = { conditions: [], available: '1' }
+  const written = await objects.updateStatus(StoragePool, { ...found, status })
+  expect(written).toMatchObject({ spec, status })
+  expect(JSON.parse((await kv.get(key))?.value ?? '')).toMatchObject({ spec, status })
+  const wrong = { ...found, metadata: { name: 'a' }, status: { ...status, available: 5 } } as never
+  await expect(objects.updateStatus(StoragePool, wrong)).rejects.toMatchObject({
+    details: { causes: [{ reason: 'FieldValueTypeInvalid', field: 'status.available' }] },
+  })
+})
+
 it('gives the same as text, to a list and to every watcher', async () => {
   const objects = new KvObjects(new MemoryKv(), options)
   const stop = new AbortController()
