@@ -1,3 +1,4 @@
+import { type Nbd, nbdUrl } from '../resources/nbd.ts'
 import type { Io } from './io.ts'
 import { age, plain, renderTable, wrapText } from './output.ts'
 import type { ObjectView } from './targets.ts'
@@ -26,6 +27,7 @@ interface Disk {
   readonly readOnly?: boolean
   readonly path?: string
   readonly image?: { readonly source?: string }
+  readonly nbd?: Nbd
 }
 
 interface Spec {
@@ -181,7 +183,7 @@ function disksOf(spec: Spec, status: Status, io: Io): string {
     const disk = declared.find((d) => d.name === name)
     const now = seen.find((d) => d.name === name)
     const percent = now?.progressPercent === undefined ? '' : ` ${now.progressPercent} %`
-    const file = now?.path ?? disk?.path ?? disk?.image?.source
+    const file = now?.path ?? (disk?.nbd ? nbdUrl(disk.nbd) : (disk?.path ?? disk?.image?.source))
     const kind = disk ? `${disk.format} ${disk.bus}${disk.readOnly ? ' read-only' : ''}` : undefined
     return [name, disk?.size, `${now?.state ?? 'Pending'}${percent}`, kind, now?.message ?? file]
   })

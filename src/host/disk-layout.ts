@@ -1,5 +1,6 @@
 import { dirname, join } from 'node:path'
 import { PlasmaError } from '../lib/errors.ts'
+import { type Nbd, nbdUrl } from '../resources/nbd.ts'
 import { bytesOf } from '../resources/quantity.ts'
 import type { VirtualMachine, VmDisk } from '../resources/vm.ts'
 import { imagePath, type OffLimits } from './host-files.ts'
@@ -9,6 +10,7 @@ import { wholeSectors } from './qemu-img.ts'
 /** A file a machine needs, where it belongs, and the spec's field that asks for it. */
 export type DiskItem = { readonly name: string; readonly field: string } & (
   | { readonly kind: 'given'; readonly path: string; readonly disk: VmDisk }
+  | { readonly kind: 'export'; readonly path: string; readonly nbd: Nbd; readonly readOnly: boolean }
   | { readonly kind: 'boot'; readonly path: string; readonly source: string }
   | { readonly kind: 'disk'; readonly path: string; readonly pool: Pool; readonly disk: VmDisk }
   | { readonly kind: 'seed'; readonly path: string }
@@ -52,6 +54,8 @@ function diskItem(disk: VmDisk, index: number, uid: string, places: Places): Dis
   if (reserved.includes(name))
     return { kind: 'impossible', name, field, message: `${field}.name: ${name} is reserved; choose another` }
   if (disk.path !== undefined) return { kind: 'given', name, field: `${field}.path`, path: disk.path, disk }
+  const { nbd, readOnly } = disk
+  if (nbd) return { kind: 'export', name, field: `${field}.nbd`, path: nbdUrl(nbd), nbd, readOnly }
   const pool = poolNamed(places.pools, disk.pool, places.dataDir)
   if (pool)
     return { kind: 'disk', name, field, pool, disk, path: join(pool.path, uid, `${name}.${disk.format}`) }

@@ -6,6 +6,7 @@ import type { VirtualMachine } from '../resources/vm.ts'
 import { seedImage } from './cloud-init.ts'
 import { type DiskItem, wantedBytes } from './disk-layout.ts'
 import { type OffLimits, requireChain, requireFile, requireImage } from './host-files.ts'
+import type { KnownExports } from './nbd-exports.ts'
 import type { DiskState } from './ports.ts'
 import { virtualSize } from './qemu-img.ts'
 
@@ -15,6 +16,8 @@ export interface LookContext {
   readonly limits: OffLimits
   /** Paths of the disks that were made for the machine, by name; asked only where one is not there. */
   readonly made: () => Promise<ReadonlyMap<string, string>>
+  /** What is known of the machine's exports. */
+  readonly exports: KnownExports
 }
 
 type Given = Extract<DiskItem, { kind: 'given' }>
@@ -35,8 +38,8 @@ async function exists(path: string): Promise<boolean> {
  */
 function toldPath({ metadata, status }: VirtualMachine, name: string): string | undefined {
   const path = status?.disks.find((disk) => disk.name === name)?.path
-  // Only what was made for the machine lies in a folder of its own.
-  return path !== undefined && basename(dirname(path)) === metadata.uid ? path : undefined
+  // Only what was made for the machine lies in a folder of its own; an export may have any name.
+  return path?.startsWith('/') && basename(dirname(path)) === metadata.uid ? path : undefined
 }
 
 /** One that was made once and is not there is lost: an empty one in its place would be worse than no start. */
@@ -84,6 +87,8 @@ async function lookAt(item: DiskItem, context: LookContext): Promise<DiskState> 
       return { name, state: 'failed', message: item.message }
     case 'given':
       return lookAtGiven(item, context)
+    case 'export':
+      return context.exports.look(item)
     case 'boot':
       return { name, state: 'ready', path: await requireImage(item.source, item.field, context.limits) }
     case 'disk':

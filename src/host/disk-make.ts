@@ -21,6 +21,8 @@ import {
 import type { Slots } from './slots.ts'
 
 type Made = Extract<DiskItem, { kind: 'disk' }>
+/** What is made, and lies in a folder that may have to be made too. */
+type Makable = Extract<DiskItem, { kind: 'disk' | 'seed' | 'variables' }>
 
 export interface MakeContext {
   readonly vm: VirtualMachine
@@ -31,6 +33,11 @@ export interface MakeContext {
   readonly signal: AbortSignal
   /** Whole percents of a download or a copy. */
   readonly onPercent: (percent: number) => void
+}
+
+/** Whether an item is made; the others are only looked at. */
+export function isMakable(item: DiskItem): item is Makable {
+  return item.kind === 'disk' || item.kind === 'seed' || item.kind === 'variables'
 }
 
 /** Variable stores as distributions ship them; the bigger kind first, as it is the one still maintained. */
@@ -121,8 +128,7 @@ async function growDisk(item: Made, { signal, slots, space }: MakeContext): Prom
  * Makes one file of a machine, or grows it where it `exists`. An existing disk's content is never replaced.
  * @throws PlasmaError naming the spec's field; nothing half made is left
  */
-export async function make(item: DiskItem, exists: boolean, context: MakeContext): Promise<void> {
-  if (item.kind === 'given' || item.kind === 'boot' || item.kind === 'impossible') return
+export async function make(item: Makable, exists: boolean, context: MakeContext): Promise<void> {
   await makeParent(item)
   try {
     switch (item.kind) {
@@ -143,7 +149,7 @@ export async function make(item: DiskItem, exists: boolean, context: MakeContext
   }
 }
 
-async function makeParent(item: Exclude<DiskItem, { kind: 'given' | 'boot' | 'impossible' }>): Promise<void> {
+async function makeParent(item: Makable): Promise<void> {
   try {
     await makeFolders(dirname(item.path))
   } catch (error) {

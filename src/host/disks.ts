@@ -16,10 +16,11 @@ import {
   wantedBytes,
 } from './disk-layout.ts'
 import { type LookContext, look } from './disk-look.ts'
-import { make } from './disk-make.ts'
+import { isMakable, make } from './disk-make.ts'
 import { removeParts } from './durable-files.ts'
 import { Images } from './images.ts'
 import { MadeDisks } from './made-disks.ts'
+import { NbdExports } from './nbd-exports.ts'
 import { defaultPool, type Pool, PoolSpace } from './pools.ts'
 import type { DiskState, Disks } from './ports.ts'
 import { checkUid } from './qemu-args.ts'
@@ -41,8 +42,6 @@ export interface HostDisksOptions {
 /** Copies load the disk; what is done in a moment must not wait behind them. */
 const mostCopies = 2
 const mostQuick = 4
-
-const isMade = ({ kind }: DiskItem) => kind === 'disk' || kind === 'seed' || kind === 'variables'
 
 interface Job {
   readonly controller: AbortController
@@ -84,6 +83,7 @@ export class HostDisks implements Disks {
   readonly #slots = { quick: new Slots(mostQuick), copies: new Slots(mostCopies) }
   readonly #space = new PoolSpace()
   readonly #made: MadeDisks
+  readonly #exports: NbdExports
   #closed = false
 
   constructor(options: HostDisksOptions) {
@@ -94,6 +94,7 @@ export class HostDisks implements Disks {
     const stall = stallMs === undefined ? {} : { stallMs }
     this.#images = new Images({ cacheDir, limits, clock, copies: this.#slots.copies, ...stall })
     this.#made = new MadeDisks(dataDir)
+    this.#exports = new NbdExports(clock)
   }
 
   async observe(vm: VirtualMachine): Promise<readonly DiskState[]> {
@@ -104,7 +105,7 @@ export class HostDisks implements Disks {
     const job = this.#jobs.get(uid)
     const failures = this.#failures.get(uid)
     return seen.map((disk) => {
-      if (disk.state !== 'absent') return disk
+      if (disk.state !== 'absent' && !disk.stale) return disk
       const progressPercent = job?.percent.get(disk.name)
       if (job)
         return { ...disk, state: 'preparing', ...(progressPercent === undefined ? {} : { progressPercent }) }
@@ -141,10 +142,12 @@ export class HostDisks implements Disks {
     // A link is removed itself, never what it leads to.
     for (const dir of dirs) await removeDir(dir)
     await this.#made.forget(uid)
+    this.#exports.forget(uid)
   }
 
   async letGo(uid: string): Promise<void> {
     await this.#cancel(uid, 'the machine is another host’s from now on')
+    this.#exports.forget(uid)
     const shared = this.#places().pools.filter((pool) => pool.shared)
     await this.#made.forgetThose(uid, (path) =>
       shared.some((pool) => path.startsWith(`${pool.path}/${uid}/`)),
@@ -179,7 +182,9 @@ export class HostDisks implements Disks {
   }
 
   #lookContext(vm: VirtualMachine, places: Places): LookContext {
-    return { vm, limits: offLimits(places), made: () => this.#made.of(uidOf(vm)) }
+    const uid = uidOf(vm)
+    const made = () => this.#made.of(uid)
+    return { vm, limits: offLimits(places), made, exports: this.#exports.of(uid) }
   }
 
   /** Never rejects: what fails is kept for `observe`. */
@@ -212,8 +217,9 @@ export class HostDisks implements Disks {
     for (const item of items) {
       signal.throwIfAborted()
       const before = await look(item, context)
+      const due = before.state === 'absent' || before.stale === true
       try {
-        if (before.state === 'absent') await this.#make(uid, item, before.path !== undefined, vm, job)
+        if (due) await this.#make(uid, item, before.path !== undefined, vm, job)
         if (item.kind === 'disk' && before.state !== 'failed')
           await this.#made.note(uid, item.name, item.path)
       } catch (error) {
@@ -221,21 +227,23 @@ export class HostDisks implements Disks {
         failures.set(item.name, adviceOf(error))
         this.#options.log.warn('disk could not be prepared', { uid, disk: item.name, err: error })
       }
-      if (before.state === 'absent') this.#changed(uid)
+      if (due) this.#changed(uid)
     }
   }
 
   /** A folder that can't be read is told where something is made in it. */
   async #removeParts(items: readonly DiskItem[]): Promise<void> {
-    const made = items.flatMap((item) => ('path' in item && isMade(item) ? [dirname(item.path)] : []))
+    const made = items.flatMap((item) => (isMakable(item) ? [dirname(item.path)] : []))
     for (const dir of new Set(made))
       await removeParts(dir).catch((error: unknown) => {
         if (errnoOf(error) !== 'ENOENT') this.#options.log.debug('parts stay', { dir, err: error })
       })
   }
 
-  #make(uid: string, item: DiskItem, exists: boolean, vm: VirtualMachine, job: Job): Promise<void> {
+  async #make(uid: string, item: DiskItem, exists: boolean, vm: VirtualMachine, job: Job): Promise<void> {
     const { signal } = job.controller
+    if (item.kind === 'export') return this.#exports.probe(uid, item, signal)
+    if (!isMakable(item)) return
     const onPercent = (percent: number) => this.#progress(uid, item.name, percent, job)
     const shared = { images: this.#images, space: this.#space, slots: this.#slots }
     return make(item, exists, { vm, ...shared, signal, onPercent })

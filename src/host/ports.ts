@@ -155,7 +155,10 @@ export interface Machines {
 export interface DiskState {
   readonly name: string
   readonly state: 'absent' | 'preparing' | 'ready' | 'failed'
+  /** Its file on this host, or the URL of its export. */
   readonly path?: string
+  /** It was ready when it was last looked at, which is too long ago for a start: `prepare` looks again. */
+  readonly stale?: true
   readonly message?: string
   readonly progressPercent?: number
 }
@@ -165,7 +168,8 @@ export interface Disks {
   /**
    * Looks, changes nothing. Includes `cloud-init` and `efi-vars` where the spec asks for them. `failed` keeps the
    * error of the last preparation until `prepare` is called again. Kernel and initrd files that are missing make
-   * a `failed` entry named `kernel` or `initrd`; a `kernel` entry that is ready carries the resolved path.
+   * a `failed` entry named `kernel` or `initrd`; a `kernel` entry that is ready carries the resolved path. An export of
+   * an NBD server is `absent` until `prepare` has found it: not for machines whose QEMU may have it open.
    */
   observe(vm: VirtualMachine): Promise<readonly DiskState[]>
   /**

@@ -1,12 +1,16 @@
 import { createHash } from 'node:crypto'
 import { PlasmaError } from '../lib/errors.ts'
+import type { Nbd } from '../resources/nbd.ts'
 import type { VmDisk, VmSpec } from '../resources/vm.ts'
 import { type Buses, pciAddress, pciSlots } from './qemu-buses.ts'
 import { optionList } from './qemu-options.ts'
 
 type BlockNode = Readonly<Record<string, unknown>> & { readonly 'node-name': string }
 
-export type Drive = Pick<VmDisk, 'name' | 'format' | 'bus' | 'cache' | 'readOnly' | 'bootOrder' | 'serial'>
+export type Drive = Pick<
+  VmDisk,
+  'name' | 'format' | 'bus' | 'cache' | 'readOnly' | 'bootOrder' | 'serial' | 'nbd'
+>
 
 const seed: Drive = { name: 'cloud-init', format: 'raw', bus: 'virtio', cache: 'writeback', readOnly: true }
 
@@ -49,7 +53,23 @@ export function nodeNames(disk: string): { readonly format: string; readonly fil
   return { format: `diskh-${digest}`, file: `fileh-${digest}` }
 }
 
-/** The two nodes of a disk as `blockdev-add` takes them, the file's first. */
+/** Seconds for which a guest's requests wait for an NBD server that went away; after that they fail, and QEMU holds it. */
+const reconnectDelay = 10
+/** Seconds for which QEMU tries to open an export. */
+const openTimeout = 10
+
+/** An export of an NBD server. It has no locks: that nobody else writes to it is made sure of before. */
+function exportNode({ host, port, exportName }: Nbd) {
+  return {
+    driver: 'nbd',
+    server: { type: 'inet', host, port: String(port) },
+    export: exportName,
+    'reconnect-delay': reconnectDelay,
+    'open-timeout': openTimeout,
+  }
+}
+
+/** The two nodes of a disk as `blockdev-add` takes them, the file's first; a drive over NBD has no path. */
 export function blockNodes(drive: Drive, path: string): readonly [BlockNode, BlockNode] {
   const { direct, noFlush } = cacheModes[drive.cache]
   const node = nodeNames(drive.name)
@@ -60,13 +80,15 @@ export function blockNodes(drive: Drive, path: string): readonly [BlockNode, Blo
   }
   const file = {
     driver: protocolOf(path),
-    'node-name': node.file,
     filename: path,
     // Two QEMUs writing one image destroy it: no lock, no start. A reader locks where the file system can.
     locking: drive.readOnly ? 'auto' : 'on',
-    ...common,
   }
-  return [file, { driver: drive.format, 'node-name': node.format, file: node.file, ...common }]
+  const { driver, ...at } = drive.nbd ? exportNode(drive.nbd) : file
+  return [
+    { driver, 'node-name': node.file, ...at, ...common },
+    { driver: drive.format, 'node-name': node.format, file: node.file, ...common },
+  ]
 }
 
 /** Boot places without duplicates: by bootOrder, then by place in the list; the first disk where none is given. */

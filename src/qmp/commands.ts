@@ -81,6 +81,9 @@ const newNode = z.discriminatedUnion('driver', [
     ...nodeOptions,
     server: socketAddress,
     export: text.optional(),
+    /** Seconds. */
+    'reconnect-delay': z.int().nonnegative().optional(),
+    'open-timeout': z.int().nonnegative().optional(),
   }),
 ])
 

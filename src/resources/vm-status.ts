@@ -81,6 +81,12 @@ export const vmStatus = z.object({
   process: process.optional(),
   /** The launch that is intended or under way: written before QEMU is started. */
   launch: z.object({ id: z.string(), at: z.string(), bootId: z.string() }).optional(),
+  exports: z
+    .array(z.string())
+    .optional()
+    .describe(
+      'Exports of NBD servers that its QEMU writes to, or may, as host:port/exportName: no other machine is started on them.',
+    ),
   /** The stop under way: set when powerdown is first asked for. */
   stop: z.object({ why: z.string(), at: z.string(), graceSeconds: z.int() }).optional(),
   request: z.object({ action: z.enum(vmActions), id: z.string(), at: z.string() }).optional(),

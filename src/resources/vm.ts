@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { defineResource, type ObjectOf } from './define.ts'
+import { exportKey, isNbdHost, nbd } from './nbd.ts'
 import { parseQuantity, quantity } from './quantity.ts'
 import { affinity, recovery, spread, toleration } from './vm-placement.ts'
 import { vmStatus } from './vm-status.ts'
@@ -60,6 +61,11 @@ const disk = z.object({
     .startsWith('/', 'must be an absolute path')
     .optional()
     .describe('Use this existing file or block device; it is never deleted.'),
+  nbd: nbd
+    .optional()
+    .describe(
+      'Use an export of an NBD server over TCP: raw, as big as it is there, never made, grown or deleted. NBD has no image locks: what else writes to it is for you to prevent, other machines of the same store aside.',
+    ),
   pool: label.default('default').describe('StoragePool to keep the disk in.'),
   format: z.enum(['qcow2', 'raw']).default('qcow2').describe('Format on the host.'),
   bus: z.enum(['virtio', 'scsi', 'sata', 'usb']).default('virtio').describe('How the guest sees it.'),
@@ -196,6 +202,7 @@ export const vmSpec = z.object({
 })
 
 type Spec = z.output<typeof vmSpec>
+type Disk = Spec['disks'][number]
 
 function duplicate(names: readonly string[], path: string) {
   const index = names.findIndex((name, i) => names.indexOf(name) < i)
@@ -263,21 +270,50 @@ export const VirtualMachine = defineResource({
     },
     {
       at: 'spec.disks[]',
-      cel: '!(has(self.image) && has(self.path))',
-      message: 'give image or path, not both',
-      holds: (d: Spec['disks'][number]) => !(d.image && d.path) || { field: 'path' },
+      cel: '[has(self.image), has(self.path), has(self.nbd)].filter(x, x).size() <= 1',
+      message: 'give one of image, path and nbd',
+      holds: (d: Disk) =>
+        [d.image, d.path, d.nbd].filter(Boolean).length <= 1 || { field: d.nbd ? 'nbd' : 'path' },
     },
     {
       at: 'spec.disks[]',
-      cel: 'has(self.image) || has(self.path) || has(self.size)',
+      cel: 'has(self.image) || has(self.path) || has(self.nbd) || has(self.size)',
       message: 'a blank disk needs a size',
-      holds: (d: Spec['disks'][number]) => Boolean(d.image ?? d.path ?? d.size) || { field: 'size' },
+      holds: (d: Disk) => Boolean(d.image ?? d.path ?? d.nbd ?? d.size) || { field: 'size' },
+    },
+    {
+      at: 'spec.disks[]',
+      cel: '!has(self.nbd) || !has(self.size)',
+      message: 'a disk over NBD is as big as its export: leave size out',
+      holds: (d: Disk) => !d.nbd || d.size === undefined || { field: 'size' },
+    },
+    {
+      at: 'spec.disks[]',
+      cel: "!has(self.nbd) || self.format == 'raw'",
+      message: 'a disk over NBD is raw: set format to raw',
+      holds: (d: Disk) => !d.nbd || d.format === 'raw' || { field: 'format' },
+    },
+    {
+      at: 'spec.disks[]',
+      cel: "!has(self.nbd) || isIP(self.nbd.host) || !(self.nbd.host.contains(':') || self.nbd.host.contains('..') || self.nbd.host.startsWith('.') || self.nbd.host.matches('(^|[.])(0[xX][0-9A-Fa-f]*|[0-9]+)[.]?$'))",
+      message: 'host must be a name, or an address in full (an IPv4 one as such)',
+      holds: (d: Disk) => !d.nbd || isNbdHost(d.nbd.host) || { field: 'nbd.host' },
+    },
+    {
+      at: 'spec',
+      cel: '!has(self.disks) || self.disks.all(d, !has(d.nbd) || self.disks.exists_one(e, has(e.nbd) && e.nbd == d.nbd))',
+      message: 'an export can be one disk of a machine only',
+      holds: (spec: Spec) => {
+        const keys = spec.disks.map((d) => d.nbd && exportKey(d.nbd))
+        const index = keys.findIndex((key, i) => key !== undefined && keys.indexOf(key) < i)
+        return index < 0 || { field: `disks[${index}].nbd` }
+      },
     },
     {
       at: 'spec.disks[]',
       cel: "!has(self.image) || has(self.image.sha256) || !(self.image.source.startsWith('http:') || self.image.source.startsWith('https:'))",
       message: 'an image from a URL needs its sha256',
-      holds: (d: Spec['disks'][number]) =>
+      holds: (d: Disk) =>
         !d.image ||
         !/^https?:/.test(d.image.source) ||
         d.image.sha256 !== undefined || { field: 'image.sha256' },
@@ -303,7 +339,7 @@ export type VmSpec = Spec
 export type { ExitReason, Phase, VmAction, VmStatus } from './vm-status.ts'
 export { exitReasons, phases, vmActions, vmStatus } from './vm-status.ts'
 export { type RunStrategy, runStrategies } from './vm-strategies.ts'
-export type VmDisk = Spec['disks'][number]
+export type VmDisk = Disk
 export type VmNetwork = Spec['networks'][number]
 
 /** The finalizer that keeps a machine's object until its process is gone and its disks are removed. */

@@ -1,5 +1,6 @@
 import { vmPaths } from '../../src/host/paths.ts'
 import type { QemuArgsInput } from '../../src/host/qemu-args.ts'
+import { nbdUrl } from '../../src/resources/nbd.ts'
 import { type VirtualMachine, vmSpec } from '../../src/resources/vm.ts'
 
 export const uid = '7b2f9c1e-3a54-4d0b-9c7e-5f1a2b3c4d5e'
@@ -70,6 +71,16 @@ export const goldenSpecs: Readonly<Record<string, Record<string, unknown>>> = {
     devices: { rng: false, balloon: false, pvpanic: false, guestAgent: false },
   },
   sata: { disks: Array.from({ length: 8 }, (_, i) => ({ name: `s${i}`, size: '1Gi', bus: 'sata' })) },
+  nbd: {
+    disks: [
+      { name: 'root', format: 'raw', nbd: { host: 'nas.example.org', exportName: 'vms/root' } },
+      { name: 'six', format: 'raw', bus: 'scsi', cache: 'none', nbd: { host: '2001:db8::7', port: 10_810 } },
+      {
+        ...{ name: 'odd', format: 'raw', readOnly: true },
+        nbd: { host: '192.0.2.7', exportName: 'a,b=c "d" \\ é \'e\',,file.driver=x' },
+      },
+    ],
+  },
   quoting: {
     disks: [{ name: 'root', size: '1Gi' }],
     kernel: { image: 'kernel', cmdline: 'quiet a="b, c",d=\'e\' -uuid' },
@@ -95,7 +106,9 @@ export function goldenPlaces(name: string): Places {
 
 export function goldenInput(name: string, places: Places): QemuArgsInput {
   const vm = machine(goldenSpecs[name])
-  const disks = new Map(vm.spec.disks.map((d) => [d.name, `${places.dataDir}/${d.name}.${d.format}`]))
+  const disks = new Map(
+    vm.spec.disks.map((d) => [d.name, d.nbd ? nbdUrl(d.nbd) : `${places.dataDir}/${d.name}.${d.format}`]),
+  )
   disks.set('cloud-init', `${places.dataDir}/cloud-init.raw`)
   disks.set('kernel', `${places.dataDir}/kernel`).set('initrd', `${places.dataDir}/initrd`)
   disks.set('efi-code', places.firmware).set('efi-vars', `${places.dataDir}/efi-vars.raw`)

@@ -4,8 +4,10 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { freePort } from '../../src/drill/lab.ts'
 import { qemuArgs } from '../../src/host/qemu-args.ts'
-import { goldenInput, goldenSpecs } from './machines.ts'
+import { goldenInput, goldenSpecs, machine } from './machines.ts'
+import { blankFile, NbdServer } from './nbd-server.ts'
 
 let root: string
 let child: ChildProcess | undefined
@@ -84,7 +86,10 @@ function ask(socket: string): Promise<unknown> {
   })
 }
 
-test.each(Object.keys(goldenSpecs))('QEMU starts as %s says, and waits', async (name) => {
+// The servers of the golden exports do not exist.
+const startable = Object.keys(goldenSpecs).filter((name) => name !== 'nbd')
+
+test.each(startable)('QEMU starts as %s says, and waits', async (name) => {
   const folder = name === 'quoting' ? join(root, `a, "b" c's,,d=e`) : root
   const places = { runDir: folder, dataDir: folder, firmware: '/usr/share/OVMF/OVMF_CODE_4M.fd' }
   const input = goldenInput(name, places)
@@ -94,4 +99,32 @@ test.each(Object.keys(goldenSpecs))('QEMU starts as %s says, and waits', async (
     status: 'prelaunch',
     running: false,
   })
+})
+
+test('QEMU opens exports whatever they are called, over IPv4 and IPv6', async () => {
+  const golden = machine(goldenSpecs['nbd']).spec.disks.flatMap(({ nbd }) => (nbd ? [nbd] : []))
+  const servers: NbdServer[] = []
+  try {
+    const disks = await Promise.all(
+      golden.map(async ({ exportName }, i) => {
+        const [host, port] = [i % 2 ? '::1' : '127.0.0.1', await freePort()]
+        const server = new NbdServer({
+          ...{ file: blankFile(join(root, `${i}.raw`), 65_536), exportName, port, bind: host },
+        })
+        servers.push(server)
+        server.start()
+        return { name: `d${i}`, format: 'raw', nbd: { host, port, exportName } }
+      }),
+    )
+    const places = { runDir: join(root, 'run'), dataDir: root, firmware: '' }
+    const input = { ...goldenInput('pc', places), vm: machine({ machine: 'pc', disks }) }
+    mkdirSync(input.paths.dir, { recursive: true })
+    const paths = new Map(disks.map(({ name }) => [name, 'nbd:']))
+    // A server that does not listen yet is waited for.
+    expect(await statusOf(qemuArgs({ ...input, disks: paths }), input.paths.qmp)).toMatchObject({
+      status: 'prelaunch',
+    })
+  } finally {
+    for (const server of servers) await server.kill()
+  }
 })

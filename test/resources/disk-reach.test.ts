@@ -30,6 +30,8 @@ test.each([
   ['an image of the host', { image: { source: 'x.img' }, pool: 'nfs' }, 'spec.disks[0].image'],
   ['a downloaded image', { image: { source: 'https://x/y', sha256 }, pool: 'nfs' }, 'spec.disks[0].image'],
   ['an image in a shared pool', { image: { source: '/nfs/x.img' }, pool: 'nfs' }, undefined],
+  ['an export of another host', { nbd: { host: 'nas' }, format: 'raw' }, undefined],
+  ['an export of its own host', { nbd: { host: 'LocalHost' }, format: 'raw' }, 'spec.disks[0].nbd.host'],
   ['a copy of an image', { image: { source: 'x.img' }, pool: 'nfs', format: 'raw' }, undefined],
 ] as const)('%s', (_what, disk, field) => {
   expect(tie(disk)).toBe(field)
@@ -58,6 +60,12 @@ test.each([
   ],
 ] as const)('a disk that %s', (_what, state, more, ties) => {
   expect(tie({ size: '1Gi' }, state ?? { state: 'Pending' }, more) !== undefined).toBe(ties)
+})
+
+test('an export of its own host ties a machine that ran, also while it is not known to be there', () => {
+  const disk = { nbd: { host: '127.0.0.1' }, format: 'raw' }
+  expect(tie(disk, { state: 'Pending' })).toBeUndefined()
+  expect(tie(disk, { state: 'Pending' }, { lastExit: exit })).toBe('spec.disks[0].nbd.host')
 })
 
 test('the seed and what the spec has no more tie nothing', () => {
