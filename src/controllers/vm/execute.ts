@@ -5,12 +5,17 @@ import type { ObjectStore } from '../../store/objects.ts'
 import { letGo } from './elsewhere.ts'
 import { type LiveDeps, noteSpec, takeLiveStep } from './execute-live.ts'
 import { requireTenure } from './tenure.ts'
-import type { Action } from './types.ts'
+import type { Action, Observed } from './types.ts'
 
 export interface ExecuteDeps extends LiveDeps {
   readonly objects: ObjectStore
   /** Whether guests may be started here now; asked right before one is. */
   readonly tenure: () => Tenure
+  /**
+   * Another machine that claims one of this one's writable disks, by what stands in the store at least since the launch
+   * was recorded there. @throws PlasmaError `ClaimsUnknown` where that can't be told in time
+   */
+  readonly claimAfter: (vm: VirtualMachine, launchId: string) => Promise<Observed['diskClaim']>
 }
 
 /** QEMU sets up its monitor in tens of ms; a host under load may take seconds. */
@@ -86,6 +91,18 @@ export async function execute(action: Action, vm: VirtualMachine, deps: ExecuteD
   }
 }
 
+/**
+ * Exports have no image locks. Each host records its launch first and then looks at what the others have recorded: of two
+ * that start machines on one export at one moment, at least one sees the other.
+ * @throws PlasmaError `DiskInUse`; what `claimAfter` throws
+ */
+async function requireClaim(launchId: string, vm: VirtualMachine, deps: ExecuteDeps): Promise<void> {
+  if (!vm.status?.exports) return
+  const claim = await deps.claimAfter(vm, launchId)
+  if (claim)
+    throw new PlasmaError('DiskInUse', `${claim.field}: ${claim.path} is a writable disk of ${claim.by} too`)
+}
+
 async function launch(launchId: string, vm: VirtualMachine, uid: string, deps: ExecuteDeps): Promise<void> {
   const memory = deps.memories.of(uid)
   memory.launching = true
@@ -94,6 +111,7 @@ async function launch(launchId: string, vm: VirtualMachine, uid: string, deps: E
   delete memory.process
   deps.machines.forget(uid)
   try {
+    await requireClaim(launchId, vm, deps)
     const states = await deps.disks.observe(vm)
     const disks = new Map(
       states.flatMap((disk) => (disk.path === undefined ? [] : [[disk.name, disk.path] as const])),

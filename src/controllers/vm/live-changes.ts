@@ -109,6 +109,8 @@ function takesPort(spec: VmSpec, free: { ports: number }): boolean {
 }
 
 function canAddDisk(disk: VmDisk, spec: VmSpec, facts: MachineFacts | undefined, free: { ports: number }) {
+  // An export is claimed with a launch, and a server that hangs while it is opened would hold up the guest.
+  if (disk.nbd) return false
   if (disk.bus === 'virtio') return takesPort(spec, free)
   const hasController = facts ? facts.devices.has('scsi0') : spec.disks.some(({ bus }) => bus === 'scsi')
   return disk.bus === 'scsi' && hasController && spec.machine !== 'microvm'
@@ -117,8 +119,8 @@ function canAddDisk(disk: VmDisk, spec: VmSpec, facts: MachineFacts | undefined,
 function sameDisk(before: VmDisk, after: VmDisk, found: Found): void {
   const path = `spec.disks[${after.name}]`
   found.restart.push(...leafPaths(path, without(before, 'size'), without(after, 'size')))
-  // The size of a file that was given means nothing.
-  if (after.path !== undefined || before.path !== undefined) return
+  // The size of what was given means nothing.
+  if ([before, after].some(({ path, nbd }) => path !== undefined || nbd)) return
   const [has = 0, wants] = [wantedBytes(before), wantedBytes(after)]
   if (wants === undefined || wants === has) return
   if (wants > has) found.changes.push({ kind: 'growDisk', disk: after, bytes: wants })

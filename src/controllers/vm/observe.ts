@@ -13,6 +13,7 @@ import type { LocalDisk } from '../../resources/disk-reach.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import { askMore } from './ask.ts'
+import { withOpenExports } from './exports.ts'
 import type { Inventory } from './inventory.ts'
 import type { Memories, VmMemory } from './memory.ts'
 import type { Observed, ProcessFact, Tried } from './types.ts'
@@ -48,7 +49,8 @@ const diskRetryCapMs = 60_000
 export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Observed> {
   const uid = vm.metadata.uid ?? ''
   const memory = deps.memories.of(uid)
-  const [process, disks] = await Promise.all([observeProcess(vm, uid, memory, deps), deps.disks.observe(vm)])
+  const [process, looked] = await Promise.all([observeProcess(vm, uid, memory, deps), deps.disks.observe(vm)])
+  const disks = withOpenExports(looked, vm, process)
   const diskClaim = deps.diskClaim(vm)
   const tenure = deps.tenure()
   const alone = tenure.state === 'single'

@@ -89,6 +89,7 @@ export function giveUp(draft: Draft): void {
     'process',
     'launch',
     'onHostLoss',
+    'exports',
     'stop',
     'request',
   ] as const)

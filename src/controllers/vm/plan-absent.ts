@@ -2,7 +2,11 @@ import { vmFinalizer } from '../../resources/vm.ts'
 import { cleanExits, powerAfterRequest } from '../../resources/vm-power.ts'
 import type { Draft } from './draft.ts'
 import { backoffLeftMs, classifyGone, recordExit } from './exits.ts'
+import { claimExports } from './exports.ts'
 import { giveUp, grantMove } from './placed.ts'
+
+/** Why a launch was given up right before it: nobody's failure, and not counted. */
+const untried: ReadonlySet<string> = new Set(['LeaseLost', 'DiskInUse', 'ClaimsUnknown'])
 
 /** The process is proven gone: note how it ended, then be deleted, stay down, or come up. */
 export function planAbsent(draft: Draft): void {
@@ -72,8 +76,7 @@ function noteEnd(draft: Draft): void {
     const known = status.lastExit?.launchId === status.process.launchId
     if (!known) recordExit(draft, classifyGone(draft))
   } else if (status.launch && launchError?.launchId === status.launch.id) {
-    // Nobody's failure: it was not even tried, and is not counted.
-    if (launchError.code === 'LeaseLost') status.restarts -= status.lastExit ? 1 : 0
+    if (untried.has(launchError.code)) status.restarts -= status.lastExit ? 1 : 0
     else
       recordExit(draft, { reason: 'LaunchFailed', message: launchError.message, launchId: status.launch.id })
     delete status.launch
@@ -84,6 +87,7 @@ function noteEnd(draft: Draft): void {
     delete status.launch
     delete status.process
     delete status.onHostLoss
+    delete status.exports
   }
   delete status.stop
   delete status.pausedByUser
@@ -136,7 +140,8 @@ function rest(draft: Draft): void {
 }
 
 function disksReady(draft: Draft): boolean {
-  const waiting = draft.seen.disks.filter((disk) => disk.state !== 'ready')
+  const { launching } = draft.seen
+  const waiting = draft.seen.disks.filter((disk) => disk.state !== 'ready' || (disk.stale && !launching))
   if (waiting.length === 0) return true
   const failed = waiting.find((disk) => disk.state === 'failed')
   if (failed) {
@@ -150,7 +155,7 @@ function disksReady(draft: Draft): boolean {
   const progress = waiting.find((disk) => disk.progressPercent !== undefined)
   const names = waiting.map((disk) => disk.name).join(', ')
   draft.phase('Provisioning', 'PreparingDisks', progress ? `${names}: ${progress.progressPercent} %` : names)
-  if (waiting.some((disk) => disk.state === 'absent')) draft.act({ do: 'prepareDisks' })
+  if (waiting.some((disk) => disk.state === 'absent' || disk.stale)) draft.act({ do: 'prepareDisks' })
   draft.recheckIn(1_000)
   return false
 }
@@ -175,6 +180,7 @@ function launch(draft: Draft): void {
   const launchId = env.newId()
   delete status.guest
   status.launch = { id: launchId, at: draft.at, bootId: seen.bootId }
+  claimExports(draft, draft.vm.spec)
   // What launch.json will say: it is written from the object that this is recorded in.
   if (seen.tenure.state !== 'single') status.onHostLoss = draft.vm.spec.recovery.onHostLoss
   if (status.lastExit) status.restarts += 1

@@ -2,6 +2,7 @@ import { addressOf } from '../../host/qemu-networks.ts'
 import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import { currentPower } from '../../resources/vm-power.ts'
 import { Draft } from './draft.ts'
+import { keepExports } from './exports.ts'
 import { describeHostLoss, describeMovable, refuse, takeUp } from './placed.ts'
 import { planAbsent } from './plan-absent.ts'
 import { planAlive } from './plan-alive.ts'
@@ -51,6 +52,7 @@ export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
     }
     case 'alive':
       draft.status.power = currentPower(vm, true)
+      keepExports(draft, process)
       planAlive(draft, process)
       break
     case 'absent':
@@ -70,7 +72,10 @@ function describeNetworks({ status, seen: { process }, vm }: Draft): void {
 
 function describeDisks(draft: Draft): void {
   const words = { absent: 'Pending', preparing: 'Preparing', ready: 'Ready', failed: 'Failed' } as const
-  draft.status.disks = draft.seen.disks.map(({ state, ...disk }) => ({ ...disk, state: words[state] }))
+  draft.status.disks = draft.seen.disks.map(({ state, stale: _, ...disk }) => ({
+    ...disk,
+    state: words[state],
+  }))
   const waiting = draft.seen.disks.filter((disk) => disk.state !== 'ready')
   const failed = waiting.find((disk) => disk.state === 'failed')
   if (failed)

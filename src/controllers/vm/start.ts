@@ -8,7 +8,7 @@ import { runController } from '../../runtime/controller.ts'
 import { type Informer, keyOf } from '../../runtime/informer.ts'
 import { WorkQueue } from '../../runtime/queue.ts'
 import type { ObjectStore } from '../../store/objects.ts'
-import { diskClaimOf } from './claims.ts'
+import { claimAfter, diskClaimOf } from './claims.ts'
 import { hear, heardOf } from './heard.ts'
 import { reconcileVm, type VmControllerDeps } from './index.ts'
 import { Inventory } from './inventory.ts'
@@ -133,6 +133,7 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
     memories,
     inventory,
     diskClaim: (vm) => diskClaimOf(vm, () => vms.list()),
+    claimAfter: (vm, launchId) => claimAfter(vm, launchId, vms, clock),
   }
   const queue = new WorkQueue(clock)
   const keyOfUid = uidIndex(vms)
