@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { ApiError } from '../store/errors.ts'
 
@@ -14,6 +15,10 @@ export interface Limits {
   readonly bodyBytes: number
   /** Bodies being received at once, in all: their senders are not known yet. */
   readonly pendingBytes: number
+  /** Of a body that is refused, at most so much is still read, and thrown away, so that its sender hears why. */
+  readonly restBytes: number
+  /** For at most so long. */
+  readonly restMs: number
 }
 
 export const defaultLimits: Limits = {
@@ -22,6 +27,8 @@ export const defaultLimits: Limits = {
   connections: 5_000,
   bodyBytes: 3 * 1024 * 1024,
   pendingBytes: 64 * 1024 * 1024,
+  restBytes: 32 * 1024 * 1024,
+  restMs: 3_000,
 }
 
 /** Options of node's HTTP and HTTPS servers. */
@@ -44,7 +51,7 @@ export function collectBodies(app: FastifyInstance, limits: Limits): void {
     if (isTooLong(payload, limits)) return done(tooLarge(limits))
     const chunks: Buffer[] = []
     let size = 0
-    // The rest is not read; the connection must live on to say what is wrong.
+    // The connection must live on to say what is wrong: see `saidFirst`.
     const end = (error: Error | null) => {
       payload.off('data', take).off('end', whole).off('error', end).off('close', broken)
       if (error) payload.pause()
@@ -68,6 +75,40 @@ export function collectBodies(app: FastifyInstance, limits: Limits): void {
   app.server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
     if (!isTooLong(request, limits)) response.writeContinue()
     app.server.emit('request', request, response)
+  })
+}
+
+/**
+ * An answer to a request of which not all is read, as a stream that ends once its rest is read and thrown away, within
+ * the limits. A connection that is closed on unread bytes is reset, and the other side loses what it was sent.
+ */
+export function saidFirst(text: string, request: IncomingMessage, limits: Limits): Readable | string {
+  const waitsForUs = isTooLong(request, limits) && request.headers.expect !== undefined
+  if (request.complete || request.destroyed || waitsForUs) return text
+  return Readable.from(
+    (async function* () {
+      yield text
+      await readRest(request, limits)
+    })(),
+    { objectMode: false },
+  )
+}
+
+function readRest(request: IncomingMessage, { restBytes, restMs }: Limits): Promise<void> {
+  return new Promise((resolve) => {
+    let left = restBytes
+    const take = (chunk: Buffer) => {
+      left -= chunk.length
+      if (left < 0) end()
+    }
+    const end = () => {
+      clearTimeout(timer)
+      request.off('data', take).off('end', end).off('close', end).off('error', end)
+      resolve()
+    }
+    const timer = setTimeout(end, restMs)
+    request.on('data', take).on('end', end).on('close', end).on('error', end).resume()
+    if (request.complete || request.destroyed) end()
   })
 }
 

@@ -13,12 +13,13 @@ import type { ServerDeps } from './deps.ts'
 import { discovery, subresources } from './discovery.ts'
 import { duplicateKeys } from './duplicate-keys.ts'
 import { handle } from './handlers.ts'
-import { collectBodies, defaultLimits, serverOptions, whileSilent } from './limits.ts'
+import { collectBodies, defaultLimits, saidFirst, serverOptions, whileSilent } from './limits.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
 import { numberOf, parameter, parseFieldSelector } from './query.ts'
 import { statusOf } from './status.ts'
 import { type RequestTarget, splitTarget } from './target.ts'
+import { unreadable } from './unreadable.ts'
 import { attachConsoles } from './upgrade.ts'
 import { sendWatch, startWatch } from './watch.ts'
 
@@ -47,6 +48,7 @@ interface Context {
 /** The admin API: Kubernetes' REST dialect, every request signed. Call `listen`, or `inject` in tests. */
 export function createServer(deps: ServerDeps): FastifyInstance {
   const limits = deps.limits ?? defaultLimits
+  const broken = unreadable()
   const options = {
     bodyLimit: limits.bodyBytes,
     logger: false,
@@ -56,12 +58,14 @@ export function createServer(deps: ServerDeps): FastifyInstance {
     keepAliveTimeout: 72_000,
     forceCloseConnections: true as const,
     exposeHeadRoutes: false,
+    clientErrorHandler: broken.refuse,
     ...(deps.tls ? { https: { ...deps.tls, ...serverOptions(limits) } } : { http: serverOptions(limits) }),
     frameworkErrors: (error: unknown, request: FastifyRequest, reply: FastifyReply) =>
       void fail(error, request, reply, deps),
   }
   const app = fastify(options as never) as unknown as FastifyInstance
   app.server.maxConnections = limits.connections
+  app.server.prependListener('request', broken.seen)
   const shared: Shared = {
     deps,
     handlerDeps: { objects: deps.objects, clock: deps.clock, newId: randomUUID },
@@ -222,8 +226,9 @@ function fail(error: unknown, request: FastifyRequest, reply: FastifyReply, deps
   const { code, body } = statusOf(error)
   if (code >= 500)
     deps.log.error('request failed', { method: request.method, path: request.url.split('?')[0], err: error })
-  // What is left of such a body is not read.
-  if (code === 413 || code === 429) reply.header('connection', 'close')
   if (code === 401) reply.header('www-authenticate', 'AWS4-HMAC-SHA256')
-  return json(reply, code, body)
+  if (code !== 413 && code !== 429) return json(reply, code, body)
+  const text = JSON.stringify(body)
+  reply.header('connection', 'close').header('content-length', Buffer.byteLength(text))
+  return json(reply, code, saidFirst(text, request.raw, deps.limits ?? defaultLimits))
 }

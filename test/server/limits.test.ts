@@ -7,7 +7,8 @@ import { defaultLimits } from '../../src/server/limits.ts'
 import { machines } from './fixture.ts'
 import { codesOf, type Door, door } from './raw.ts'
 
-const limits = { ...defaultLimits, requestMs: 400, idleMs: 600, connections: 40, pendingBytes: 300_000 }
+const small = { requestMs: 400, idleMs: 600, connections: 40, pendingBytes: 300_000, restMs: 300 }
+const limits = { ...defaultLimits, ...small }
 const leases = '/apis/coordination.k8s.io/v1/namespaces/default/leases'
 
 let at: Door
@@ -129,6 +130,36 @@ it('says that a body is too large, whether its length was said or not', async ()
   ]
   expect(codesOf(answers[0] ?? '')).toEqual([413])
   expect([413, 429]).toContain(codesOf(answers[1] ?? '')[0])
+})
+
+it('says so to a client that sends all of it before it listens', async () => {
+  await at.close()
+  at = await door()
+  const large = ' '.repeat(defaultLimits.bodyBytes + 4_000_000)
+  const { socket, text, closed } = await open()
+  socket.pause()
+  socket.write(`${head}content-length: ${large.length}\r\n\r\n`)
+  await new Promise((resolve) => socket.write(large, resolve))
+  socket.resume()
+  await closed
+  expect(codesOf(text())).toEqual([413])
+})
+
+it('says so, and no more, to one that never ends', async () => {
+  const { socket, closed, text } = await open(`${head}content-length: 10000000000\r\n\r\n`)
+  const stop = drip(socket, 'a')
+  await closed.finally(stop)
+  expect(codesOf(text())).toEqual([413])
+})
+
+it.each([
+  ['is no HTTP', 'hello\r\n\r\n', 400, 'BadRequest'],
+  ['says too much', `GET / HTTP/1.1\r\nx: ${'y'.repeat(40_000)}\r\n\r\n`, 431, 'BadRequest'],
+  ['says its head slowly', 'GET / HTTP/1.1\r\nx', 408, 'Timeout'],
+])('a client that %s gets a Status', async (_, bytes, code, reason) => {
+  const text = await at.send(bytes, { open: true })
+  expect(codesOf(text)).toEqual([code])
+  expect(JSON.parse(text.slice(text.indexOf('{')))).toMatchObject({ kind: 'Status', reason, code })
 })
 
 it.each([
