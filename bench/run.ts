@@ -1,5 +1,6 @@
 import { api } from './api.ts'
 import { etcd } from './etcd.ts'
+import { guard } from './guard.ts'
 import { leader } from './leader.ts'
 import { hundred, startAndKill } from './machines.ts'
 import { placement } from './placement.ts'
@@ -11,6 +12,7 @@ import { writes } from './writes.ts'
 const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   start: startAndKill,
   hundred,
+  guard,
   simulated,
   placement,
   unplaced,

@@ -26,7 +26,7 @@ import { Informer, keyOf } from './runtime/informer.ts'
 import { WorkQueue } from './runtime/queue.ts'
 import { EventRecorder } from './store/events.ts'
 import type { ObjectStore, Ref } from './store/objects.ts'
-import { startGuard } from './wire-guard.ts'
+import { startGuard } from './wire-guard-watch.ts'
 import { thisHost, watchTenure } from './wire-host.ts'
 
 export interface Agent {

@@ -1,17 +1,16 @@
-import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { setPriority } from 'node:os'
+import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
-import { type Config, etcdUrls, flagOf, settings } from './config.ts'
+import { type Config, etcdUrls } from './config.ts'
 import { stopMs } from './controllers/guard/rules.ts'
 import { Guard } from './controllers/guard/run.ts'
 import type { AskVotes } from './controllers/hosts/types.ts'
 import { addressTowards } from './host/addresses.ts'
 import { hostClock } from './host/guard-clock.ts'
+import { favour } from './host/guard-favour.ts'
 import { GuardFence } from './host/guard-fence.ts'
 import { agentLives, ownIdentity, readGuardRecord, writeGuardRecord } from './host/guard-file.ts'
-import { endGuard, spawnGuard } from './host/guard-process.ts'
-import { GuardWatch, guardFiles } from './host/guard-watch.ts'
+import { endGuard } from './host/guard-process.ts'
 import { openWatchdog, type Watchdog } from './host/guard-watchdog.ts'
 import { hostIdOf } from './host/host-id.ts'
 import { askPeer, formatPeer, type PeerQuestion, type PeerReply, PeerServer } from './host/peers.ts'
@@ -21,73 +20,24 @@ import { ensureFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
 import { hostLeaseName, hostOfLease, leaseFacts, systemNamespace } from './resources/host-lease.ts'
 import { Lease } from './resources/kinds.ts'
-import { checkTerms, LeaseContender, type LeaseTerms } from './runtime/lease.ts'
+import { LeaseContender, type LeaseTerms } from './runtime/lease.ts'
 import { clusterKey } from './store/cluster-key.ts'
 import { lockFolder } from './store/folder-lock.ts'
 import type { Kv } from './store/kv.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
+import { leaseTerms, programOf, requireCluster } from './wire-guard-settings.ts'
 import { GuardStore, guardCallTimes } from './wire-guard-store.ts'
 import { openStore } from './wire-store.ts'
+
+export { leaseTerms } from './wire-guard-settings.ts'
 
 /** How long a host that is asked has for its answer, ms: whether it has lost the store, and whether it consents. */
 const [questionMs, voteMs] = [1_500, 1_000]
 /** How long a sign of life of the agent counts, ms. */
 const agentSilentMs = 5_000
 
-/** The terms of leases that are configured. @throws PlasmaError `BadLeaseTerms` that names the settings */
-export function leaseTerms(config: Config): LeaseTerms {
-  const { leaseDuration, leaseRenew, leaseDeadline } = config
-  const terms = {
-    durationMs: Math.round(leaseDuration * 1_000),
-    renewMs: Math.round(leaseRenew * 1_000),
-    deadlineMs: Math.round(leaseDeadline * 1_000),
-  }
-  try {
-    checkTerms(terms, stopMs)
-  } catch (error) {
-    const { message, hint } = error as PlasmaError
-    throw new PlasmaError('BadLeaseTerms', `--lease-duration, --lease-renew, --lease-deadline: ${message}`, {
-      ...(hint !== undefined && { hint }),
-      cause: error,
-    })
-  }
-  return terms
-}
-
 const guardFolder = (runDir: string) => join(runDir, 'guard')
-
-/** What a guard depends on: one with another is replaced. */
-const guardSettings = settings.filter((name) =>
-  /^(dataDir|runDir|hostName|store|logLevel|etcd|lease|peer|fencing|watchdog)/.test(name),
-)
-
-function textOf(value: unknown): string {
-  if (Array.isArray(value)) return value.join(',')
-  if (typeof value === 'object' && value !== null) return formatPeer(value as { host: string; port: number })
-  return String(value)
-}
-
-/** The flags that tell a guard what this server was told. */
-export function guardFlags(config: Config): string[] {
-  return guardSettings
-    .filter((name) => config[name] !== undefined)
-    .flatMap((name) => [flagOf(name), textOf(config[name])])
-}
-
-function programOf(config: Config): string {
-  const hash = createHash('sha256')
-    .update(JSON.stringify(guardFlags(config)))
-    .digest('hex')
-  return `${version}/${hash.slice(0, 16)}`
-}
-
-function requireCluster({ store }: Config): void {
-  if (store === 'etcd') return
-  throw new PlasmaError('BadConfig', `--store: a guard is for etcd, not for ${store}`, {
-    hint: 'a host with a store of its own needs none',
-  })
-}
 
 export interface GuardIo {
   readonly signal: AbortSignal
@@ -103,6 +53,7 @@ export interface GuardIo {
  * @throws PlasmaError where it can't start: another guard runs, a used port, a watchdog that can't be opened
  */
 export async function runGuard(config: Config, io: GuardIo): Promise<void> {
+  favour(process.pid)
   requireCluster(config)
   const terms = leaseTerms(config)
   const log = jsonLog(config.logLevel).child({ part: 'guard', host: config.hostName })
@@ -125,7 +76,6 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
   })
   const open: { close(): unknown }[] = [store]
   try {
-    favourUs()
     const watchdog = config.fencing === 'watchdog' ? openWatchdog(config.watchdogDevice) : undefined
     if (watchdog) open.push(watchdog)
     let guard: Guard | undefined
@@ -166,6 +116,7 @@ async function depsOf(config: Config, { terms, store, server, watchdog, log, hos
   const peer = await peerAddress(config, server.port)
   const program = programOf(config)
   const identity = `${host}/${hostId}`
+  const keepCompiled = afterRenewal(clock.elapsed(), flushCompileCache)
   return {
     ...{ host, identity, terms, clock, log, inherited: readGuardRecord(runDir, self.bootId) },
     facts: {
@@ -180,15 +131,30 @@ async function depsOf(config: Config, { terms, store, server, watchdog, log, hos
     look: () => store.look(peer),
     ask: (to: string, address: string) => askLost({ to, address, from: host, key: store.key, clock }),
     machines: GuardFence.of({ runDir, host, clock, log }),
-    publish: (report: Parameters<ConstructorParameters<typeof Guard>[0]['publish']>[0]) =>
+    publish: (report: Parameters<ConstructorParameters<typeof Guard>[0]['publish']>[0]) => {
       writeGuardRecord(runDir, {
         ...{ version: 1, ...self, host, program, aliveAt: clock.elapsed() },
         ...report,
-      }),
+      })
+      keepCompiled(report.sentAt)
+    },
     agentLives: () =>
       agentLives(runDir, { bootId: self.bootId, withinMs: agentSilentMs, now: clock.elapsed() }),
     homeless: () => !existsSync(runDir),
     ...(watchdog && { pet: () => watchdog.pet() }),
+  }
+}
+
+/**
+ * Runs `work` once, right after the first renewal since `startedAt`, when there is most time until anything is due. Node
+ * keeps compiled code for the next start when it exits, but a guard ends by SIGKILL.
+ */
+function afterRenewal(startedAt: number, work: () => void): (sentAt: number | undefined) => void {
+  let done = false
+  return (sentAt) => {
+    if (done || sentAt === undefined || sentAt < startedAt) return
+    done = true
+    setImmediate(work)
   }
 }
 
@@ -216,18 +182,6 @@ async function peerAddress(config: Config, port: number): Promise<string | undef
   return host === undefined ? undefined : formatPeer({ host, port })
 }
 
-/** Where memory is short the guard must not be what goes, and it must get the processor when it is time. */
-function favourUs(): void {
-  const tries = [() => writeFileSync('/proc/self/oom_score_adj', '-900'), () => setPriority(-10)]
-  for (const attempt of tries) {
-    try {
-      attempt()
-    } catch {
-      // It takes a capability; without it all works as well, only less surely.
-    }
-  }
-}
-
 async function lock(
   config: Config,
   { replace, wait, signal }: GuardIo,
@@ -248,39 +202,6 @@ async function lock(
       await sleep(hostClock, 1_000, signal)
     }
   }
-}
-
-export interface GuardHandle {
-  /** Whether guests may be started and resumed here now. Cheap; never throws. */
-  readonly tenure: () => ReturnType<GuardWatch['tenure']>
-  /** Resolves after the signal; the guard itself lives on. */
-  readonly stopped: Promise<void>
-}
-
-/**
- * Makes sure, until the signal is aborted, that a guard of this program runs for this host, outliving us; does its work
- * where it does not act. To be called once the host's name is its own.
- * @param command what runs `plasmavmc`; this very program unless given
- * @throws PlasmaError `BadLeaseTerms`
- */
-export function startGuard(
-  config: Config,
-  log: Log,
-  signal: AbortSignal,
-  command: readonly string[] = [process.execPath, ...process.execArgv, process.argv[1] ?? ''],
-): GuardHandle {
-  if (config.store !== 'etcd') return { tenure: () => ({ state: 'single' }), stopped: Promise.resolve() }
-  const { deadlineMs } = leaseTerms(config)
-  const { runDir, hostName: host } = config
-  const fence = GuardFence.of({ runDir, host, clock: hostClock, log })
-  const watch = new GuardWatch({
-    files: guardFiles(runDir, hostClock),
-    ...{ deadlineMs, log, program: programOf(config), selfFence: config.fencing !== 'none' },
-    spawn: (replace) =>
-      spawnGuard(runDir, [...command, 'guard', ...guardFlags(config), ...(replace ? ['--replace'] : [])]),
-    stop: () => fence.stop(),
-  })
-  return { tenure: () => watch.tenure(), stopped: watch.run(signal) }
 }
 
 /** Asks the guards of all other members of a lease whether it may be taken; for the leader. */

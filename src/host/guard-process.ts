@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { type Clock, sleep } from '../lib/clock.ts'
 import { PlasmaError } from '../lib/errors.ts'
 import { spawnDetached } from './exec.ts'
+import { favour } from './guard-favour.ts'
 import { type GuardRecord, processLives } from './guard-file.ts'
 import { Procfs } from './procfs.ts'
 import { longestLog, tailOfFile } from './run-folder.ts'
@@ -27,6 +28,7 @@ export async function spawnGuard(
     if (size > longestLog) truncateSync(log)
     const from = size > longestLog ? 0 : size
     const { pid, exited } = await spawnDetached(program, args, { output })
+    favour(pid)
     const ended = exited.then(async ({ exitCode, signal }) => {
       const words = (await tailOfFile(log, 2_000, from).catch(() => ''))
         .trim()

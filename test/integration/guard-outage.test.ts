@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { hostClock } from '../../src/host/guard-clock.ts'
-import { guardFlags } from '../../src/wire-guard.ts'
+import { guardFlags } from '../../src/wire-guard-settings.ts'
 import { GuardLab, until } from './guard-lab.ts'
 
 let lab: GuardLab

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { guardFlags } from '../../src/wire-guard.ts'
+import { guardFlags } from '../../src/wire-guard-settings.ts'
 import { exited, GuardLab, quick, until } from './guard-lab.ts'
 
 let lab: GuardLab

@@ -1,6 +1,9 @@
+import { resolve } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { spawnGuard } from '../../src/host/guard-process.ts'
 import { silentLog } from '../../src/lib/log.ts'
-import { guardFlags, startGuard } from '../../src/wire-guard.ts'
+import { guardFlags } from '../../src/wire-guard-settings.ts'
+import { startGuard } from '../../src/wire-guard-watch.ts'
 import { type GuardHost, GuardLab, patient, program, quick, until } from './guard-lab.ts'
 
 let lab: GuardLab
@@ -84,4 +87,26 @@ test('a guard that hangs is replaced where that can be done', async () => {
   await until('another guard runs', () => host.guard !== undefined && host.guard.pid !== pid)
   expect(await host.holds()).toMatchObject({ epoch: 1 })
   expect(host.lives(machine)).toBe(true)
+})
+
+test('the guard that a server starts is the same without the rest of the program', async () => {
+  const host = await lab.host('a', patient)
+  const entry = [...program.slice(0, -1), resolve('src/wire-guard-entry.ts')]
+  const first = agent(host, entry)
+  const { pid, program: name } = await host.holds()
+  await first.stop()
+  // Of the same version, told the same: whoever comes next lets it be.
+  agent(host)
+  const { sentAt = 0 } = host.guard!
+  await until('it renews on', () => (host.guard?.sentAt ?? 0) > sentAt + 2_000)
+  expect(host.guard).toMatchObject({ pid, program: name })
+  process.kill(pid, 'SIGTERM')
+  await until('it gives its lease up', async () => (await host.lease()).spec.holderIdentity === undefined)
+})
+
+test('a guard that is told what it does not know says so, in the words that its agent logs', async () => {
+  const host = await lab.host('a', patient)
+  const entry = [...program.slice(0, -1), resolve('src/wire-guard-entry.ts')]
+  const { ended } = await spawnGuard(host.config.runDir, [...entry, 'guard', '--brake', '10'])
+  expect(await ended).toMatch(/^exit code 1: error: --brake: is no flag/)
 })

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { hostClock } from '../../src/host/guard-clock.ts'
 import { fencedHolder } from '../../src/resources/host-lease.ts'
 import { takeOver } from '../../src/runtime/lease.ts'
-import { guardFlags } from '../../src/wire-guard.ts'
+import { guardFlags } from '../../src/wire-guard-settings.ts'
 import { GuardLab, quick, until } from './guard-lab.ts'
 
 let lab: GuardLab

@@ -1,0 +1,49 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Config } from './config.ts'
+import { hostClock } from './host/guard-clock.ts'
+import { GuardFence } from './host/guard-fence.ts'
+import { spawnGuard } from './host/guard-process.ts'
+import { GuardWatch, guardFiles } from './host/guard-watch.ts'
+import type { Log } from './lib/log.ts'
+import { guardFlags, leaseTerms, programOf } from './wire-guard-settings.ts'
+
+/** What loads no more than a guard needs, beside the program; the whole program where it is not there. */
+function guardEntry(): string {
+  const packed = !import.meta.filename.endsWith('.ts')
+  const entry = join(import.meta.dirname, packed ? 'guard.js' : 'wire-guard-entry.ts')
+  return existsSync(entry) ? entry : (process.argv[1] ?? '')
+}
+
+export interface GuardHandle {
+  /** Whether guests may be started and resumed here now. Cheap; never throws. */
+  readonly tenure: () => ReturnType<GuardWatch['tenure']>
+  /** Resolves after the signal; the guard itself lives on. */
+  readonly stopped: Promise<void>
+}
+
+/**
+ * Makes sure, until the signal is aborted, that a guard of this program runs for this host, outliving us; does its work
+ * where it does not act. To be called once the host's name is its own.
+ * @param command what runs `guard`; this very program unless given
+ * @throws PlasmaError `BadLeaseTerms`
+ */
+export function startGuard(
+  config: Config,
+  log: Log,
+  signal: AbortSignal,
+  command: readonly string[] = [process.execPath, ...process.execArgv, guardEntry()],
+): GuardHandle {
+  if (config.store !== 'etcd') return { tenure: () => ({ state: 'single' }), stopped: Promise.resolve() }
+  const { deadlineMs } = leaseTerms(config)
+  const { runDir, hostName: host } = config
+  const fence = GuardFence.of({ runDir, host, clock: hostClock, log })
+  const watch = new GuardWatch({
+    files: guardFiles(runDir, hostClock),
+    ...{ deadlineMs, log, program: programOf(config), selfFence: config.fencing !== 'none' },
+    spawn: (replace) =>
+      spawnGuard(runDir, [...command, 'guard', ...guardFlags(config), ...(replace ? ['--replace'] : [])]),
+    stop: () => fence.stop(),
+  })
+  return { tenure: () => watch.tenure(), stopped: watch.run(signal) }
+}
