@@ -7,6 +7,8 @@ import { HostProcesses } from './processes.ts'
 export interface FenceResult {
   /** Machines that may still run; 0 is proof that none does. */
   readonly left: number
+  /** Machines that this call found, if any, whatever came of them. */
+  readonly found?: number
   /** What was in the way of that proof. */
   readonly why?: string
 }
@@ -52,6 +54,7 @@ export class GuardFence {
     const end = clock.elapsed() + passMs
     try {
       let { found, incomplete } = await this.#find()
+      const met = found.length > 0 ? { found: found.length } : {}
       for (const machine of found) this.#kill(machine)
       let living = found
       while (living.length > 0 && clock.elapsed() < end) {
@@ -60,8 +63,9 @@ export class GuardFence {
       }
       // What was being started meanwhile was in no list yet.
       if (found.length > 0 && living.length === 0) ({ found, incomplete } = await this.#find())
-      if (found.length > 0) return { left: found.length, why: `${found.length} machines are being stopped` }
-      return incomplete === undefined ? { left: 0 } : { left: 1, why: incomplete }
+      if (found.length > 0)
+        return { ...met, left: found.length, why: `${found.length} machines are being stopped` }
+      return incomplete === undefined ? { ...met, left: 0 } : { ...met, left: 1, why: incomplete }
     } catch (error) {
       return { left: 1, why: messageOf(error) }
     }

@@ -74,6 +74,7 @@ export class GuardWatch {
   /** Whether the guard that was found at the start was looked at. */
   #checked = false
   #knownAt: number
+  /** Whether it was told that machines are stopped in place of the guard. */
   #acting = false
   #stopping = false
   #stoppedAt = Number.NEGATIVE_INFINITY
@@ -162,10 +163,13 @@ export class GuardWatch {
     if (this.#stopping || now - this.#stoppedAt < fenceAgainMs) return
     const { stop, log } = this.#options
     this.#stopping = true
-    if (!this.#acting) log.warn('the guard does not act: failover-enabled machines are stopped by the agent')
-    this.#acting = true
-    void stop().then(({ left, why }) => {
+    void stop().then(({ left, why, found = left }) => {
       this.#stopping = false
+      // Where there is nothing to stop, such as long after a guard has ended, it is not missed.
+      if (found > 0 && !this.#acting) {
+        this.#acting = true
+        log.warn('the guard does not act: failover-enabled machines are stopped by the agent', { found })
+      }
       // Until nothing is left it goes on without a pause.
       if (left === 0) this.#stoppedAt = this.#clock.elapsed()
       else log.warn('machines may still run', { left, why })

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import type { GuardRecord } from '../../src/host/guard-file.ts'
 import { GuardWatch } from '../../src/host/guard-watch.ts'
-import { silentLog } from '../../src/lib/log.ts'
+import { type Log, silentLog } from '../../src/lib/log.ts'
 import { VirtualClock } from '../fakes/virtual-clock.ts'
 
 test('the end of a guard that is heard of late starts no second one beside its successor', async () => {
@@ -38,6 +38,41 @@ test('the end of a guard that is heard of late starts no second one beside its s
   expect(ends.length).toBeGreaterThan(2)
   stopping.abort()
   await running
+})
+
+/** An agent that finds the record of a guard of this boot that has ended, and was to stop machines since. */
+async function afterDeadGuard(machines: () => number, ms: number): Promise<readonly string[]> {
+  const clock = new VirtualClock()
+  const warnings: string[] = []
+  const note = (message: string) => void warnings.push(message)
+  const log: Log = { ...silentLog, warn: note, child: () => log }
+  const watch = new GuardWatch({
+    ...{ program: 'p', deadlineMs: 6_000, selfFence: true, log, clock },
+    files: {
+      read: () => ({ ...told, stopAt: 0 }),
+      lives: () => false,
+      tenure: () => ({ state: 'lost', why: 'of no matter here' }),
+      sign: () => {},
+    },
+    spawn: () => new Promise(() => {}),
+    stop: async () => ({ left: 0, found: machines() }),
+  })
+  const stopping = new AbortController()
+  const running = watch.run(stopping.signal)
+  await clock.advance(ms)
+  stopping.abort()
+  await running
+  return warnings.filter((message) => message.startsWith('the guard does not act'))
+}
+
+test('where no machine runs there is nothing to warn of: the guard need not act', async () => {
+  expect(await afterDeadGuard(() => 0, 5_000)).toEqual([])
+})
+
+test('machines that the agent stops for the guard are told of once', async () => {
+  let looks = 0
+  expect(await afterDeadGuard(() => (looks++ < 1 ? 0 : 2), 5_000)).toHaveLength(1)
+  expect(looks).toBeGreaterThan(2)
 })
 
 const told: GuardRecord = {

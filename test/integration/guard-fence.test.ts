@@ -66,6 +66,7 @@ describe('fencing', () => {
   test('stops one that is stopped itself', async () => {
     const machine = await launch('Failover')
     process.kill(machine.pid, 'SIGSTOP')
+    expect(await fence().stop()).toMatchObject({ found: 1 })
     await stopAll()
     expect(lives(machine)).toBe(false)
   })
