@@ -58,6 +58,11 @@ const percent = z
   .union([z.number(), z.string().regex(/^\d+$/).transform(Number)], 'must be a number of percent')
   .pipe(z.int('must be whole percent').min(0).max(50, 'must be at most 50: it can only be lowered'))
 
+const yes = z.union(
+  [z.boolean(), z.enum(['true', '1', 'false', '0']).transform((text) => text === 'true' || text === '1')],
+  'must be true or false',
+)
+
 /** What `plasmavmc serve` can be told, by flags, environment and file alike. */
 const schema = z.strictObject({
   dataDir: folder.describe('Store, CA, credentials, disks, images.'),
@@ -81,6 +86,9 @@ const schema = z.strictObject({
   etcdKey: file.optional().describe('PEM file of its key.'),
   etcdUser: z.string().min(1).optional().describe('User of etcd.'),
   etcdPasswordFile: file.optional().describe('File with the password of that user.'),
+  acceptStoreReset: yes.describe(
+    'Take an etcd that was restored, or is another one, as it is. For one start, by a person who looked.',
+  ),
   leaseDuration: seconds.describe('Seconds after which the lease of a silent host may be taken.'),
   leaseRenew: seconds.describe('Seconds between two renewals of a lease.'),
   leaseDeadline: seconds.describe(
@@ -161,6 +169,7 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
     etcdKey: undefined,
     etcdUser: undefined,
     etcdPasswordFile: undefined,
+    acceptStoreReset: false,
     leaseDuration: 10,
     leaseRenew: 3,
     leaseDeadline: 6,
@@ -180,7 +189,7 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
 type Problem = readonly [Setting, string]
 
 /** Settings of servers that share a store. */
-const clusterSetting = /^(etcd|lease|peer|fencing|watchdog|brake)/
+const clusterSetting = /^(etcd|acceptStore|lease|peer|fencing|watchdog|brake)/
 
 /** What does not go together, if anything; `given` are the settings that are not left to their defaults. */
 function clash(config: Config, given: ReadonlySet<string>): Problem | undefined {

@@ -3,23 +3,91 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Config, etcdUrls, flagOf } from './config.ts'
 import { systemClock } from './lib/clock.ts'
-import { errnoOf, PlasmaError } from './lib/errors.ts'
+import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
 import { whyFile } from './lib/folders.ts'
 import type { Log } from './lib/log.ts'
+import type { EtcdKv, EtcdOptions } from './store/etcd.ts'
 import type { EtcdAccess } from './store/etcd-client.ts'
 import type { CallTimes } from './store/etcd-cluster.ts'
+import { EtcdReplaced } from './store/etcd-seen.ts'
 import type { Kv } from './store/kv.ts'
 import { openLmdb } from './store/lmdb.ts'
 import { MemoryKv } from './store/memory.ts'
+import { recordName, StoreRecord } from './wire-store-record.ts'
+
+/** A try that was begun within the deadline has ended after this, ms, the time that it may take not counted. */
+const renewalSlackMs = 500
+
+/** The store of a server. */
+export interface ServerStore {
+  readonly kv: Kv
+  /** Whether it answers; resolves with why not, within `timeoutMs`. */
+  readonly trouble: (timeoutMs: number) => Promise<string | undefined>
+  /** Once nothing uses it any more. */
+  readonly close: () => Promise<void>
+}
 
 /**
- * Opens the store that is configured.
- * @param times deadlines of calls to etcd, where they are to be others than usual
+ * Opens the store of a server: one that is not the store of its last life is refused, unless it is to be accepted.
+ * @throws PlasmaError that names the setting, file or endpoint; `StoreReset` where it is another store, or went back
+ */
+export async function openServerStore(config: Config, log: Log): Promise<ServerStore> {
+  if (config.store !== 'etcd') {
+    const kv = await openLocal(config, log)
+    return { kv, trouble: async () => undefined, close: () => kv.close() }
+  }
+  const record = new StoreRecord({ file: join(config.dataDir, recordName), clock: systemClock, log })
+  const accept = config.acceptStoreReset
+  const seen = record.read(accept)
+  const kv = await openAnyEtcd(config, log, { ...(seen && { memory: { seen } }) }).catch((error: unknown) => {
+    if (!(error instanceof EtcdReplaced)) throw error
+    if (!accept) throw record.refusal(error)
+    record.accepts(error)
+    return openAnyEtcd(config, log)
+  })
+  try {
+    await record.begin(() => kv.seen, accept)
+  } catch (error) {
+    await kv.close()
+    throw error
+  }
+  return {
+    kv,
+    trouble: (timeoutMs) =>
+      kv.probe(timeoutMs).then(
+        () => undefined,
+        (error: unknown) => messageOf(error),
+      ),
+    close: async () => {
+      await record.end()
+      await kv.close()
+    },
+  }
+}
+
+/**
+ * Opens the store of a guard. It remembers nothing across its lives, and takes another store, or one that went back, as
+ * it is once its lease has run out: by then it has stopped its machines, or knows that most hosts have lost the store.
+ * Before, that endpoint may be one of another etcd beside the one on which the others go on.
+ * @param times deadlines of calls to etcd
  * @throws PlasmaError that names the setting, file or endpoint
  */
 export async function openStore(config: Config, log: Log, times: Partial<CallTimes> = {}): Promise<Kv> {
+  if (config.store !== 'etcd') return openLocal(config, log)
+  const forgetMs = (config.leaseDeadline + Math.max(config.leaseRenew, 1)) * 1_000 + renewalSlackMs
+  return openAnyEtcd(config, log, { times, memory: { forgetMs } })
+}
+
+async function openLocal(config: Config, log: Log): Promise<Kv> {
   if (config.store === 'memory') return new MemoryKv()
-  if (config.store === 'lmdb') return openLmdb(join(config.dataDir, 'store'), { log })
+  return openLmdb(join(config.dataDir, 'store'), { log })
+}
+
+async function openAnyEtcd(
+  config: Config,
+  log: Log,
+  more: Pick<EtcdOptions, 'times' | 'memory'> = {},
+): Promise<EtcdKv> {
   const { etcdPrefix: prefix, etcdUser: username } = config
   const tls = tlsOf(config)
   const password = fileOf(config, 'etcdPasswordFile')
@@ -29,7 +97,7 @@ export async function openStore(config: Config, log: Log, times: Partial<CallTim
   // It takes a fifth of a second to load, which no other store has to wait for.
   const { openEtcd } = await import('./store/etcd.ts')
   return openEtcd({
-    ...{ endpoints, prefix, clock: systemClock, log, times },
+    ...{ endpoints, prefix, clock: systemClock, log, ...more },
     ...(endpoints[0]?.startsWith('https') && { tls }),
     ...(username !== undefined && password !== undefined && { auth: { username, password } }),
   })

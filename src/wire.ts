@@ -26,7 +26,7 @@ import { version } from './version.ts'
 import { type Agent, startAgent } from './wire-agent.ts'
 import { leaseTerms, peerVotes } from './wire-guard.ts'
 import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
-import { openStore } from './wire-store.ts'
+import { openServerStore, type ServerStore } from './wire-store.ts'
 import { runTerm } from './wire-term.ts'
 
 export interface ServeIo {
@@ -60,10 +60,11 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   await ensureFolder(runDir, '--run-dir')
   // Two servers would take each other's machines for their own.
   const unlock = await lockFolder(runDir, '--run-dir')
-  const kv = await openStore(config, log).catch(async (error: unknown) => {
+  const store = await openServerStore(config, log).catch(async (error: unknown) => {
     await unlock()
     throw error
   })
+  const { kv } = store
   const stopping = new AbortController()
   const onAbort = () => stopping.abort(io.signal.reason)
   io.signal.addEventListener('abort', onAbort, { once: true })
@@ -81,7 +82,10 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
       server = await startApi(
         config,
         objects,
-        lateAgent(() => agent, runs('agent')),
+        readiness(
+          store,
+          lateAgent(() => agent, runs('agent')),
+        ),
         log,
       )
     if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal)
@@ -98,7 +102,7 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     stopping.abort()
     await withinDeadline(Promise.allSettled([server?.close(), agent?.stopped, leader]), log)
     io.signal.removeEventListener('abort', onAbort)
-    await kv.close()
+    await store.close()
     await unlock()
   }
 }
@@ -125,11 +129,43 @@ function servesWhat(config: Config): string {
   return `runs as ${config.roles.join(' and ')}, without an API`
 }
 
+/** Longest wait for a sign of life of the store when it is asked whether this server is ready, ms. */
+const storeAnswerMs = 2_000
+/** How long an answer to that counts, ms: whoever asks often asks the store no more than this. */
+const storeAnswerGoodMs = 1_000
+
+/** What the API asks of the agent, with whether the store answers. */
+function readiness(store: Pick<ServerStore, 'trouble'>, agent: AgentParts) {
+  const trouble = atMostEvery(storeAnswerGoodMs, () => store.trouble(storeAnswerMs))
+  return {
+    ...agent,
+    ready: async () => {
+      const message = await trouble()
+      return [
+        { name: 'store', ok: message === undefined, ...(message !== undefined && { message }) },
+        ...agent.ready(),
+      ]
+    },
+  }
+}
+
+/** The work's result, shared by all who ask while it is under way or for `ms` after. */
+function atMostEvery<T>(ms: number, work: () => Promise<T>): () => Promise<T> {
+  let last: Promise<T> | undefined
+  return () => {
+    last ??= work().finally(() =>
+      systemClock.after(ms, () => {
+        last = undefined
+      }),
+    )
+    return last
+  }
+}
+
+type AgentParts = Pick<Agent, 'ready' | 'consoleOf' | 'logOf'>
+
 /** What the API asks of the agent, which starts after it, where this server has one. */
-function lateAgent(
-  agent: () => Agent | undefined,
-  expected: boolean,
-): Pick<Agent, 'ready' | 'consoleOf' | 'logOf'> {
+function lateAgent(agent: () => Agent | undefined, expected: boolean): AgentParts {
   const started = () => {
     const one = agent()
     if (one) return one
@@ -159,7 +195,7 @@ async function ensureNamespace(objects: ObjectStore, name: string): Promise<void
   }
 }
 
-async function startApi(config: Config, objects: KvObjects, agent: ReturnType<typeof lateAgent>, log: Log) {
+async function startApi(config: Config, objects: KvObjects, agent: ReturnType<typeof readiness>, log: Log) {
   const { dataDir, listen, hostName } = config
   const pki = await ensurePki(join(dataDir, 'pki'), {
     names: [hostName, listen.host],

@@ -16,6 +16,7 @@ export interface ServeOptions extends GlobalOptions {
   readonly etcdKey?: string
   readonly etcdUser?: string
   readonly etcdPasswordFile?: string
+  readonly acceptStoreReset?: boolean
   readonly leaseDuration?: string
   readonly leaseRenew?: string
   readonly leaseDeadline?: string
@@ -43,6 +44,7 @@ export function defineServeOptions(c: Command): void {
     .option('--etcd-key <file>', 'PEM of its key')
     .option('--etcd-user <name>', 'user of etcd')
     .option('--etcd-password-file <file>', 'file with that user’s password')
+    .option('--accept-store-reset', 'this once: an etcd that was restored, or is another, counts as it is')
     .option('--lease-duration <seconds>', 'until a silent host’s lease may be taken; default 10')
     .option('--lease-renew <seconds>', 'between two renewals of a lease; default 3')
     .option('--lease-deadline <seconds>', 'until a host that is cut off stops machines; default 6')

@@ -9,6 +9,12 @@ import type { Ref } from '../store/objects.ts'
 import type { HandlerDeps } from './call.ts'
 import type { Limits } from './limits.ts'
 
+export interface Check {
+  readonly name: string
+  readonly ok: boolean
+  readonly message?: string
+}
+
 /** What the admin API needs from the rest of the program. */
 export interface ServerDeps {
   readonly objects: HandlerDeps['objects']
@@ -23,7 +29,8 @@ export interface ServerDeps {
   readonly limits?: Limits
   /** PEM. Plain HTTP without it. */
   readonly tls?: { readonly key: string; readonly cert: string }
-  readonly ready: () => readonly { readonly name: string; readonly ok: boolean; readonly message?: string }[]
+  /** What has to hold for this server to be ready, by name; `message` says why one does not. */
+  readonly ready: () => readonly Check[] | Promise<readonly Check[]>
   /** Path of a machine's console socket. */
   readonly consoleOf?: (ref: Ref) => Promise<string>
   /** The last `bytes` of what a machine's QEMU wrote. */

@@ -13,6 +13,7 @@ import type { ServerDeps } from './deps.ts'
 import { discovery, subresources } from './discovery.ts'
 import { duplicateKeys } from './duplicate-keys.ts'
 import { handle } from './handlers.ts'
+import { healthText } from './health.ts'
 import { collectBodies, defaultLimits, saidFirst, serverOptions, whileSilent } from './limits.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
@@ -86,7 +87,7 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
   reply.header('audit-id', id)
   const url = splitTarget(request.raw.url ?? '/')
   const raw = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
-  if (request.method === 'GET' && openPaths.has(url.pathname)) return open(url.pathname, reply, deps)
+  if (request.method === 'GET' && openPaths.has(url.pathname)) return open(url, reply, deps)
   let admitted: Admitted | undefined
   try {
     refuseUnreadBody(request)
@@ -197,16 +198,20 @@ function warn(reply: FastifyReply, { warnings = [] }: Answer): void {
   if (texts.length > 0) reply.header('warning', texts)
 }
 
-function open(path: string, reply: FastifyReply, deps: ServerDeps): unknown {
+/** What is told to whoever asks, without a signature. */
+async function open(url: RequestTarget, reply: FastifyReply, deps: ServerDeps): Promise<unknown> {
+  const path = url.pathname
   if (path === '/version') {
     const [major = '0', minor = '0'] = deps.version.split('.')
     const platform = `${process.platform}/${process.arch}`
     return json(reply, 200, { major, minor, gitVersion: `v${deps.version}`, platform })
   }
-  const failing = path === '/readyz' ? deps.ready().filter(({ ok }) => !ok) : []
-  const texts = failing.map(({ name, message }) => `${name}: ${message ?? 'not ready'}\n`)
-  reply.code(failing.length === 0 ? 200 : 503).header('content-type', 'text/plain')
-  return reply.send(texts.join('') || 'ok')
+  const { code, text } = healthText(
+    path.slice(1),
+    path === '/readyz' ? await deps.ready() : [],
+    parameter(url.searchParams, 'verbose') !== undefined,
+  )
+  return reply.code(code).header('content-type', 'text/plain; charset=utf-8').send(text)
 }
 
 async function log(

@@ -4,6 +4,7 @@ import type { Log } from '../lib/log.ts'
 import { ApiError } from './errors.ts'
 import type { EtcdClient, IResponseHeader } from './etcd-client.ts'
 import { apiErrorOf, EtcdFailure, failureOf, unavailable } from './etcd-errors.ts'
+import { EtcdReplaced, type EtcdSeen, hashOf, misfit, type Witness } from './etcd-seen.ts'
 
 /** Deadlines of calls, milliseconds. */
 export interface CallTimes {
@@ -25,6 +26,30 @@ interface Answer {
   readonly header: IResponseHeader
 }
 
+/** A write, its key as etcd has it. */
+export interface SeenWrite {
+  readonly key: string
+  readonly value: string
+  readonly revision: bigint
+}
+
+/** What is remembered of an etcd, and for how long. */
+export interface Memory {
+  /** What another process has seen of it. */
+  readonly seen?: EtcdSeen
+  /** After so many ms without an answer that fits, whatever etcd is there counts; for ever where absent. */
+  readonly forgetMs?: number
+}
+
+export interface ClusterOptions {
+  readonly clock: Clock
+  readonly log: Log
+  readonly times: CallTimes
+  /** The endpoint that is used first. */
+  readonly first: number
+  readonly memory?: Memory
+}
+
 /**
  * The endpoints of one etcd as one: everybody uses the same endpoint until it fails, then the next. Refuses an etcd that
  * is another than it was, or that has forgotten what it acknowledged.
@@ -34,23 +59,44 @@ export class EtcdCluster {
   readonly #clients: readonly EtcdClient[]
   readonly #log: Log
   readonly #times: CallTimes
+  readonly #forgetMs: number
   readonly #closed = new AbortController()
   #current: number
-  #revision = 0n
+  #revision: bigint
   #id: string | undefined
+  /** The last write that was seen here; before there is one, what another process has seen of the same etcd counts. */
+  #write: SeenWrite | undefined
+  #witness: Witness | undefined
+  /** Monotonic time of the last answer that fitted. */
+  #fittedAt: number
   #broken: ApiError | undefined
 
-  constructor(clients: readonly EtcdClient[], clock: Clock, log: Log, times: CallTimes, first: number) {
+  constructor(clients: readonly EtcdClient[], { clock, log, times, first, memory = {} }: ClusterOptions) {
     this.#clients = clients
     this.clock = clock
     this.#log = log
     this.#times = times
     this.#current = first
+    this.#forgetMs = memory.forgetMs ?? Number.POSITIVE_INFINITY
+    this.#revision = memory.seen?.revision ?? 0n
+    this.#id = memory.seen?.clusterId
+    this.#witness = memory.seen?.witness
+    this.#fittedAt = clock.elapsed()
   }
 
   /** The highest revision that is known to exist. */
   get revision(): bigint {
     return this.#revision
+  }
+
+  /** What is known of it; undefined before it has answered. */
+  get seen(): EtcdSeen | undefined {
+    if (this.#id === undefined) return undefined
+    const write = this.#write
+    const witness = write
+      ? { key: write.key, revision: write.revision, hash: hashOf(write.value) }
+      : this.#witness
+    return { clusterId: this.#id, revision: this.#revision, ...(witness && { witness }) }
   }
 
   get current(): EtcdClient {
@@ -68,7 +114,7 @@ export class EtcdCluster {
   }
 
   /** The next endpoint takes over, unless one has already. */
-  failed(client: EtcdClient, why: EtcdFailure): void {
+  failed(client: EtcdClient, why: Error): void {
     if (client !== this.current || this.#clients.length === 1) return
     this.#current = (this.#current + 1) % this.#clients.length
     this.#log.warn('etcd: going on with another endpoint', {
@@ -79,6 +125,12 @@ export class EtcdCluster {
   /** A revision that a watch told of. */
   saw(revision: bigint): void {
     if (revision > this.#revision) this.#revision = revision
+  }
+
+  /** A write that is there. */
+  sawWrite(write: SeenWrite): void {
+    if (write.revision > (this.#write?.revision ?? 0n)) this.#write = write
+    this.saw(write.revision)
   }
 
   /** Once, on one endpoint. @throws EtcdFailure; ApiError where this etcd is not to be used any more */
@@ -152,23 +204,36 @@ export class EtcdCluster {
   }
 
   /** What a linearizable answer says of etcd itself: `floor` is what existed when it was asked for. */
-  #judge(header: IResponseHeader, floor: bigint, { endpoint }: EtcdClient): void {
-    const revision = BigInt(header.revision)
-    this.#id ??= header.cluster_id
-    if (header.cluster_id !== this.#id)
-      this.#refuse(`${endpoint} is another etcd than before (cluster ${header.cluster_id}, not ${this.#id})`)
-    if (revision < floor)
-      this.#refuse(
-        `${endpoint} is at revision ${revision}, but revision ${floor} was there: it has lost data`,
-      )
-    this.saw(revision)
+  #judge(header: IResponseHeader, floor: bigint, client: EtcdClient): void {
+    const now = { clusterId: header.cluster_id, revision: BigInt(header.revision) }
+    const why = misfit({ clusterId: this.#id ?? now.clusterId, revision: floor }, now)
+    if (why !== undefined) this.#misfits(client, why, now)
+    this.#id = now.clusterId
+    this.#fittedAt = this.clock.elapsed()
+    this.saw(now.revision)
   }
 
-  #refuse(what: string): never {
-    const hint = 'nothing is read or written until this server is restarted; look at etcd first'
-    this.#broken = new ApiError('ServiceUnavailable', `etcd: ${what}`, {}, { hint })
-    this.#log.error('etcd: refused', { message: what })
-    throw this.#broken
+  /** @throws EtcdReplaced unless what is remembered does not count any more */
+  #misfits(client: EtcdClient, why: string, now: EtcdSeen): void {
+    const replaced = new EtcdReplaced(client.endpoint, why)
+    const silentMs = this.clock.elapsed() - this.#fittedAt
+    if (silentMs >= this.#forgetMs) {
+      this.#log.warn('etcd: used as it is, after a time without any that fits', {
+        ...{ message: replaced.message, silentMs: Math.round(silentMs), revision: `${now.revision}` },
+      })
+      this.#revision = 0n
+      this.#write = undefined
+      this.#witness = undefined
+      return
+    }
+    if (this.#forgetMs !== Number.POSITIVE_INFINITY) {
+      // Others may be endpoints of the one that is remembered.
+      this.failed(client, replaced)
+      throw replaced
+    }
+    this.#broken = replaced
+    this.#log.error('etcd: refused', { message: replaced.message })
+    throw replaced
   }
 }
 

@@ -118,6 +118,8 @@ async function* session(
       const told = now > upTo
       if (told) upTo = now
       cluster.saw(upTo)
+      const write = events.findLast((event) => event.type === 'put')
+      if (write) cluster.sawWrite({ ...write, key: keys.of(write.key).toString() })
       if (told || events.length > 0) yield { events, upTo }
     }
   } finally {

@@ -3,11 +3,12 @@ import { type Clock, systemClock } from '../lib/clock.ts'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import { type Log, silentLog } from '../lib/log.ts'
 import { type EtcdAccess, EtcdClient, type IRequestOp } from './etcd-client.ts'
-import { apiError, type CallTimes, callTimes, EtcdCluster } from './etcd-cluster.ts'
-import { failureOf } from './etcd-errors.ts'
+import { apiError, type CallTimes, callTimes, EtcdCluster, type Memory } from './etcd-cluster.ts'
+import { EtcdFailure, failureOf } from './etcd-errors.ts'
 import { HistoryBudget, type HistoryLimits } from './etcd-history.ts'
 import { EtcdKeys } from './etcd-keys.ts'
 import { EtcdLists } from './etcd-list.ts'
+import { contradicts, EtcdReplaced, type EtcdSeen, type Witness } from './etcd-seen.ts'
 import { type SilenceTimes, silenceTimes } from './etcd-stream.ts'
 import { EtcdWatches } from './etcd-watches.ts'
 import { EtcdWrites, modIs } from './etcd-writes.ts'
@@ -23,6 +24,8 @@ export interface EtcdOptions extends EtcdAccess {
   /** Revisions after which slots that nobody has used are removed. */
   readonly sweepAfter?: bigint
   readonly times?: Partial<CallTimes & SilenceTimes>
+  /** What is remembered of it; nothing before its first answer, and that for ever, unless told. */
+  readonly memory?: Memory
   readonly clock?: Clock
   readonly log?: Log
   /** 0 to 1; which endpoint comes first, so that many servers spread over them. */
@@ -32,6 +35,14 @@ export interface EtcdOptions extends EtcdAccess {
 }
 
 export interface EtcdKv extends Kv {
+  /** Which etcd it is, and the highest revision that was seen. */
+  readonly seen: EtcdSeen
+  /**
+   * Asks it for a sign of life: a read that every answer of it depends on.
+   * @param timeoutMs until it has none, whatever was tried
+   * @throws ApiError `ServiceUnavailable` that says why
+   */
+  probe(timeoutMs: number): Promise<void>
   /** Resolves when no clean-up of the history is under way. */
   settled(): Promise<void>
   /** Watches that are open and shared by readers. */
@@ -53,7 +64,8 @@ const sweepAtOnce = 500
 
 /**
  * A store in etcd 3.4 or newer, shared by any number of processes.
- * @throws PlasmaError `StoreUnusable` where it can't be reached, or does not let us in
+ * @throws PlasmaError `StoreUnusable` where it can't be reached, or does not let us in; EtcdReplaced where it is not the
+ *   one that was seen
  */
 export async function openEtcd(options: EtcdOptions): Promise<EtcdKv> {
   const { endpoints, clock = systemClock, log = silentLog, random = Math.random } = options
@@ -69,12 +81,18 @@ export async function openEtcd(options: EtcdOptions): Promise<EtcdKv> {
     })
   }
   const first = Math.min(endpoints.length - 1, Math.floor(random() * endpoints.length))
-  const cluster = new EtcdCluster(clients, clock, log, { ...callTimes, ...options.times }, first)
+  const cluster = new EtcdCluster(clients, {
+    ...{ clock, log, first, times: { ...callTimes, ...options.times } },
+    ...(options.memory && { memory: options.memory }),
+  })
   const keys = new EtcdKeys(options.prefix ?? defaultPrefix)
   try {
     await cluster.read((client, timeoutMs) => client.range({ key: keys.of('') }, timeoutMs))
+    const { witness } = options.memory?.seen ?? {}
+    if (witness) await examine(cluster, witness, log)
   } catch (error) {
     cluster.close()
+    if (error instanceof EtcdReplaced) throw error
     const shown = apiError(error, "can't be read") as PlasmaError
     const { hint } = shown
     throw new PlasmaError('StoreUnusable', `${where} can't be used: ${messageOf(shown)}`, {
@@ -83,6 +101,24 @@ export async function openEtcd(options: EtcdOptions): Promise<EtcdKv> {
     })
   }
   return new EtcdStore(cluster, keys, options, log)
+}
+
+/** @throws EtcdReplaced where a write that was seen is not there; ApiError where that can't be read */
+async function examine(cluster: EtcdCluster, witness: Witness, log: Log): Promise<void> {
+  const request = { key: Buffer.from(witness.key), revision: String(witness.revision) }
+  const { endpoint } = cluster.current
+  let found: Parameters<typeof contradicts>[1]
+  try {
+    const { kvs } = await cluster.read((client, timeoutMs) => client.range(request, timeoutMs))
+    if (kvs[0]) found = { revision: BigInt(kvs[0].mod_revision), value: kvs[0].value.toString() }
+  } catch (error) {
+    if (!(error instanceof EtcdFailure)) throw error
+    // Its history does not reach back so far, or we may not read there any more: then id and revision must do.
+    log.info('etcd: what is remembered of its history can not be compared', { message: error.message })
+    return
+  }
+  const why = contradicts(witness, found)
+  if (why !== undefined) throw new EtcdReplaced(endpoint, why)
 }
 
 class EtcdStore implements EtcdKv {
@@ -117,11 +153,30 @@ class EtcdStore implements EtcdKv {
     return this.#watches.size
   }
 
+  get seen(): EtcdSeen {
+    const { seen } = this.#cluster
+    // It has answered before it was given to anybody.
+    if (!seen) throw new Error('etcd has not answered yet')
+    return seen
+  }
+
+  async probe(timeoutMs: number): Promise<void> {
+    const deadline = this.#cluster.clock.elapsed() + timeoutMs
+    const request = { key: this.#keys.of(''), count_only: true }
+    try {
+      await this.#cluster.read((client, leftMs) => client.range(request, leftMs), deadline)
+    } catch (error) {
+      throw apiError(error, "can't be read")
+    }
+  }
+
   async get(key: string): Promise<KvEntry | undefined> {
     const request = { key: this.#keys.of(key) }
     try {
       const { kvs } = await this.#cluster.read((client, timeoutMs) => client.range(request, timeoutMs))
-      return kvs[0] && this.#keys.entry(kvs[0])
+      const entry = kvs[0] && this.#keys.entry(kvs[0])
+      if (entry) this.#cluster.sawWrite({ ...entry, key: request.key.toString() })
+      return entry
     } catch (error) {
       throw apiError(error, "can't be read")
     }
@@ -131,10 +186,13 @@ class EtcdStore implements EtcdKv {
     return this.#lists.list(prefix, options)
   }
 
-  put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
-    const bytes = Buffer.from(value)
-    const change = { request_put: { key: this.#keys.of(key), value: bytes } }
-    return this.#write(key, [{ key, revision: expected }, ...(also ? [also] : [])], change, bytes.length)
+  async put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
+    const [place, bytes] = [this.#keys.of(key), Buffer.from(value)]
+    const change = { request_put: { key: place, value: bytes } }
+    const conditions = [{ key, revision: expected }, ...(also ? [also] : [])]
+    const revision = await this.#write(key, conditions, change, bytes.length)
+    if (revision !== undefined) this.#cluster.sawWrite({ key: place.toString(), value, revision })
+    return revision
   }
 
   async delete(key: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {

@@ -46,7 +46,10 @@ test('machines run on while etcd is stopped and restarted; then the servers go o
   const before = processOf(await one.running('a'))
   const [member] = etcd.members
   member?.pause()
+  const healthOf = (lab: Lab, path: string) => lab.client.text('GET', path, { timeoutMs: 30_000 })
   for (const lab of labs) {
+    await expect(healthOf(lab, '/readyz')).rejects.toThrow(/\[-\]store failed: etcd can't be read/)
+    expect(await healthOf(lab, '/livez')).toBe('ok')
     const answer = lab.client.json('GET', '/apis/plasmavmc.io/v1alpha1/hosts', { timeoutMs: 30_000 })
     await expect(answer).rejects.toThrow(/etcd can't be read/)
   }
@@ -54,6 +57,8 @@ test('machines run on while etcd is stopped and restarted; then the servers go o
   expect(startTimeOf(before.pid)).toBe(before.startTime)
   member?.start()
   await member?.serving()
+  for (const lab of labs)
+    await lab.until('it is ready again', async () => (await healthOf(lab, '/readyz')) === 'ok')
   await one.until('it can be written again', async () => Boolean(await one.create(tiny('d'))))
   await two.running('d')
   expect(processOf(await two.running('a'))).toEqual(before)

@@ -54,10 +54,10 @@ export class EtcdMember {
     this.#args = args
   }
 
-  /** Starts it; `serving` waits for it. */
-  start(): void {
+  /** Starts it, with more arguments where given; `serving` waits for it. */
+  start(more: readonly string[] = []): void {
     // It dies with who started it, however that one dies.
-    const args = ['--pdeathsig', 'KILL', '--', 'etcd', ...this.#args]
+    const args = ['--pdeathsig', 'KILL', '--', 'etcd', ...this.#args, ...more]
     const child = spawn('setpriv', args, { stdio: ['ignore', 'ignore', 'pipe'] })
     let said = ''
     child.stderr.on('data', (data) => {
@@ -126,6 +126,15 @@ export class EtcdMember {
   /** Loses all its data. */
   async wipe(): Promise<void> {
     await rm(this.#folder, { recursive: true, force: true })
+  }
+
+  /** Has the data of a snapshot instead of its own, as a cluster of one. */
+  async restore(snapshot: string): Promise<void> {
+    await this.wipe()
+    const kept = ['--name', '--data-dir', '--initial-cluster', '--initial-advertise-peer-urls']
+    const args = kept.flatMap((flag) => [flag, this.#args[this.#args.indexOf(flag) + 1] ?? ''])
+    const env = { ...process.env, ETCDCTL_API: '3' }
+    await run('etcdctl', ['snapshot', 'restore', snapshot, ...args], { env })
   }
 
   async #end(name: NodeJS.Signals): Promise<void> {

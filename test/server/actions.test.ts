@@ -107,11 +107,22 @@ it('records who changed what, and who was refused; never who read', async () => 
 })
 
 it('says whether it is ready and what it is to whoever asks', async () => {
-  const notYet = await lab({ ready: () => [{ name: 'machines', ok: false, message: '2 to look at' }] })
+  const store = { name: 'store', ok: true }
+  const machines = { name: 'machines', ok: false, message: '2 to look\n  at' }
+  const [ready, notYet] = [
+    await lab({ ready: () => [store] }),
+    await lab({ ready: async () => [store, machines] }),
+  ]
   const ask = (path: string, to = server) => to.call('GET', path, undefined, { authorization: '' })
   for (const path of ['/livez', '/healthz', '/readyz']) expect((await ask(path)).text).toBe('ok')
   expect((await ask('/version')).json).toMatchObject({ major: '0', minor: '1', gitVersion: 'v0.1.0' })
-  expect(await ask('/readyz', notYet)).toMatchObject({ code: 503, text: 'machines: 2 to look at\n' })
+  expect((await ask('/readyz?verbose', ready)).text).toBe('[+]ping ok\n[+]store ok\nreadyz check passed\n')
+  expect(await ask('/readyz', notYet)).toMatchObject({
+    code: 503,
+    text: '[+]ping ok\n[+]store ok\n[-]machines failed: 2 to look at\nreadyz check failed\n',
+  })
+  // A server that waits for something is alive: to start it anew would not help.
+  expect(await ask('/livez', notYet)).toMatchObject({ code: 200, text: 'ok' })
 })
 
 it('tells clients what is served', async () => {

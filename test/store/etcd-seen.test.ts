@@ -1,0 +1,199 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { silentLog } from '../../src/lib/log.ts'
+import { type EtcdKv, type EtcdOptions, openEtcd } from '../../src/store/etcd.ts'
+import {
+  contradicts,
+  EtcdReplaced,
+  type EtcdSeen,
+  formatSeen,
+  hashOf,
+  misfit,
+  parseSeen,
+} from '../../src/store/etcd-seen.ts'
+import { StoreRecord } from '../../src/wire-store-record.ts'
+import { EtcdLab } from '../fakes/etcd-server.ts'
+import { VirtualClock } from '../fakes/virtual-clock.ts'
+
+const witness = { key: '/p/registry/a', revision: 7n, hash: hashOf('x') }
+const seen = { clusterId: '14841639068965178418', revision: 10n, witness }
+
+describe('what is remembered of etcd', () => {
+  it.each([
+    [{ clusterId: seen.clusterId, revision: 10n }, undefined],
+    [{ clusterId: seen.clusterId, revision: 11n }, undefined],
+    [{ clusterId: seen.clusterId, revision: 9n }, /revision 9, but revision 10 was there/],
+    [{ clusterId: '17', revision: 99n }, /another etcd \(cluster 11\) than before \(cdf818194e3a8c32\)/],
+  ] as const)('%o', (now, why) => {
+    if (why) expect(misfit(seen, now)).toMatch(why)
+    else expect(misfit(seen, now)).toBeUndefined()
+  })
+
+  it('has a write that must be there still, as it was', () => {
+    expect(contradicts(witness, { revision: 7n, value: 'x' })).toBeUndefined()
+    for (const found of [undefined, { revision: 6n, value: 'x' }, { revision: 7n, value: 'y' }])
+      expect(contradicts(witness, found)).toMatch(
+        /revision 7 was a write to \/p\/registry\/a that is not there/,
+      )
+  })
+
+  const text = formatSeen({ ...seen, at: '2026-01-02T03:04:05.678Z' })
+  it('is read as it was written', () => {
+    expect(parseSeen(text)).toEqual({ ...seen, at: '2026-01-02T03:04:05.678Z' })
+    const { witness: _, ...less } = seen
+    expect(parseSeen(formatSeen({ ...less, at: '2026-01-02T03:04:05Z' }))).toMatchObject(less)
+  })
+
+  it('is refused where any of it is missing', () => {
+    for (let length = 0; length < text.trimEnd().length; length += 1)
+      expect(() => parseSeen(text.slice(0, length)), text.slice(0, length)).toThrow(/empty|torn/)
+  })
+
+  it.each([
+    '[]',
+    'null',
+    '"x"',
+    '{}',
+    text.replace('"version":1', '"version":2'),
+    text.replace('"10"', '-10'),
+  ])('is refused as %s', (other) => {
+    expect(() => parseSeen(other)).toThrow(expect.objectContaining({ code: 'BadStoreRecord' }))
+  })
+})
+
+describe('the record in the data folder', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'plasmavmc-seen-'))
+  const file = join(folder, 'etcd-seen.json')
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+  const record = (clock = new VirtualClock(), write?: (file: string, text: string) => Promise<void>) =>
+    new StoreRecord({ file, clock, log: silentLog, ...(write && { write }) })
+
+  it('is written at the start, every 10 s while the store changes, and at the end', async () => {
+    const clock = new VirtualClock()
+    const written: string[] = []
+    let now: EtcdSeen = { clusterId: '1', revision: 1n }
+    const one = record(clock, async (_, content) => {
+      written.push(String(parseSeen(content).revision))
+    })
+    expect(one.read(false)).toBeUndefined()
+    await one.begin(() => now, false)
+    await clock.advance(30_000)
+    now = { ...now, revision: 2n }
+    await clock.advance(9_000)
+    now = { ...now, revision: 3n }
+    await clock.advance(1_000)
+    now = { ...now, revision: 4n }
+    await one.end()
+    expect(written).toEqual(['1', '3', '4'])
+  })
+
+  it('outlives a write that fails, and is made later', async () => {
+    const clock = new VirtualClock()
+    let full = true
+    const written: string[] = []
+    const one = record(clock, async (_, content) => {
+      if (full) throw new Error('no space left')
+      written.push(content)
+    })
+    one.read(false)
+    await one.begin(() => ({ clusterId: '1', revision: 1n }), false)
+    full = false
+    await clock.advance(10_000)
+    expect(written).toHaveLength(1)
+    await one.end()
+    // What a person has accepted would be asked for again at the next start.
+    full = true
+    const other = record(clock, async () => {
+      throw new Error('no space left')
+    })
+    other.read(true)
+    await expect(other.begin(() => ({ clusterId: '1', revision: 1n }), true)).rejects.toMatchObject({
+      code: 'StoreRecordFailed',
+      message: expect.stringContaining(file),
+    })
+  })
+
+  it('is whole on the disk; what is no record is named, and taken for none only where a person says so', async () => {
+    const one = record()
+    one.read(false)
+    await one.begin(() => seen, false)
+    await one.end()
+    expect(readdirSync(folder)).toEqual(['etcd-seen.json'])
+    expect(record().read(false)).toMatchObject(seen)
+    writeFileSync(file, readFileSync(file).subarray(0, 30))
+    expect(() => record().read(false)).toThrow(
+      expect.objectContaining({
+        ...{ code: 'BadStoreRecord', message: expect.stringContaining(file) },
+        hint: expect.stringContaining('--accept-store-reset'),
+      }),
+    )
+    expect(record().read(true)).toBeUndefined()
+    rmSync(file)
+    expect(record().read(false)).toBeUndefined()
+  })
+})
+
+describe('an etcd that another process has seen', () => {
+  let lab: EtcdLab
+  const opened: EtcdKv[] = []
+  beforeAll(async () => {
+    lab = await EtcdLab.start()
+  })
+  afterEach(async () => {
+    for (const kv of opened.splice(0)) await kv.close()
+  })
+  afterAll(() => lab?.close())
+
+  async function open(memory: EtcdOptions['memory'] = {}): Promise<EtcdKv> {
+    const kv = await openEtcd({ endpoints: lab.endpoints, memory })
+    opened.push(kv)
+    return kv
+  }
+
+  it('is the same where it has gone on, also past what its history reaches back to', async () => {
+    const first = await open()
+    const before = await first.put('/a', 'x', 0n)
+    const known = first.seen
+    expect(known.witness).toMatchObject({ revision: before, hash: hashOf('x') })
+    const last = await first.put('/a', 'y', before ?? 0n)
+    const second = await open({ seen: known })
+    // Until it has seen one of its own.
+    expect(second.seen.witness).toEqual(known.witness)
+    await second.get('/a')
+    expect(second.seen.witness).toMatchObject({ revision: last, hash: hashOf('y') })
+    await lab.ctl('compact', String(last))
+    await open({ seen: known })
+  })
+
+  it('is another where it went back, and where it has come as far again by other writes', async () => {
+    const first = await open()
+    const known = first.seen
+    await expect(open({ seen: { ...known, revision: known.revision + 1n } })).rejects.toThrow(EtcdReplaced)
+    await expect(open({ seen: { ...known, clusterId: '1' } })).rejects.toThrow(/another etcd/)
+    const revision = (await first.put('/b', 'here', 0n)) ?? 0n
+    const elsewhere = { key: '/plasmavmc/registry/b', revision, hash: hashOf('there') }
+    await expect(open({ seen: { ...first.seen, witness: elsewhere } })).rejects.toThrow(/has another history/)
+  })
+
+  it('is used as it is by who must go on, once none that fits has answered for long enough', async () => {
+    const [guard, server] = [await open({ forgetMs: 1_000 }), await open()]
+    const key = await guard.put('/c', '1', 0n)
+    await server.get('/c')
+    const [member] = lab.members
+    await member?.stop()
+    await member?.wipe()
+    member?.start()
+    await member?.serving()
+    const refused = { reason: 'ServiceUnavailable', message: expect.stringMatching(/lost data/) }
+    await expect(server.get('/c')).rejects.toMatchObject(refused)
+    await expect.poll(() => guard.get('/c').catch(() => 'refused'), { timeout: 20_000 }).toBeUndefined()
+    // A write whose slot was another's in that store before.
+    expect(await guard.put('/c', '2', key ?? 0n)).toBeUndefined()
+    expect(await guard.put('/c', '2', 0n)).toBeDefined()
+    // A server never does.
+    await expect(server.get('/c')).rejects.toMatchObject(refused)
+    await expect(server.probe(1_000)).rejects.toMatchObject(refused)
+  })
+})
