@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { apiVersionOf, type KubeObject, type ResourceDefinition, type Rule } from './define.ts'
 import { isRecord, prune } from './prune.ts'
+import { noteMisunderstood } from './understood.ts'
 
 /** One field-level cause, as in the `details.causes` of a Kubernetes Status. */
 export interface Cause {
@@ -222,11 +223,16 @@ export function unknownIn(kind: ResourceDefinition, doc: object): string[] {
   return unknown
 }
 
-/** A stored object as readers see it. It was valid when stored; a member that no longer is stays as it was stored. */
+/**
+ * A stored object as readers see it. One that is not valid here, as another version stored it, stays as it was stored;
+ * `misunderstood` then says why.
+ */
 export function withDefaults<T extends KubeObject>(kind: ResourceDefinition<T>, stored: T): T {
   const { apiVersion, kind: kindName, metadata, ...rest } = stored
   const body = kind.body.safeParse(rest)
-  return body.success ? ({ apiVersion, kind: kindName, metadata, ...body.data } as unknown as T) : stored
+  if (body.success) return { apiVersion, kind: kindName, metadata, ...body.data } as unknown as T
+  const [cause] = body.error.issues.map((issue) => causeOf(issue, rest))
+  return noteMisunderstood({ ...stored }, cause ? `${cause.field}: ${cause.message}` : 'it is not valid')
 }
 
 /** Whether two values are the same as JSON: members that are undefined count as absent. */

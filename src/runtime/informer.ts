@@ -2,6 +2,7 @@ import { type Clock, systemClock } from '../lib/clock.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
+import { understood } from '../resources/understood.ts'
 import { listAndWatch } from '../store/list-watch.ts'
 import type { ObjectStore } from '../store/objects.ts'
 
@@ -21,7 +22,7 @@ export function refOf(key: string): { namespace?: string; name: string } {
 
 /**
  * A local copy of every object of a kind, kept by list and watch. It may lag: decide on fresh reads, use this for
- * triggers and indexes.
+ * triggers and indexes. Its objects are as `understood` gives them.
  */
 export class Informer<T extends KubeObject> {
   readonly #store: ObjectStore
@@ -90,11 +91,12 @@ export class Informer<T extends KubeObject> {
   }
 
   #set(key: string, object: T | undefined): void {
-    if (object) this.#objects.set(key, object)
+    const known = object && understood(this.#kind, object)
+    if (known) this.#objects.set(key, known)
     else this.#objects.delete(key)
     for (const listener of this.#listeners) {
       try {
-        listener(key, object)
+        listener(key, known)
       } catch (error) {
         // One reader's mistake must not end the copy that all others read.
         this.#log.error('listener of objects failed', { kind: this.#kind.kind, key, err: error })

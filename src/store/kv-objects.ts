@@ -1,6 +1,7 @@
 import { type Clock, rfc3339 } from '../lib/clock.ts'
 import type { KubeObject, ObjectMeta, ResourceDefinition } from '../resources/define.ts'
 import { parse, parseStatus, same, withDefaults, withoutDefaults } from '../resources/parse.ts'
+import { unknownMembers } from '../resources/understood.ts'
 import { ApiError, isReason } from './errors.ts'
 import type { Kv, KvEvent } from './kv.ts'
 import { parseSelector } from './labels.ts'
@@ -129,7 +130,16 @@ export class KvObjects implements TextStore {
     object: T,
     options: WriteOptions = {},
   ): Promise<T> {
-    return this.#write(kind, object, options, (before, next) => ({ ...before, status: next.status }), true)
+    return this.#write(
+      kind,
+      object,
+      options,
+      (before, next) => {
+        const strange = unknownMembers(kind, before.status)
+        return { ...before, status: next.status && { ...strange, ...next.status } }
+      },
+      true,
+    )
   }
 
   async delete<T extends KubeObject>(

@@ -30,6 +30,7 @@ export abstract class MachineLab {
   readonly uid = randomUUID()
   readonly clock = new SkippingClock()
   readonly disks = new PlainDisks()
+  kv = new MemoryKv()
   objects = this.newStore()
   /** Set by scenarios that start a second QEMU themselves. */
   twinsWanted = false
@@ -40,7 +41,8 @@ export abstract class MachineLab {
   protected abstract readonly journalDir: string
 
   protected newStore(): KvObjects {
-    return new KvObjects(new MemoryKv(), { clock: this.clock, newUid: randomUUID })
+    this.kv = new MemoryKv()
+    return new KvObjects(this.kv, { clock: this.clock, newUid: randomUUID })
   }
 
   protected makeRunDirs(...dirs: readonly string[]): void {

@@ -1,6 +1,7 @@
 import { type ConditionFact, setConditions } from '../../resources/conditions.ts'
 import { localDisks } from '../../resources/disk-reach.ts'
 import type { StoragePool } from '../../resources/kinds.ts'
+import { misunderstood } from '../../resources/understood.ts'
 import type { VirtualMachine, VmStatus } from '../../resources/vm.ts'
 import { comesBack, powerAfterRequest } from '../../resources/vm-power.ts'
 import { mergeConditions } from './conditions.ts'
@@ -26,6 +27,12 @@ function tied(vm: VirtualMachine, host: string, pools: readonly StoragePool[]): 
     return {
       reason: 'HostLost',
       why: `it is being deleted; what it left on ${host} is removed when ${host} is back`,
+    }
+  const unclear = misunderstood(vm)
+  if (unclear !== undefined)
+    return {
+      reason: 'HostLost',
+      why: `another version of PlasmaVMC stored what this one does not understand (${unclear}), so it waits for ${host}, or for a leader of that version`,
     }
   const [disk] = localDisks(vm, pools)
   return (

@@ -1,6 +1,7 @@
 import { homeOf } from '../../resources/adopted.ts'
 import { hostLeaseName } from '../../resources/host-lease.ts'
 import type { Host, Lease, StoragePool } from '../../resources/kinds.ts'
+import { misunderstood } from '../../resources/understood.ts'
 import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
 import { keyOf } from '../../runtime/informer.ts'
 import { Choices } from './choices.ts'
@@ -52,10 +53,12 @@ function byTurn(a: VirtualMachine, b: VirtualMachine): number {
 
 /**
  * Whether a machine is to be given a host. One that is being deleted is, where our finalizer holds its object: without a
- * host nobody would remove its disks. Without that finalizer there is nothing of it, and it goes by itself.
+ * host nobody would remove its disks. Without that finalizer there is nothing of it, and it goes by itself. One whose
+ * spec this version does not understand waits for a leader that does.
  */
-function isWaiting({ metadata, status }: VirtualMachine): boolean {
-  if (status?.hostName !== undefined) return false
+function isWaiting(vm: VirtualMachine): boolean {
+  const { metadata, status } = vm
+  if (status?.hostName !== undefined || misunderstood(vm) !== undefined) return false
   return metadata.deletionTimestamp === undefined || (metadata.finalizers?.includes(vmFinalizer) ?? false)
 }
 

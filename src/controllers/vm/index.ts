@@ -1,9 +1,11 @@
 import { isDeepStrictEqual } from 'node:util'
+import { misunderstood } from '../../resources/understood.ts'
 import { VirtualMachine } from '../../resources/vm.ts'
 import type { Outcome } from '../../runtime/controller.ts'
 import { refOf } from '../../runtime/informer.ts'
 import { passElsewhere, readVm } from './elsewhere.ts'
 import { type ExecuteDeps, execute } from './execute.ts'
+import { leaveAlone } from './misunderstood.ts'
 import { type ObserveDeps, observe } from './observe.ts'
 import { plan } from './plan.ts'
 import type { Action, Happening, Observed, PlanEnv } from './types.ts'
@@ -35,6 +37,8 @@ export async function reconcileVm(
       if (outcome !== 'own') return outcome
     } else if (vm.status?.hostName !== undefined) return { next: 'done' }
   }
+  const unclear = misunderstood(vm)
+  if (unclear !== undefined) return leaveAlone(vm, unclear, deps)
   const seen = await observe(vm, deps)
   signal.throwIfAborted()
   const env: PlanEnv = { now: deps.clock.now(), newId: deps.newId }

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { markOf, takenStatus, whyNotTaken } from '../../../src/controllers/hosts/machines.ts'
 import type { World } from '../../../src/controllers/hosts/types.ts'
 import { parse } from '../../../src/resources/parse.ts'
+import { noteMisunderstood } from '../../../src/resources/understood.ts'
 import { VirtualMachine } from '../../../src/resources/vm.ts'
 import { at, evidence, host, lease, machine, planFor, pool, world } from './fixture.ts'
 
@@ -103,6 +104,11 @@ describe('what is done with the machines of a lost host', () => {
     [
       'not while it is being deleted',
       machine('m', { status: idle, metadata: { deletionTimestamp: at } }),
+      ['mark'],
+    ],
+    [
+      'not where another version stored what is not understood here',
+      noteMisunderstood(machine('m', { status: placed }), 'spec.shape: Invalid value'),
       ['mark'],
     ],
     ['not where it is elsewhere', machine('m', { status: { ...idle, hostName: 'b' } }), []],

@@ -43,7 +43,8 @@ export function cluster() {
   const clock = new VirtualClock()
   let lags = false
   let uid = 0
-  const objects = new KvObjects(new MemoryKv(), { clock, newUid: () => `uid-${++uid}` })
+  const kv = new MemoryKv()
+  const objects = new KvObjects(kv, { clock, newUid: () => `uid-${++uid}` })
   const advance = async (ms: number) => {
     for (let left = ms; left > 0; left -= 100) await clock.advance(Math.min(left, 100))
     // The store and its watches take turns of their own.
@@ -133,6 +134,7 @@ export function cluster() {
     lag,
     clock,
     advance,
+    kv,
     lead,
     addHost,
     add,

@@ -5,6 +5,7 @@ import { silentLog } from '../../../src/lib/log.ts'
 import { Lease } from '../../../src/resources/kinds.ts'
 import { VirtualMachine } from '../../../src/resources/vm.ts'
 import { ApiError } from '../../../src/store/errors.ts'
+import { asNewerVersion } from '../../fakes/newer-version.ts'
 import { cluster, type UpdateStatus } from './cluster.ts'
 import { fenced, labelled, machine, ready } from './fixture.ts'
 
@@ -337,4 +338,27 @@ test('a stop is heard in the middle of deciding', async () => {
   setImmediate(() => stopping.abort(new Error('told to stop')))
   await expect(pass).rejects.toThrow('told to stop')
   expect(await hostOf('web')).toBeUndefined()
+})
+
+test('what another version stored and this one does not understand waits, and keeps nobody else', async () => {
+  const { advance, lead, addHost, add, hostOf, kv } = cluster()
+  const newer = (name: string, change: Parameters<typeof asNewerVersion>[3]) =>
+    asNewerVersion(kv, VirtualMachine, { namespace: 'default', name }, change)
+  await addHost('a')
+  for (const name of ['strange', 'shapeless', 'plain']) await add(name)
+  await newer('strange', ({ spec }) => {
+    spec['affinity'] = 'close to the window'
+  })
+  await newer('shapeless', (stored) => {
+    stored.spec = 'small' as never
+  })
+  const { failures } = lead()
+  await advance(300)
+  expect(await hostOf('plain')).toBe('a')
+  expect([await hostOf('strange'), await hostOf('shapeless'), failures()]).toEqual([undefined, undefined, 0])
+  await newer('strange', ({ spec }) => {
+    delete spec['affinity']
+  })
+  await advance(300)
+  expect(await hostOf('strange')).toBe('a')
 })

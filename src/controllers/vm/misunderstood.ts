@@ -1,0 +1,40 @@
+import { type Clock, rfc3339 } from '../../lib/clock.ts'
+import { setConditions } from '../../resources/conditions.ts'
+import { VirtualMachine, type VmStatus } from '../../resources/vm.ts'
+import type { Outcome } from '../../runtime/controller.ts'
+import type { ObjectStore } from '../../store/objects.ts'
+import type { Happening } from './types.ts'
+
+const reason = 'NotUnderstood'
+const nothing: VmStatus = { restarts: 0, networks: [], disks: [], conditions: [] }
+
+/**
+ * What a pass does with a machine whose spec another version of PlasmaVMC stored, and this one does not understand:
+ * whatever runs runs on, nothing is started, and its status says why.
+ */
+export async function leaveAlone(
+  vm: VirtualMachine,
+  why: string,
+  deps: {
+    readonly objects: ObjectStore
+    readonly clock: Clock
+    readonly hostName: string
+    readonly tell: (vm: VirtualMachine, happening: Happening) => void
+  },
+): Promise<Outcome> {
+  const { objects, clock, hostName, tell } = deps
+  const message = `host ${hostName} does nothing with it, as its PlasmaVMC is another version than the one that stored it: ${why}; upgrade ${hostName}, or change that field`
+  const before = vm.status
+  if (before?.reason === reason && before.message === message) return { next: 'done' }
+  const ready = { type: 'Ready', status: 'Unknown', reason, message } as const
+  const at = rfc3339(clock.now())
+  const conditions = setConditions(before?.conditions, [ready], at, vm.metadata.generation ?? 0)
+  const others = (before?.conditions ?? []).filter(({ type }) => type !== ready.type)
+  const status: VmStatus = {
+    ...{ ...nothing, ...before, phase: 'Unknown', reason, message },
+    conditions: [...conditions, ...others],
+  }
+  const told = await objects.updateStatus(VirtualMachine, { ...vm, status })
+  tell(told, { type: 'Warning', reason, message })
+  return { next: 'done' }
+}
