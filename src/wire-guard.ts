@@ -5,20 +5,27 @@ import { type Config, etcdUrls } from './config.ts'
 import { stopMs } from './controllers/guard/rules.ts'
 import { Guard } from './controllers/guard/run.ts'
 import type { AskVotes } from './controllers/hosts/types.ts'
-import { addressTowards } from './host/addresses.ts'
+import { HostAddresses } from './host/addresses.ts'
 import { hostClock } from './host/guard-clock.ts'
 import { favour } from './host/guard-favour.ts'
 import { GuardFence } from './host/guard-fence.ts'
 import { agentLives, ownIdentity, readGuardRecord, writeGuardRecord } from './host/guard-file.ts'
+import { GuardPeer } from './host/guard-peer.ts'
 import { endGuard } from './host/guard-process.ts'
 import { openWatchdog, type Watchdog } from './host/guard-watchdog.ts'
 import { hostIdOf } from './host/host-id.ts'
-import { askPeer, formatPeer, type PeerQuestion, type PeerReply, PeerServer } from './host/peers.ts'
+import { askPeer, type PeerQuestion, type PeerReply, PeerServer } from './host/peers.ts'
 import { type Clock, sleep } from './lib/clock.ts'
 import { messageOf, PlasmaError } from './lib/errors.ts'
 import { ensureFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
-import { hostLeaseName, hostOfLease, leaseFacts, systemNamespace } from './resources/host-lease.ts'
+import {
+  type HostLeaseFacts,
+  hostLeaseName,
+  hostOfLease,
+  leaseFacts,
+  systemNamespace,
+} from './resources/host-lease.ts'
 import { Lease } from './resources/kinds.ts'
 import { LeaseContender, type LeaseTerms } from './runtime/lease.ts'
 import { clusterKey } from './store/cluster-key.ts'
@@ -84,7 +91,7 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
       answer: (question) => answered(guard, question),
     })
     open.push(server)
-    guard = new Guard(await depsOf(config, { terms, store, server, watchdog, log, hostId }))
+    guard = new Guard(depsOf(config, { terms, store, server, watchdog, log, hostId }))
     io.stdout.write(`plasmavmc ${version} guards ${config.hostName} (run directory ${runDir})\n`)
     await guard.run(io.signal)
   } finally {
@@ -109,26 +116,33 @@ interface Parts {
   readonly hostId: string
 }
 
-async function depsOf(config: Config, { terms, store, server, watchdog, log, hostId }: Parts) {
+function depsOf(config: Config, { terms, store, server, watchdog, log, hostId }: Parts) {
   const { runDir, hostName: host, fencing } = config
   const self = ownIdentity()
   const clock = hostClock
-  const peer = await peerAddress(config, server.port)
+  const peer = new GuardPeer({
+    ...{ said: config.peerAddress, listen: { host: config.peerListen.host, port: server.port }, log },
+    addresses: HostAddresses.towards(etcdUrls(config)),
+  })
   const program = programOf(config)
   const identity = `${host}/${hostId}`
+  const facts: { peer?: string } & Pick<HostLeaseFacts, 'stopMs' | 'selfFence' | 'bootId'> = {
+    ...{ stopMs: stopMs + (watchdog?.timeoutMs ?? 0), selfFence: fencing, bootId: self.bootId },
+  }
   const keepCompiled = afterRenewal(clock.elapsed(), flushCompileCache)
   return {
     ...{ host, identity, terms, clock, log, inherited: readGuardRecord(runDir, self.bootId) },
-    facts: {
-      ...{ stopMs: stopMs + (watchdog?.timeoutMs ?? 0), selfFence: fencing, bootId: self.bootId },
-      ...(peer !== undefined && { peer }),
-    },
+    facts,
     contender: (hooks: Pick<ConstructorParameters<typeof LeaseContender>[0], 'facts' | 'own'>) =>
       new LeaseContender({
         ...{ objects: store.objects, clock, identity, terms, ...hooks },
         ref: { namespace: systemNamespace, name: hostLeaseName(host) },
       }),
-    look: () => store.look(peer),
+    // Before the first renewal, and anew where the addresses of this host have changed; nothing waits for it at the start.
+    look: async () => {
+      facts.peer = await peer.find()
+      return store.look(facts.peer)
+    },
     ask: (to: string, address: string) => askLost({ to, address, from: host, key: store.key, clock }),
     machines: GuardFence.of({ runDir, host, clock, log }),
     publish: (report: Parameters<ConstructorParameters<typeof Guard>[0]['publish']>[0]) => {
@@ -170,16 +184,6 @@ async function askLost(options: {
   const reply = await askPeer({ ask: 'lost' }, { ...options, key, timeoutMs: questionMs })
   if (!reply || reply.word === 'yes' || reply.word === 'no') return undefined
   return { word: reply.word, askedAt: reply.askedAt }
-}
-
-/** Where others reach us: what was said, or our address on the way to etcd, with the port we listen on. */
-async function peerAddress(config: Config, port: number): Promise<string | undefined> {
-  const { peerAddress: said, peerListen } = config
-  if (said) return formatPeer(said)
-  if (peerListen.host !== '0.0.0.0' && peerListen.host !== '::') return formatPeer({ ...peerListen, port })
-  const url = new URL(etcdUrls(config)[0] ?? '')
-  const host = await addressTowards(url.hostname.replace(/^\[|\]$/g, ''), Number(url.port))
-  return host === undefined ? undefined : formatPeer({ host, port })
 }
 
 async function lock(

@@ -55,11 +55,7 @@ export async function thisHost(options: HostOptions, signal: AbortSignal): Promi
 }
 
 function factsOf({ config, accelerator, qemu, log }: HostOptions): ThisHost['facts'] {
-  const store = etcdUrls(config).map((text) => {
-    const url = new URL(text)
-    return { host: url.hostname.replace(/^\[|\]$/g, ''), port: Number(url.port) }
-  })
-  const addresses = new HostAddresses(store)
+  const addresses = HostAddresses.towards(etcdUrls(config))
   let capabilities: QemuCapabilities | undefined
   const can = async (bootId: string): Promise<Pick<HostFacts, 'capabilities'>> => {
     // Not at the first look: starting a QEMU to ask it would compete with the first guests.

@@ -47,14 +47,25 @@ export function addressTowards(host: string, port: number): Promise<string | und
 export class HostAddresses {
   readonly #store: readonly { readonly host: string; readonly port: number }[]
   readonly #interfaces: () => Interfaces
+  readonly #towards: typeof addressTowards
   #known: { readonly key: string; readonly addresses: readonly string[] } | undefined
 
   constructor(
     store: readonly { readonly host: string; readonly port: number }[] = [],
     interfaces: () => Interfaces = networkInterfaces,
+    towards = addressTowards,
   ) {
+    this.#towards = towards
     this.#store = store
     this.#interfaces = interfaces
+  }
+
+  /** @param urls of the store's members */
+  static towards(urls: readonly string[]): HostAddresses {
+    const members = urls.map((text) => new URL(text))
+    return new HostAddresses(
+      members.map(({ hostname, port }) => ({ host: hostname.replace(/^\[|\]$/g, ''), port: Number(port) })),
+    )
   }
 
   /** At most 16. Never rejects. */
@@ -62,7 +73,7 @@ export class HostAddresses {
     const all = usableAddresses(this.#interfaces())
     const key = all.join(' ')
     if (this.#known?.key === key) return this.#known.addresses
-    const ways = await Promise.all(this.#store.map(({ host, port }) => addressTowards(host, port)))
+    const ways = await Promise.all(this.#store.map(({ host, port }) => this.#towards(host, port)))
     const first = ways.filter((address) => address !== undefined && all.includes(address)) as string[]
     const addresses = [...new Set([...first, ...all])].slice(0, most)
     this.#known = { key, addresses }
