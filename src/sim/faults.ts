@@ -5,6 +5,7 @@ import { Lease } from '../resources/kinds.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import type { SimHost } from './host.ts'
 import { type Cut, storeNode } from './net.ts'
+import type { SimQemu } from './qemu.ts'
 import type { StoreCall } from './store.ts'
 import type { World } from './world.ts'
 
@@ -46,8 +47,9 @@ export type Fault =
       readonly kind: 'qemu'
       readonly vm: string
       /**
-       * `mute` does not answer its monitor, `deaf` takes no notice of the power button; the process of an `impostor` is
-       * gone, and its pid given to a QEMU of somebody else.
+       * `mute` does not answer its monitor, `deaf` takes no notice of the power button; one that can `hang` is in
+       * uninterruptible sleep, where no signal reaches it; a `zombie` has ended, and nobody is told; the process of an
+       * `impostor` is gone, and its pid given to a QEMU of somebody else.
        */
       readonly does:
         | 'die'
@@ -56,6 +58,8 @@ export type Fault =
         | 'mute'
         | 'deaf'
         | 'impostor'
+        | 'hang'
+        | 'zombie'
         | 'shutdown'
         | 'guest-panicked'
         | 'io-error'
@@ -182,6 +186,7 @@ export class Faults {
         qemu.deaf = false
         qemu.mute = false
         if (qemu.stopped) host.freeze(qemu, false)
+        host.hang(qemu, false)
       }
     }
   }
@@ -267,21 +272,37 @@ export class Faults {
 
   #qemu(fault: Extract<Fault, { kind: 'qemu' }>): void {
     for (const host of this.#world.hosts.values())
-      for (const qemu of [...host.qemus.values()].filter(({ name }) => name === `default/${fault.vm}`)) {
-        if (fault.does === 'die') host.end(qemu, 'outside')
-        else if (fault.does === 'deaf') qemu.deaf = true
-        else if (fault.does === 'mute') {
-          qemu.mute = true
-          this.#later(fault.forMs, () => {
-            qemu.mute = false
-          })
-        } else if (fault.does === 'impostor') host.replace(qemu)
-        else if (fault.does === 'cont') host.freeze(qemu, false)
-        else if (fault.does === 'stop') {
-          host.freeze(qemu, true)
-          this.#later(fault.forMs, () => host.freeze(qemu, false))
-        } else if (host.runs(qemu)) host.setState(qemu, fault.does)
-      }
+      for (const qemu of [...host.qemus.values()].filter(({ name }) => name === `default/${fault.vm}`))
+        this.#befall(host, qemu, fault)
+  }
+
+  #befall(host: SimHost, qemu: SimQemu, { does, forMs }: Extract<Fault, { kind: 'qemu' }>): void {
+    switch (does) {
+      case 'die':
+        return host.end(qemu, 'outside')
+      case 'zombie':
+        return host.zombie(qemu)
+      case 'impostor':
+        return host.replace(qemu)
+      case 'deaf':
+        qemu.deaf = true
+        return
+      case 'mute':
+        qemu.mute = true
+        return this.#later(forMs, () => {
+          qemu.mute = false
+        })
+      case 'hang':
+        host.hang(qemu, true)
+        return this.#later(forMs, () => host.hang(qemu, false))
+      case 'stop':
+        host.freeze(qemu, true)
+        return this.#later(forMs, () => host.freeze(qemu, false))
+      case 'cont':
+        return host.freeze(qemu, false)
+      default:
+        if (host.runs(qemu)) host.setState(qemu, does)
+    }
   }
 
   async #confirm({ host }: Extract<Fault, { kind: 'confirm' }>): Promise<void> {

@@ -13,7 +13,7 @@ import type {
 } from '../host/ports.ts'
 import { specHash } from '../host/spec-hash.ts'
 import { rfc3339 } from '../lib/clock.ts'
-import { PlasmaError } from '../lib/errors.ts'
+import { messageOf, PlasmaError } from '../lib/errors.ts'
 import type { StoragePool } from '../resources/kinds.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import type { SimProcess, Timeline } from './clock.ts'
@@ -65,7 +65,7 @@ export class SimProcesses implements Processes {
     const processes = [...qemus.values()].map((qemu) => ({
       ...{ pid: qemu.pid, startTime: qemu.startTime, bootId: qemu.bootId, uid: qemu.uid, name: qemu.name },
       ...(!qemu.foreign && { launchId: qemu.record.launchId, epoch: qemu.record.epoch, runDir }),
-      state: qemu.stopped ? 'T' : 'S',
+      state: qemu.stuck ? 'D' : qemu.stopped ? 'T' : 'S',
     }))
     return { processes }
   }
@@ -176,7 +176,7 @@ export class SimMachines implements Machines {
       })
     } catch (error) {
       const timeout = error instanceof PlasmaError && error.code === 'Timeout'
-      return { state: 'unreachable', why: timeout ? 'timeout' : 'no-socket', message: String(error) }
+      return { state: 'unreachable', why: timeout ? 'timeout' : 'no-socket', message: messageOf(error) }
     }
   }
 

@@ -2,11 +2,8 @@ import type { GuardRecord } from '../host/guard-file.ts'
 import type { LaunchRecord, ProcessExit } from '../host/ports.ts'
 import type { RunState } from '../qmp/types.ts'
 import { type HostTime, SimProcess, type Timeline } from './clock.ts'
-import { eventOf, SimQemu } from './qemu.ts'
+import { type Ender, eventOf, SimQemu } from './qemu.ts'
 import type { Random } from './random.ts'
-
-/** Who ended a QEMU: the system (which of its processes), the guest or its own command, or somebody else. */
-export type Ender = 'agent' | 'guard' | 'quit' | 'outside' | 'power'
 
 /** What happens in truth, for rules and logs. */
 export interface Witness {
@@ -82,7 +79,7 @@ export class SimHost {
 
   /** Whether the guest of a QEMU of this host gets the processor. */
   runs(qemu: SimQemu): boolean {
-    return qemu.alive && this.on && !this.paused && !qemu.stopped && qemu.state === 'running'
+    return qemu.alive && this.on && !this.paused && !qemu.still && qemu.state === 'running'
   }
 
   boot(): void {
@@ -148,7 +145,12 @@ export class SimHost {
     return qemu
   }
 
+  /** Ends a QEMU; one that is stuck ends when it no longer is. */
   end(qemu: SimQemu, by: Ender): void {
+    if (qemu.stuck) {
+      qemu.doomedBy ??= by
+      return
+    }
     this.#gone(qemu, by)
     const { pid, startTime, bootId, uid } = qemu
     const how = by === 'quit' ? { exitCode: 0 } : { signal: 'SIGKILL' }
@@ -162,6 +164,21 @@ export class SimHost {
     qemu.alive = false
     this.qemus.delete(qemu.pid)
     this.#witness.ended(this, qemu, by)
+  }
+
+  /** A QEMU dies and nobody reaps it: who waits for its end is not told, and /proc shows a process that has ended. */
+  zombie(qemu: SimQemu): void {
+    this.#gone(qemu, 'outside')
+    for (const tell of [...this.#changes]) tell(qemu.uid, 'closed')
+  }
+
+  /** A QEMU falls into uninterruptible sleep, or wakes up. */
+  hang(qemu: SimQemu, on: boolean): void {
+    if (!qemu.alive || qemu.stuck === on) return
+    qemu.stuck = on
+    if (!on && qemu.doomedBy) return this.end(qemu, qemu.doomedBy)
+    this.#witness.guest(this, qemu)
+    if (!on) this.#answer(qemu)
   }
 
   /** A QEMU dies, and somebody else's gets its pid. */
@@ -187,7 +204,7 @@ export class SimHost {
   /** A command of its monitor, or what its guest does; waits while the QEMU stands still. */
   command(qemu: SimQemu, run: () => void): void {
     if (!qemu.alive) return
-    if (qemu.stopped || this.paused) qemu.inbox.push(run)
+    if (qemu.still || this.paused) qemu.inbox.push(run)
     else run()
   }
 
@@ -228,4 +245,4 @@ export class SimHost {
   }
 }
 
-export { eventOf }
+export { type Ender, eventOf }

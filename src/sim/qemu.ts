@@ -1,6 +1,9 @@
 import type { LaunchRecord } from '../host/ports.ts'
 import type { QmpEvent, RunState } from '../qmp/types.ts'
 
+/** Who ended a QEMU: the system (which of its processes), the guest or its own command, or somebody else. */
+export type Ender = 'agent' | 'guard' | 'quit' | 'outside' | 'power'
+
 /** A QEMU of the simulated world: what /proc shows of it, and the state of its guest. */
 export class SimQemu {
   readonly pid: number
@@ -13,6 +16,10 @@ export class SimQemu {
   state: RunState = 'prelaunch'
   /** Stopped by a signal: neither guest nor monitor do anything. */
   stopped = false
+  /** In uninterruptible sleep (D), as when its storage hangs: it stands still, and a signal that kills waits. */
+  stuck = false
+  /** Who has sent SIGKILL to it while it was stuck. */
+  doomedBy: Ender | undefined
   /** The guest takes no notice of the power button. */
   deaf = false
   /** Nobody gets an answer from its monitor. */
@@ -26,6 +33,11 @@ export class SimQemu {
     this.startTime = startTime
     this.bootId = record.bootId
     this.record = record
+  }
+
+  /** It does nothing at all, and answers nobody. */
+  get still(): boolean {
+    return this.stopped || this.stuck
   }
 
   get uid(): string {

@@ -44,6 +44,8 @@ const expected = z.strictObject({
   /** Hosts on which its guest runs in truth. */
   runs: z.array(z.string()).optional(),
   message: z.string().optional(),
+  /** How often its QEMU was started after the first time. */
+  restarts: z.int().optional(),
 })
 
 /** `script.yaml`: what happens, and what has to be so, in order of time (seconds of the world). */
@@ -131,7 +133,7 @@ async function apply(world: World, manifest: Readonly<Record<string, unknown>>):
 function check(world: World, at: number, wanted: NonNullable<Script[number]['expect']>): void {
   for (const [name, want] of Object.entries(wanted)) {
     const vm = [...world.rules.vms.values()].find(({ metadata }) => metadata.name === name)
-    const { phase, reason, hostName = 'none', message = '' } = vm?.status ?? {}
+    const { phase, reason, hostName = 'none', message = '', restarts } = vm?.status ?? {}
     const runs = world.rules.runners(vm?.metadata.uid ?? '').map((host) => host.name)
     const wrong = (what: string, found: unknown, words: unknown) => {
       throw new PlasmaError('NotAsExpected', `at ${at} s ${name}: ${what} is ${found}, expected ${words}`)
@@ -142,6 +144,7 @@ function check(world: World, at: number, wanted: NonNullable<Script[number]['exp
     if (want.host && !want.host.includes(hostName)) wrong('host', hostName, want.host)
     if (want.runs && want.runs.join() !== runs.join())
       wrong('running on', runs.join() || 'no host', want.runs)
+    if (want.restarts !== undefined && want.restarts !== restarts) wrong('restarts', restarts, want.restarts)
     if (want.message && !message.includes(want.message)) wrong('message', message, want.message)
   }
 }

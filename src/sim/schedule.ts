@@ -13,6 +13,8 @@ import { World } from './world.ts'
 export interface MachineFacts {
   readonly name: string
   readonly onHostLoss: 'Manual' | 'Failover'
+  /** When it is created, ms; before any host is up where it is absent, so that it runs on the one that is up first. */
+  readonly at?: number
 }
 
 /** One run of a world, as data: the same schedule goes the same way each time. */
@@ -73,18 +75,24 @@ async function populate(world: World, { hosts, fencing, machines }: Schedule): P
     })
   for (const name of hosts) await objects.create(Lease, restingLease(name, hosts))
   await world.begin()
-  for (const { name, onHostLoss } of machines)
-    await objects.create(VirtualMachine, {
-      apiVersion: apiVersionOf(VirtualMachine),
-      kind: 'VirtualMachine',
-      metadata: { name, namespace: 'default' },
-      ...VirtualMachine.body.parse({
-        spec: {
-          ...{ disks: [{ name: 'root', size: '1Gi' }], terminationGracePeriodSeconds: 5 },
-          recovery: { onHostLoss },
-        },
-      }),
-    } as VirtualMachine)
+  for (const machine of machines) {
+    const create = () => objects.create(VirtualMachine, manifestOf(machine))
+    if (machine.at === undefined) await create()
+    else world.timeline.at(machine.at, () => void create())
+  }
+}
+
+function manifestOf({ name, onHostLoss }: MachineFacts): VirtualMachine {
+  const spec = {
+    ...{ disks: [{ name: 'root', size: '1Gi' }], terminationGracePeriodSeconds: 5 },
+    recovery: { onHostLoss },
+  }
+  return {
+    apiVersion: apiVersionOf(VirtualMachine),
+    kind: 'VirtualMachine',
+    metadata: { name, namespace: 'default' },
+    ...VirtualMachine.body.parse({ spec }),
+  } as VirtualMachine
 }
 
 /** The lease of a host that was shut down in order: nobody holds it, and all know one another from the first second on. */
@@ -117,6 +125,9 @@ async function rest(world: World, from: number): Promise<void> {
     throw new Violation('Converges', `${why}, ${restMs / 1000} s after all faults ended`, timeline.now)
 }
 
+const inWords = ({ name, onHostLoss, at }: MachineFacts) =>
+  `${name} (${onHostLoss}${at === undefined ? '' : `, from ${(at / 1000).toFixed(3)} s`})`
+
 /** A schedule in lines that can be read. */
 export function describe({ seed, hosts, fencing, machines, faults, healAt }: Schedule): string {
   const lines = faults.map((timed) => {
@@ -127,7 +138,7 @@ export function describe({ seed, hosts, fencing, machines, faults, healAt }: Sch
     return `  ${when}: ${words(timed.fault)}`
   })
   return [
-    `seed ${seed}: ${hosts.length} hosts, fencing ${fencing}, machines ${machines.map(({ name, onHostLoss }) => `${name} (${onHostLoss})`).join(', ')}`,
+    `seed ${seed}: ${hosts.length} hosts, fencing ${fencing}, machines ${machines.map(inWords).join(', ')}`,
     ...lines,
     `  ${(healAt / 1000).toFixed(3)} s: all faults end`,
   ].join('\n')

@@ -50,6 +50,95 @@ const anything: Plot = (cast) => {
   return { faults, healAt: whole(random, 10_000, 18_000) }
 }
 
+/**
+ * The host of a machine and another lose the store one after the other, and reach nobody but each other: what the first
+ * hears from the second decides whether its machines run on. Or the second only has a bad link, and says now this, now
+ * that.
+ */
+const halves: Plot = (cast) => {
+  const { random, hosts, vms } = cast
+  const [first, second] = [`@${random.pick(vms)}`, random.pick(hosts)]
+  const others = ['store', ...hosts.filter((name) => name !== second)]
+  const at = whole(random, 1_500, 3_500)
+  const later = at + whole(random, 2_000, 6_500)
+  const healAt = at + whole(random, 13_000, 17_000)
+  const how = random.chance(0.8) ? ('drop' as const) : ('refuse' as const)
+  const from = (host: string, start: number): Timed[] =>
+    others
+      .filter((to) => random.chance(0.9) && to !== host)
+      .map((to) => ({ at: start, fault: { kind: 'cut', from: host, to, both: true, how } }))
+  const ill: Timed[] = random.chance(0.4)
+    ? from(second, later)
+    : [{ at: later - 2_000, fault: { kind: 'slow', host: second, ms: whole(random, 500, 1_500) } }]
+  return { faults: [...from(first, at), ...ill], healAt }
+}
+
+/**
+ * A process is about to write, or has just written, and sleeps for as long as it takes to lose everything: the machine
+ * that it would have started, the term in which it led.
+ */
+const sleeper: Plot = (cast) => {
+  const { random, vms } = cast
+  const leads = random.chance(0.3)
+  const host = leads ? '@leader' : `@${random.pick(vms)}`
+  const when: When = {
+    ...{ after: whole(random, 0, leads ? 12_000 : 800), by: host, op: 'put' },
+    key: leads ? random.pick(['/virtualmachines/', '/leases/', '/fenceevidences/']) : '/virtualmachines/',
+    phase: random.chance(0.7) ? 'answer' : 'send',
+    // Between the third and the sixth write of a machine that starts its QEMU is forked, and the guest goes on.
+    nth: random.pick([1, 2, 3, 3, 4, 4, 5, 5, 6]),
+  }
+  const forMs = whole(random, 12_000, 17_000)
+  const loss: Timed[] = leads
+    ? [{ at: whole(random, 1_500, 3_000), fault: lossOf(cast, forMs) }]
+    : [
+        {
+          ...when,
+          fault: { kind: 'cut', from: host, to: '*', both: true, forMs: whole(random, 10_000, forMs) },
+        },
+      ]
+  const sleep: Timed[] = random.chance(0.5)
+    ? [{ ...when, fault: { kind: 'freeze', host, forMs } }]
+    : [...loss, { ...when, fault: { kind: 'stop', host, what: 'agent', forMs } }]
+  const faults = leads ? [...loss, ...sleep.slice(-1)] : sleep
+  return { faults, healAt: whole(random, 17_000, 21_000) }
+}
+
+/** A person changes a machine right before a process writes what it made of the machine before. */
+const contest: Plot = (cast) => {
+  const { random, vms } = cast
+  const faults = some(random, 3, 6, (): Timed => {
+    const vm = random.pick(vms)
+    const by = random.pick([`@${vm}`, `@${vm}`, '@leader'])
+    const when = { after: whole(random, 0, 3_500), by, key: `/virtualmachines/default/${vm}`, nth: 1 }
+    const moment = random.chance(0.7)
+      ? ({ op: 'put', phase: 'send' } as const)
+      : ({ op: 'get', phase: 'answer' } as const)
+    const does = random.pick(['start', 'stop', 'stop', 'delete', 'Restart', 'Move'] as const)
+    return { ...when, ...moment, fault: { kind: 'user', vm, does } }
+  })
+  return { faults, healAt: 5_500 }
+}
+
+/** The plots with their shares of all schedules, in percent. */
+const plots: readonly (readonly [number, Plot])[] = [
+  [34, skirmish],
+  [26, failover],
+  [10, anything],
+  [13, halves],
+  [11, sleeper],
+  [6, contest],
+]
+
+function plotOf(random: Random): Plot {
+  let left = random.int(100)
+  for (const [share, plot] of plots) {
+    if (left < share) return plot
+    left -= share
+  }
+  return anything
+}
+
 /** The schedule of a seed. */
 export function randomSchedule(seed: number): Schedule {
   const random = new Random(seed).fork('schedule')
@@ -57,9 +146,10 @@ export function randomSchedule(seed: number): Schedule {
   const machines = ['one', 'two', 'three'].slice(0, 1 + random.int(2)).map((name) => ({
     name,
     onHostLoss: random.chance(0.75) ? ('Failover' as const) : ('Manual' as const),
+    // Later ones are spread over the hosts that are ready by then.
+    ...(random.chance(0.4) && { at: whole(random, 200, 1_500) }),
   }))
-  const plot = random.chance(0.45) ? skirmish : random.chance(0.75) ? failover : anything
-  const { faults, healAt } = plot({ random, hosts, vms: machines.map(({ name }) => name) })
+  const { faults, healAt } = plotOf(random)({ random, hosts, vms: machines.map(({ name }) => name) })
   const fencing = random.chance(0.85) ? 'guard' : random.pick(['none', 'command'] as const)
   return { seed, hosts, fencing, machines, faults, healAt }
 }

@@ -183,5 +183,6 @@ function shown(value: unknown): string {
 
 function stateOf(host: SimHost, qemu: SimQemu): string {
   if (host.paused) return 'stands still with its host'
+  if (qemu.stuck) return 'in uninterruptible sleep'
   return qemu.stopped ? 'stopped by a signal' : `guest ${qemu.state}`
 }
