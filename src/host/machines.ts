@@ -29,6 +29,7 @@ export class QmpMachines implements Machines {
   readonly #met = new Set<string>()
   readonly #queries = new Map<string, Promise<MachineAnswer>>()
   readonly #listeners = new Set<(change: MachineChange) => void>()
+  #closed = false
 
   constructor(options: QmpMachinesOptions) {
     this.#options = options
@@ -74,7 +75,9 @@ export class QmpMachines implements Machines {
     )
   }
 
+  /** For good: a connection made for whoever comes later would keep the process from ending. */
   async close(): Promise<void> {
+    this.#closed = true
     for (const uid of [...this.#sessions.keys()]) this.forget(uid)
   }
 
@@ -90,6 +93,7 @@ export class QmpMachines implements Machines {
   }
 
   #session(uid: string): Promise<QmpSession> {
+    if (this.#closed) return Promise.reject(new Interrupted('Closed', 'the server is stopping'))
     const known = this.#sessions.get(uid)
     if (known) return known
     const { runDir, clock, handshakeMs = 3_000 } = this.#options

@@ -80,3 +80,14 @@ test('a wait for a QEMU that will not come ends when its machine is given up', a
   machines.forget(uid)
   expect(await answer).toMatchObject({ state: 'unreachable', why: 'closed' })
 })
+
+test('once closed, no connection is made any more, which would keep the process from ending', async () => {
+  startQemu()
+  expect(await machines.status(uid)).toMatchObject({ state: 'answered' })
+  await machines.close()
+  expect(await machines.status(uid)).toMatchObject({
+    state: 'unreachable',
+    message: 'the server is stopping',
+  })
+  await expect(machines.execute(uid, 'query-status')).rejects.toMatchObject({ code: 'Closed' })
+})
