@@ -28,6 +28,10 @@ export function withOpenExports(
 
 const keysOf = (spec: VmSpec) => writableExports(spec.disks).map(({ key }) => key)
 
+/** Whether it is declared to write to exports, or is recorded to. */
+export const mayWriteExports = ({ spec, status }: VirtualMachine) =>
+  keysOf(spec).length > 0 || (status?.exports ?? []).length > 0
+
 /** Records the exports that a QEMU writes to; `specs` are all that it may have been started or changed with. */
 export function claimExports({ status }: Draft, ...specs: readonly VmSpec[]): void {
   const keys = [...new Set(specs.flatMap(keysOf))]

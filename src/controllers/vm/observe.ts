@@ -13,7 +13,7 @@ import type { LocalDisk } from '../../resources/disk-reach.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import { askMore } from './ask.ts'
-import { withOpenExports } from './exports.ts'
+import { mayWriteExports, withOpenExports } from './exports.ts'
 import type { Inventory } from './inventory.ts'
 import type { Memories, VmMemory } from './memory.ts'
 import type { Observed, ProcessFact, Tried } from './types.ts'
@@ -36,6 +36,8 @@ export interface ObserveDeps {
   readonly specHash: (spec: VirtualMachine['spec']) => string
   /** Another machine that claims one of this one's writable disks, if any. */
   readonly diskClaim: (vm: VirtualMachine) => Observed['diskClaim']
+  /** Why what a killed QEMU wrote to exports may arrive later; undefined where it can't. */
+  readonly lateWrites: () => string | undefined
 }
 
 /** A scan this fresh is good enough to say a machine that was not known to run does not. */
@@ -55,6 +57,7 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
   const tenure = deps.tenure()
   const alone = tenure.state === 'single'
   const refusal = alone && vm.status?.hostName === undefined ? deps.refusal(vm) : undefined
+  const late = !alone && mayWriteExports(vm) ? deps.lateWrites() : undefined
   // Of an earlier launch it says nothing of this one.
   const launchId = vm.status?.process?.launchId ?? vm.status?.launch?.id
   const exit = memory.exit?.launchId === launchId ? memory.exit : undefined
@@ -73,6 +76,7 @@ export async function observe(vm: VirtualMachine, deps: ObserveDeps): Promise<Ob
     ...(memory.launchError && { launchError: memory.launchError }),
     disks,
     ...(diskClaim && { diskClaim }),
+    ...(late !== undefined && { lateWrites: late }),
     diskRetryInMs: diskRetryIn(vm, disks, memory, deps.clock),
     stopElapsedMs: elapsedSince('stop', vm.status?.stop?.at, memory, deps.clock),
     endedElapsedMs: elapsedSince('ended', endOf(vm), memory, deps.clock),

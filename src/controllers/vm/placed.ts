@@ -37,13 +37,22 @@ export function refuse(draft: Draft): void {
 }
 
 /**
+ * What is to be done with the machine when the host is lost, as far as that can be promised: not that it may be started
+ * elsewhere once its QEMU is dead, where writes to its exports may still arrive then. A host that is known to be off sends
+ * nothing: then `spec.recovery` counts.
+ */
+export function promised({ seen, vm }: Draft): 'Manual' | 'Failover' {
+  return seen.lateWrites === undefined ? vm.spec.recovery.onHostLoss : 'Manual'
+}
+
+/**
  * Says what would be done with the machine if the host were lost: `Failover` only once both the spec and launch.json,
  * which the guard goes by, say so. So it is `Manual` again before launch.json is, which is rewritten after this is recorded.
  */
 export function describeHostLoss(draft: Draft): void {
-  const { status, seen, vm } = draft
+  const { status, seen } = draft
   if (seen.tenure.state === 'single') return
-  const wanted = vm.spec.recovery.onHostLoss
+  const wanted = promised(draft)
   if (seen.process.state === 'alive') {
     const known = runningSpec(seen.process)?.recovery?.onHostLoss
     status.onHostLoss = known === 'Failover' ? wanted : 'Manual'

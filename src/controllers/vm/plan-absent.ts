@@ -3,7 +3,7 @@ import { cleanExits, powerAfterRequest } from '../../resources/vm-power.ts'
 import type { Draft } from './draft.ts'
 import { backoffLeftMs, classifyGone, recordExit } from './exits.ts'
 import { claimExports } from './exports.ts'
-import { giveUp, grantMove } from './placed.ts'
+import { giveUp, grantMove, promised } from './placed.ts'
 
 /** Why a launch was given up right before it: nobody's failure, and not counted. */
 const untried: ReadonlySet<string> = new Set(['LeaseLost', 'DiskInUse', 'ClaimsUnknown'])
@@ -182,7 +182,9 @@ function launch(draft: Draft): void {
   status.launch = { id: launchId, at: draft.at, bootId: seen.bootId }
   claimExports(draft, draft.vm.spec)
   // What launch.json will say: it is written from the object that this is recorded in.
-  if (seen.tenure.state !== 'single') status.onHostLoss = draft.vm.spec.recovery.onHostLoss
+  if (seen.tenure.state !== 'single') status.onHostLoss = promised(draft)
+  if (seen.lateWrites !== undefined && draft.vm.spec.recovery.onHostLoss === 'Failover')
+    draft.tell('Warning', 'FailoverUnsafe', `its guard alone can't make it fail over: ${seen.lateWrites}`)
   if (status.lastExit) status.restarts += 1
   draft.phase('Starting', 'Launching')
   draft.act({ do: 'launch', launchId })

@@ -1,4 +1,5 @@
 import type { Subscription } from 'rxjs'
+import { lateWrites } from '../../host/late-writes.ts'
 import type { Disks, Machines, Processes, Tenure } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { withDeadline } from '../../lib/deadline.ts'
@@ -129,6 +130,7 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
     refusal: () => undefined,
     localDisks: () => [],
     tenure: () => ({ state: 'single' }),
+    lateWrites,
     ...options,
     memories,
     inventory,

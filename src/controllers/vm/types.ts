@@ -79,6 +79,11 @@ export interface Observed {
   readonly diskRetryInMs: number
   /** Another machine that holds one of this one's writable disks: its key and the field. */
   readonly diskClaim?: { readonly by: string; readonly field: string; readonly path: string }
+  /**
+   * Why writes to its exports may arrive after its QEMU is dead, if the host is cut off meanwhile. Only where there are
+   * other hosts and it writes to exports.
+   */
+  readonly lateWrites?: string
   /** Monotonic ms since the stop under way was first seen by this agent. */
   readonly stopElapsedMs: number
   /** Monotonic ms since the end of this launch's guest was first seen recorded by this agent; 0 where it is not. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { withOpenExports } from '../../../src/controllers/vm/exports.ts'
 import { applied, specDiff, wordsOf } from '../../../src/controllers/vm/live-changes.ts'
+import { lateWrites } from '../../../src/host/late-writes.ts'
 import type { DiskState } from '../../../src/host/ports.ts'
 import {
   absent,
@@ -65,6 +66,48 @@ describe('the exports that a machine holds', () => {
   test('are none where it only reads', () => {
     const next = planOf(machine(of('x', { readOnly: true })), absent, { disks: [ready] })
     expect(next.status).not.toHaveProperty('exports')
+  })
+})
+
+describe('a host that may send what a dead QEMU wrote', () => {
+  const failover = { ...of('x'), recovery: { onHostLoss: 'Failover' } }
+  const late = {
+    lateWrites: 'tcp_orphan_retries is 0',
+    tenure: { state: 'held', epoch: 7, leftMs: 5_000 },
+  } as const
+  const kept = { record: record(spec(failover)) }
+
+  test('does not promise that it may be started elsewhere, and says why', () => {
+    const start = planOf(machine(failover, { hostName: 'host-a' }), absent, { ...late, disks: [ready] })
+    expect(verbs(start)).toEqual(['launch'])
+    expect(start.status.onHostLoss).toBe('Manual')
+    expect(start.happenings).toMatchObject([
+      { reason: 'FailoverUnsafe', message: expect.stringContaining('tcp_orphan_retries is 0') },
+    ])
+    const vm = runningMachine(failover, { hostName: 'host-a', onHostLoss: 'Failover' })
+    expect(planOf(vm, alive('running', kept), late).status.onHostLoss).toBe('Manual')
+  })
+
+  test('promises it once it does not', () => {
+    const vm = runningMachine(failover, { hostName: 'host-a', onHostLoss: 'Manual' })
+    const { lateWrites: _, ...safe } = late
+    expect(planOf(vm, alive('running', kept), safe).status.onHostLoss).toBe('Failover')
+  })
+
+  test.each([
+    ['0\n', false],
+    ['8\n', false],
+    ['1\n', true],
+  ])('is told by the kernel: %j', (value, isSafe) => {
+    expect(lateWrites(() => value) === undefined).toBe(isSafe)
+  })
+
+  test('is one of which that can’t be read', () => {
+    expect(
+      lateWrites(() => {
+        throw new Error('EACCES')
+      }),
+    ).toMatch(/can't be read: EACCES; set it: sysctl/)
   })
 })
 

@@ -30,7 +30,7 @@ function hostOf(...qemus: readonly QemuProcess[]) {
   return {
     ...{ hostName: 'host-a', hostLabels: () => ({}), processes, machines, disks: new PlainDisks(), clock },
     ...{ inventory: new Inventory(processes, clock), memories: new Memories() },
-    ...{ specHash: () => 'same', diskClaim: () => undefined },
+    ...{ specHash: () => 'same', diskClaim: () => undefined, lateWrites: () => undefined },
     ...{ tenure: () => ({ state: 'single' as const }), refusal: () => undefined, localDisks: () => [] },
   }
 }
