@@ -65,7 +65,7 @@ export interface OwnLease {
    * @returns ms to wait; 0 where it may be taken up now
    */
   readonly mayReturn: (lease: Lease, silentMs: number) => Promise<number>
-  /** The least epoch to make it with where it is gone: epochs that were recorded must not come again. */
+  /** The least epoch to have it under, where it is gone or went back: epochs that were recorded must not come again. */
   readonly leastEpoch?: number
 }
 
@@ -152,7 +152,8 @@ export class LeaseContender {
     const waitMs = await own.mayReturn(lease, silentMs)
     if (waitMs > 0)
       return { held: false, holder, epoch: leaseTransitions, retryInMs: Math.min(waitMs, terms.renewMs) }
-    const epoch = Math.max(leaseTransitions, 1)
+    // A store that was restored may tell of an older one; it was recorded with machines, and must not come again.
+    const epoch = Math.max(leaseTransitions, this.#lastEpoch)
     return this.#write((facts) => objects.update(Lease, this.#renewed(lease, epoch, facts, true)), epoch)
   }
 

@@ -56,6 +56,26 @@ describe('the owner of a lease', () => {
     expect((await stored()).spec.holderIdentity).toBe('a')
   })
 
+  test('keeps its epoch where the store was restored to a time before it had it', async () => {
+    const a = owner()
+    await a.attempt()
+    const before = await stored()
+    await fence()
+    expect(await a.attempt()).toMatchObject({ held: true, epoch: 2 })
+    const { resourceVersion } = (await stored()).metadata
+    await objects.update(Lease, { ...before, metadata: { ...before.metadata, resourceVersion } } as Lease)
+    expect((await stored()).spec.leaseTransitions).toBe(1)
+    expect(await a.attempt()).toMatchObject({ held: true, epoch: 2 })
+    // And so does the guard after this one.
+    const { resourceVersion: now } = (await stored()).metadata
+    await objects.update(Lease, {
+      ...before,
+      metadata: { ...before.metadata, resourceVersion: now },
+    } as Lease)
+    const next = owner({ own: { mayReturn: async () => 0, leastEpoch: 2 } })
+    expect(await next.attempt()).toMatchObject({ held: true, epoch: 2 })
+  })
+
   test('does neither before it may', async () => {
     let waitMs = 700
     const asked: [string | undefined, number][] = []
