@@ -65,8 +65,22 @@ test.each([
   [{ ...etcd, etcdUser: 'u' }, {}, /^--etcd-user: needs --etcd-password-file/],
   [etcd, { PLASMAVMC_ETCD_PASSWORD_FILE: '/p' }, /^PLASMAVMC_ETCD_PASSWORD_FILE: needs --etcd-user/],
   [{ ...etcd, etcdPrefix: 'x/' }, {}, /^--etcd-prefix: must be like/],
+  [{ acceptStoreReset: true }, {}, /^--accept-store-reset: is for --store etcd, not for lmdb/],
+  [etcd, { PLASMAVMC_ACCEPT_STORE_RESET: 'maybe' }, /^PLASMAVMC_ACCEPT_STORE_RESET: must be true or false/],
 ])('etcd: %j %j is refused by name', (flags, env, message) => {
   expect(() => loadConfig(flags, env, root)).toThrow(message)
+})
+
+test('a store that was restored is accepted by flag or environment, and never unasked', () => {
+  expect(loadConfig(etcd, {}, root).acceptStoreReset).toBe(false)
+  expect(loadConfig({ ...etcd, acceptStoreReset: true }, {}, root).acceptStoreReset).toBe(true)
+  for (const [text, value] of [
+    ['true', true],
+    ['1', true],
+    ['false', false],
+    ['0', false],
+  ] as const)
+    expect(loadConfig(etcd, { PLASMAVMC_ACCEPT_STORE_RESET: text }, root).acceptStoreReset).toBe(value)
 })
 
 test('a lease, its guard and how it fences', () => {
