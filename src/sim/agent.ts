@@ -120,6 +120,8 @@ function* machines(
       machines: new SimMachines(host, process, timeline),
       disks: new SimDisks(host, process, timeline, world.disks, () => pools.list()),
       localDisks: (vm) => localDisks(vm, pools.list()),
+      // The kernel that this runs on is none of the cluster's.
+      lateWrites: () => undefined,
       runFolders: async () => [...host.records.keys()],
       ...{ specHash, newId: newUid, clock, log },
       tell: (vm, { reason, message }) => world.tell(`${hostName}: ${vm.metadata.name} ${reason}: ${message}`),

@@ -15,6 +15,7 @@ import { specHash } from '../host/spec-hash.ts'
 import { rfc3339 } from '../lib/clock.ts'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import type { StoragePool } from '../resources/kinds.ts'
+import { nbdUrl } from '../resources/nbd.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import type { SimProcess, Timeline } from './clock.ts'
 import type { Ender, SimHost } from './host.ts'
@@ -280,7 +281,8 @@ export class SimDisks implements Disks {
 
   async observe(vm: VirtualMachine): Promise<readonly DiskState[]> {
     const uid = vm.metadata.uid ?? ''
-    return vm.spec.disks.map(({ name, pool, path }) => {
+    return vm.spec.disks.map(({ name, pool, path, nbd }) => {
+      if (nbd) return { name, state: 'ready', path: nbdUrl(nbd) }
       if (path !== undefined) return { name, state: 'ready', path }
       const file = `${uid}/${name}`
       if (this.#files(pool).has(file)) return { name, state: 'ready', path: `/pools/${pool}/${file}` }
@@ -290,7 +292,8 @@ export class SimDisks implements Disks {
 
   prepare(vm: VirtualMachine, only?: readonly string[]): void {
     const uid = vm.metadata.uid ?? ''
-    for (const { name, pool, path } of vm.spec.disks) {
+    for (const { name, pool, path, nbd } of vm.spec.disks) {
+      if (nbd) continue
       const file = `${uid}/${name}`
       const files = this.#files(pool)
       const known = path !== undefined || files.has(file) || this.#preparing.has(file)

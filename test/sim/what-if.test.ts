@@ -41,6 +41,22 @@ test('tells which machines of a lost host would run where, and why others would 
   ])
 })
 
+test('a disk over NBD goes wherever its machine does, and one of the lost host does not', {
+  timeout: 300_000,
+}, async () => {
+  const onExport = (at: string) => [{ name: 'root', format: 'raw', nbd: { host: at, exportName: 'x' } }]
+  const hosts = [host('host-a', '16Gi'), host('host-b', '32Gi'), host('host-c', '1Gi')]
+  const dump = [
+    ...hosts,
+    machine('roamer', 1, { memory: '1Gi', disks: onExport('nas'), recovery }),
+    machine('homely', 2, { memory: '1Gi', disks: onExport('localhost'), recovery }),
+  ]
+  const answer = await whatIf(dumpOf([{ kind: 'List', items: dump }]), ['host-b'], product)
+  expect(answer.troubled).toEqual([])
+  expect(answer.moved).toMatchObject([{ machine: 'default/roamer', to: 'host-a', status: 'Running' }])
+  expect(answer.stuck).toMatchObject([{ machine: 'default/homely', status: 'Unknown (StorageLost)' }])
+})
+
 test('names what is wrong with a dump', async () => {
   expect(() => dumpOf([{ kind: 'List', items: [] }])).toThrow('no Host')
   expect(() => dumpOf([{ ...host('host-a', '1Gi'), spec: { fencing: { mode: 'hope' } } }])).toThrow(

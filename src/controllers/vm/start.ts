@@ -32,6 +32,8 @@ export interface VmControllerOptions {
   readonly refusal?: VmControllerDeps['refusal']
   /** As in `ObserveDeps`; none unless given. */
   readonly localDisks?: VmControllerDeps['localDisks']
+  /** As in `ObserveDeps`; what this host's kernel says unless given. */
+  readonly lateWrites?: VmControllerDeps['lateWrites']
   /** Uids that have a run directory here: some of them may have gone to other hosts while no agent ran. */
   readonly runFolders?: () => Promise<readonly string[]>
   readonly specHash: (spec: VirtualMachine['spec']) => string
