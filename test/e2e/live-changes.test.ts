@@ -17,6 +17,7 @@ afterAll(() => lab.close())
 
 const timeout = 300_000
 const data = { name: 'data', size: '16Mi', format: 'raw' }
+const grown = { ...data, size: '32Mi' }
 const extra = { name: 'extra', size: '8Mi' }
 
 const conditionOf = ({ status }: VirtualMachine, type: string) =>
@@ -65,62 +66,24 @@ const untouched = (before: VirtualMachine, after: VirtualMachine) => {
   expect(conditionOf(after, 'RestartRequired')?.status).toBe('False')
 }
 
-test('a disk grows under the guest', { timeout }, async () => {
-  const vm = await boot('grows', { disks: [data] })
-  expect(await guestSays(vm, 'cat /sys/block/vda/size')).toBe('32768')
-  untouched(vm, await change('grows', { disks: [{ ...data, size: '32Mi' }] }))
-  await lab.until(
-    'the guest sees it',
-    async () => (await guestSays(vm, 'cat /sys/block/vda/size')) === '65536',
-  )
-  expect(runsWith(vm).disks[0]?.size).toBe('32Mi')
+let shared: Promise<VirtualMachine> | undefined
 
-  const { metadata } = await lab.patch('grows', { spec: { disks: [data] } })
-  const refused = await lab.sees('grows', 'refuses to shrink', ({ status }) => {
-    return status?.conditions.some((c) => c.reason === 'Refused') ?? false
-  })
-  expect(refused.metadata.generation).toBe(metadata.generation)
-  expect(conditionOf(refused, 'Synchronized')?.message).toContain('spec.disks[data].size')
-  expect(refused.status?.phase).toBe('Running')
-  await lab.remove('grows')
-})
+/** One guest for all changes under which it goes on: each test takes it as the one before left it. */
+function guest(): Promise<VirtualMachine> {
+  shared ??= boot('guest', { disks: [data], networks: [{ name: 'nat' }] })
+  return shared
+}
 
-test('a disk comes and goes while the guest runs, and its file stays', { timeout }, async () => {
-  const vm = await boot('plugs', { disks: [data] })
-  const before = await guestSays(vm, 'cd /sys/block; echo vd*')
-  expect(before).toBe('vda')
-  const added = await change('plugs', { disks: [data, extra] })
+test('a network card comes and goes while the guest runs', { timeout }, async () => {
+  const vm = await guest()
+  const added = await change('guest', { networks: [{ name: 'nat' }, { name: 'more' }] })
   untouched(vm, added)
-  await lab.until(
-    'the guest has it',
-    async () => (await guestSays(vm, 'cat /sys/block/vdb/size')) === '16384',
-  )
-  expect(await guestSays(vm, 'echo kept >/dev/vdb; head -c 4 /dev/vdb')).toBe('kept')
-  const file = added.status?.disks.find(({ name }) => name === 'extra')?.path ?? ''
-  expect(runsWith(vm).disks.map(({ name }) => name)).toEqual(['data', 'extra'])
-
-  untouched(vm, await change('plugs', { disks: [data] }))
-  expect(await guestSays(vm, 'cd /sys/block; echo vd*')).toBe('vda')
-  expect(runsWith(vm).disks.map(({ name }) => name)).toEqual(['data'])
-  expect(existsSync(file)).toBe(true)
-
-  untouched(vm, await change('plugs', { disks: [data, extra] }))
-  await lab.until('it is the same', async () => (await guestSays(vm, 'head -c 4 /dev/vdb')) === 'kept')
-
-  // A q35's own bus gives nothing back: what was there at the start waits for the next one.
-  const waits = await change('plugs', { disks: [extra] })
-  expect(conditionOf(waits, 'RestartRequired')).toMatchObject({
-    status: 'True',
-    message: 'spec.disks[data] takes effect at the next start',
+  const mac = added.status?.networks.find(({ name }) => name === 'more')?.mac
+  await lab.until('the guest has it', async () => {
+    return (await guestSays(vm, 'cat /sys/class/net/eth1/address')) === mac
   })
-  await lab.verb('plugs', 'restart')
-  const again = await lab.sees('plugs', 'was restarted', ({ status }) => {
-    return status?.phase === 'Running' && status.restarts === 1
-  })
-  expect(conditionOf(again, 'RestartRequired')?.status).toBe('False')
-  await lab.remove('plugs')
-  await lab.gone('plugs')
-  expect(existsSync(file)).toBe(false)
+  untouched(vm, await change('guest', { networks: [{ name: 'nat' }] }))
+  expect(await guestSays(vm, 'cd /sys/class/net; echo eth*')).toBe('eth0')
 })
 
 /** What a port of this host gives to who connects; undefined where nobody listens. */
@@ -143,18 +106,19 @@ test('forwards of a user network come and go, and a taken port is told', { timeo
       { name: 'nat', user: { forwards: hostPorts.map((hostPort) => ({ hostPort, guestPort: 80 })) } },
     ],
   })
-  const vm = await boot('forwards', { disks: [data], ...nat() })
+  const vm = await guest()
+  untouched(vm, await change('guest', nat()))
   await lab.type(uidOf(vm), 'while :; do echo hi | nc -l -p 80; done >/dev/null 2>&1 &')
   const port = await freePort()
   expect(await read(port)).toBeUndefined()
-  untouched(vm, await change('forwards', nat(port)))
+  untouched(vm, await change('guest', nat(port)))
   await lab.until('the guest answers through it', async () => (await read(port))?.trim() === 'hi')
 
   const holder = createServer().listen(0, '127.0.0.1')
   await once(holder, 'listening')
   const taken = (holder.address() as AddressInfo).port
-  await lab.patch('forwards', { spec: nat(taken) })
-  const failed = await lab.sees('forwards', 'tells of the port', (now) => {
+  await lab.patch('guest', { spec: nat(taken) })
+  const failed = await lab.sees('guest', 'tells of the port', (now) => {
     return conditionOf(now, 'Synchronized')?.reason === 'Failed'
   })
   expect(conditionOf(failed, 'Synchronized')?.message).toContain(`tcp:127.0.0.1:${taken}`)
@@ -162,25 +126,91 @@ test('forwards of a user network come and go, and a taken port is told', { timeo
   expect(await read(port), 'the other is gone').toBeUndefined()
   holder.close()
   await once(holder, 'close')
-  const synchronized = await lab.sees('forwards', 'tries again', (now) => {
+  const synchronized = await lab.sees('guest', 'tries again', (now) => {
     return conditionOf(now, 'Synchronized')?.status === 'True'
   })
   untouched(vm, synchronized)
   await lab.until('the guest answers through it', async () => (await read(taken))?.trim() === 'hi')
-  await lab.remove('forwards')
 })
 
-test('a network card comes and goes while the guest runs', { timeout }, async () => {
-  const vm = await boot('cards', { disks: [data], networks: [{ name: 'nat' }] })
-  const added = await change('cards', { networks: [{ name: 'nat' }, { name: 'more' }] })
-  untouched(vm, added)
-  const mac = added.status?.networks.find(({ name }) => name === 'more')?.mac
-  await lab.until('the guest has it', async () => {
-    return (await guestSays(vm, 'cat /sys/class/net/eth1/address')) === mac
+test('a server that is killed at any moment of a change leads to the same end', { timeout }, async () => {
+  const vm = await guest()
+  for (const pause of [0, 30, 100]) {
+    for (const disks of [[data, extra], [data]]) {
+      const { metadata } = await lab.patch('guest', { spec: { disks } })
+      await new Promise((done) => setTimeout(done, pause))
+      await lab.restart()
+      const after = await lab.sees('guest', 'is synchronized', (now) => {
+        const condition = conditionOf(now, 'Synchronized')
+        return condition?.status === 'True' && condition.observedGeneration === metadata.generation
+      })
+      untouched(vm, after)
+      expect(runsWith(vm).disks).toHaveLength(disks.length)
+      const names = disks.length === 2 ? 'vda vdb' : 'vda'
+      await lab.until(
+        'so does the guest',
+        async () => (await guestSays(vm, 'cd /sys/block; echo vd*')) === names,
+      )
+    }
+  }
+})
+
+test('a disk grows under the guest', { timeout }, async () => {
+  const vm = await guest()
+  expect(await guestSays(vm, 'cat /sys/block/vda/size')).toBe('32768')
+  untouched(vm, await change('guest', { disks: [grown] }))
+  await lab.until(
+    'the guest sees it',
+    async () => (await guestSays(vm, 'cat /sys/block/vda/size')) === '65536',
+  )
+  expect(runsWith(vm).disks[0]?.size).toBe('32Mi')
+
+  const { metadata } = await lab.patch('guest', { spec: { disks: [data] } })
+  const refused = await lab.sees('guest', 'refuses to shrink', ({ status }) => {
+    return status?.conditions.some((c) => c.reason === 'Refused') ?? false
   })
-  untouched(vm, await change('cards', { networks: [{ name: 'nat' }] }))
-  expect(await guestSays(vm, 'cd /sys/class/net; echo eth*')).toBe('eth0')
-  await lab.remove('cards')
+  expect(refused.metadata.generation).toBe(metadata.generation)
+  expect(conditionOf(refused, 'Synchronized')?.message).toContain('spec.disks[data].size')
+  expect(refused.status?.phase).toBe('Running')
+  untouched(vm, await change('guest', { disks: [grown] }))
+})
+
+test('a disk comes and goes while the guest runs, and its file stays', { timeout }, async () => {
+  const vm = await guest()
+  const before = await guestSays(vm, 'cd /sys/block; echo vd*')
+  expect(before).toBe('vda')
+  const added = await change('guest', { disks: [grown, extra] })
+  untouched(vm, added)
+  await lab.until(
+    'the guest has it',
+    async () => (await guestSays(vm, 'cat /sys/block/vdb/size')) === '16384',
+  )
+  expect(await guestSays(vm, 'echo kept >/dev/vdb; head -c 4 /dev/vdb')).toBe('kept')
+  const file = added.status?.disks.find(({ name }) => name === 'extra')?.path ?? ''
+  expect(runsWith(vm).disks.map(({ name }) => name)).toEqual(['data', 'extra'])
+
+  untouched(vm, await change('guest', { disks: [grown] }))
+  expect(await guestSays(vm, 'cd /sys/block; echo vd*')).toBe('vda')
+  expect(runsWith(vm).disks.map(({ name }) => name)).toEqual(['data'])
+  expect(existsSync(file)).toBe(true)
+
+  untouched(vm, await change('guest', { disks: [grown, extra] }))
+  await lab.until('it is the same', async () => (await guestSays(vm, 'head -c 4 /dev/vdb')) === 'kept')
+
+  // A q35's own bus gives nothing back: what was there at the start waits for the next one.
+  const waits = await change('guest', { disks: [extra] })
+  expect(conditionOf(waits, 'RestartRequired')).toMatchObject({
+    status: 'True',
+    message: 'spec.disks[data] takes effect at the next start',
+  })
+  await lab.verb('guest', 'restart')
+  const again = await lab.sees('guest', 'was restarted', ({ status }) => {
+    return status?.phase === 'Running' && status.restarts === 1
+  })
+  expect(conditionOf(again, 'RestartRequired')?.status).toBe('False')
+  await lab.remove('guest')
+  await lab.gone('guest')
+  expect(existsSync(file)).toBe(false)
 })
 
 test('a pc gives back what it had at the start, and a SCSI controller takes more', { timeout }, async () => {
@@ -209,29 +239,6 @@ test('the watchdog gets another action under the guest', { timeout }, async () =
   const held = await lab.sees('dog', 'is held', ({ status }) => status?.reason === 'Watchdog')
   expect(processOf(held).pid).toBe(processOf(vm).pid)
   await lab.remove('dog')
-})
-
-test('a server that is killed at any moment of a change leads to the same end', { timeout }, async () => {
-  const vm = await boot('killed', { disks: [data] })
-  for (const pause of [0, 30, 100]) {
-    for (const disks of [[data, extra], [data]]) {
-      const { metadata } = await lab.patch('killed', { spec: { disks } })
-      await new Promise((done) => setTimeout(done, pause))
-      await lab.restart()
-      const after = await lab.sees('killed', 'is synchronized', (now) => {
-        const condition = conditionOf(now, 'Synchronized')
-        return condition?.status === 'True' && condition.observedGeneration === metadata.generation
-      })
-      untouched(vm, after)
-      expect(runsWith(vm).disks).toHaveLength(disks.length)
-      const names = disks.length === 2 ? 'vda vdb' : 'vda'
-      await lab.until(
-        'so does the guest',
-        async () => (await guestSays(vm, 'cd /sys/block; echo vd*')) === names,
-      )
-    }
-  }
-  await lab.remove('killed')
 })
 
 test('what needs a restart is named, until it is taken back or the restart is done', {
