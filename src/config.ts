@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { hostname } from 'node:os'
 import { isAbsolute, resolve } from 'node:path'
-import { parse, YAMLParseError } from 'yaml'
 import { z } from 'zod'
 import { defaultAddress, defaultDataDir, defaultRunDir } from './lib/dirs.ts'
 import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
@@ -129,9 +129,12 @@ export const flagOf = (name: string): string => `--${words(name)}`
 export const variableOf = (name: string): string =>
   `PLASMAVMC_${words(name).replaceAll('-', '_').toUpperCase()}`
 
+// Only where there is a file to read: most commands, and the guard that must start quickly, have none.
+const yaml = () => createRequire(import.meta.url)('yaml') as typeof import('yaml')
+
 function whyUnreadable(error: unknown): string {
   if (errnoOf(error) === 'ENOENT') return 'does not exist'
-  if (!(error instanceof YAMLParseError)) return messageOf(error)
+  if (!(error instanceof yaml().YAMLParseError)) return messageOf(error)
   const [at] = error.linePos ?? []
   const text = error.message.split(/ at line \d+/)[0] ?? ''
   return at ? `line ${at.line}, column ${at.col}: ${text}` : text
@@ -145,7 +148,7 @@ function fromFile(path: string): Readonly<Record<string, unknown>> {
     })
   let value: unknown
   try {
-    value = parse(readFileSync(path, 'utf8')) ?? {}
+    value = yaml().parse(readFileSync(path, 'utf8')) ?? {}
   } catch (error) {
     throw problem(whyUnreadable(error), error)
   }

@@ -6,12 +6,12 @@ import { systemClock } from './lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
 import { whyFile } from './lib/folders.ts'
 import type { Log } from './lib/log.ts'
+import { clusterKeyPlace } from './store/cluster-key.ts'
 import type { EtcdKv, EtcdOptions } from './store/etcd.ts'
 import type { EtcdAccess } from './store/etcd-client.ts'
 import type { CallTimes } from './store/etcd-cluster.ts'
 import { EtcdReplaced } from './store/etcd-seen.ts'
 import type { Kv } from './store/kv.ts'
-import { openLmdb } from './store/lmdb.ts'
 import { MemoryKv } from './store/memory.ts'
 import { recordName, StoreRecord } from './wire-store-record.ts'
 
@@ -39,7 +39,7 @@ export async function openServerStore(config: Config, log: Log): Promise<ServerS
   const record = new StoreRecord({ file: join(config.dataDir, recordName), clock: systemClock, log })
   const accept = config.acceptStoreReset
   const seen = record.read(accept)
-  const kv = await openAnyEtcd(config, log, { ...(seen && { memory: { seen } }) }).catch((error: unknown) => {
+  const kv = await openAnyEtcd(config, log, { ...(seen && { seen }) }).catch((error: unknown) => {
     if (!(error instanceof EtcdReplaced)) throw error
     if (!accept) throw record.refusal(error)
     record.accepts(error)
@@ -66,27 +66,29 @@ export async function openServerStore(config: Config, log: Log): Promise<ServerS
 }
 
 /**
- * Opens the store of a guard. It remembers nothing across its lives, and takes another store, or one that went back, as
- * it is once its lease has run out: by then it has stopped its machines, or knows that most hosts have lost the store.
- * Before, that endpoint may be one of another etcd beside the one on which the others go on.
+ * Opens the store of a guard. It remembers nothing across its lives, and takes a store that was restored, which has the
+ * key of the cluster, as it is once its lease has run out: by then it has stopped its machines, or knows that most hosts
+ * have lost the store. Before, that endpoint may be one of another etcd beside the one on which the others go on.
  * @param times deadlines of calls to etcd
  * @throws PlasmaError that names the setting, file or endpoint
  */
 export async function openStore(config: Config, log: Log, times: Partial<CallTimes> = {}): Promise<Kv> {
   if (config.store !== 'etcd') return openLocal(config, log)
-  const forgetMs = (config.leaseDeadline + Math.max(config.leaseRenew, 1)) * 1_000 + renewalSlackMs
-  return openAnyEtcd(config, log, { times, memory: { forgetMs } })
+  const afterMs = (config.leaseDeadline + Math.max(config.leaseRenew, 1)) * 1_000 + renewalSlackMs
+  return openAnyEtcd(config, log, { times, forget: { afterMs, anchor: clusterKeyPlace } })
 }
 
 async function openLocal(config: Config, log: Log): Promise<Kv> {
   if (config.store === 'memory') return new MemoryKv()
+  // Loaded where it is needed: native code, which the guard of a host, that must start quickly, never uses.
+  const { openLmdb } = await import('./store/lmdb.ts')
   return openLmdb(join(config.dataDir, 'store'), { log })
 }
 
 async function openAnyEtcd(
   config: Config,
   log: Log,
-  more: Pick<EtcdOptions, 'times' | 'memory'> = {},
+  more: Pick<EtcdOptions, 'times' | 'seen' | 'forget'> = {},
 ): Promise<EtcdKv> {
   const { etcdPrefix: prefix, etcdUser: username } = config
   const tls = tlsOf(config)
