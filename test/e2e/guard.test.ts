@@ -36,6 +36,11 @@ test('a guest runs under the lease that the guard of its host holds', async () =
   await lab.create(tiny('web', { recovery: { onHostLoss: 'Failover' } }))
   const vm = await lab.running('web')
   expect(guard()).toMatchObject({ held: true, epoch: 1, host: 'lab' })
+  // From sources as packed, it is started without the rest of the program.
+  const argv = new Procfs().cmdline(guard()!.pid)
+  expect(argv).toMatchObject({
+    value: expect.arrayContaining([expect.stringMatching(/\bguard(-entry\.ts|\.js)$/)]),
+  })
   expect(vm.status?.placementEpoch).toBe(1)
 })
 
