@@ -46,9 +46,9 @@ export interface Process {
 /** How a process of a host is told from the others. */
 export type Kind = 'server' | 'guard' | 'qemu'
 
-/** Whether this is our program with a command: sh, which executes it, is told in the same way. */
+/** Whether this is our program, or its entry of a guard, with a command: sh, which executes it, is told in the same way. */
 const isOurs = (argv: readonly string[], command: string) =>
-  argv[argv.findIndex((one) => /\bmain\.[jt]s$/.test(one)) + 1] === command
+  argv[argv.findIndex((one) => /\b(main|guard|guard-entry)\.[jt]s$/.test(one)) + 1] === command
 
 const kinds: Readonly<Record<Kind, (argv: readonly string[]) => boolean>> = {
   server: (argv) => isOurs(argv, 'serve'),
