@@ -81,7 +81,11 @@ describe('the handshake, byte by byte as the protocol document has it', () => {
     ['an end without an export', [greeting(), blockSizeReply, ack], 'NotNbd'],
     ['an export that is cut off', [greeting(), reply(3, u16(0)), ack], 'NotNbd'],
     ['information without a kind', [greeting(), reply(3, hex('00')), ack], 'NotNbd'],
-    ['an answer that is too long', [greeting(), reply(3, Buffer.alloc(longestReply + 1))], 'NotNbd'],
+    [
+      'an answer that is too long',
+      [greeting(), reply(3, Buffer.alloc(longestReply + 1)).subarray(0, 20)],
+      'NotNbd',
+    ],
     ['answers without end', [greeting(), ...Array.from({ length: 40 }, () => blockSizeReply)], 'NotNbd'],
   ] as const)('%s', (_what, parts, code) => {
     expect(codeOf(...parts)).toBe(code)

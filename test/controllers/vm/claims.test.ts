@@ -115,7 +115,7 @@ describe('launches on two hosts at one moment', () => {
       result = claim?.by
     })
     for (const listener of [...listeners]) listener('default/a', undefined)
-    await Promise.resolve()
+    await new Promise((done) => setImmediate(done))
     expect(result).toBe('waits')
     copy = [shown, other]
     for (const listener of [...listeners]) listener('default/a', undefined)
