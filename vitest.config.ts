@@ -39,7 +39,8 @@ export default defineConfig({
       },
       {
         extends: true,
-        // Three hosts, their etcd and their guests on one machine, held to deadlines of seconds: nothing else beside them.
+        // Three hosts, their etcd and their guests on one machine, held to deadlines of seconds: one after another.
+        // They wait most of the time: scripts/test.sh runs them beside the other projects.
         test: {
           name: 'cluster',
           include: ['test/e2e/cluster/**/*.test.ts'],

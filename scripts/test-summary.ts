@@ -1,6 +1,6 @@
 /**
- * Prints `N passed, N failed` of a vitest JSON report and exits 1 unless everything passed:
- * test-summary.ts REPORT VITEST-STATUS FAILED-CHECKS
+ * Prints `N passed, N failed` of runs of vitest and exits 1 unless everything passed:
+ * test-summary.ts FAILED-CHECKS [REPORT VITEST-STATUS] ..., a report being of vitest's JSON reporter.
  */
 import { readFileSync } from 'node:fs'
 
@@ -28,11 +28,18 @@ function failedFiles(report: Report): number {
   return report.testResults.filter((file) => isFailed(file) && !file.assertionResults.some(isFailed)).length
 }
 
-const [file = '', status = '1', failedChecks = '0'] = process.argv.slice(2)
-const report = readReport(file)
-const inTests = report === undefined ? 0 : report.numFailedTests + failedFiles(report)
-// Vitest may fail for what belongs to no test, such as an unhandled rejection.
-const failed = Number(failedChecks) + (status !== '0' && inTests === 0 ? 1 : inTests)
-const passed = report?.numPassedTests ?? 0
+const [failedChecks = '0', ...runs] = process.argv.slice(2)
+let passed = 0
+let failed = Number(failedChecks)
+for (let i = 0; i < runs.length; i += 2) {
+  const [file = '', status = '1'] = runs.slice(i, i + 2)
+  const report = readReport(file)
+  const inTests = report === undefined ? 0 : report.numFailedTests + failedFiles(report)
+  const ran = report?.numPassedTests ?? 0
+  // Vitest may fail for what belongs to no test, such as an unhandled rejection; and a run without a test is none.
+  const isBad = status !== '0' || ran === 0
+  failed += isBad && inTests === 0 ? 1 : inTests
+  passed += ran
+}
 console.log(`${passed} passed, ${failed} failed`)
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1
