@@ -34,6 +34,8 @@ export default defineConfig({
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
           exclude: ['test/e2e/cluster/**'],
+          // Last of what scripts/test.sh runs beside the clusters: it takes the processors more than other tests do.
+          sequence: { groupOrder: 1 },
           testTimeout: 120_000,
         },
       },
@@ -45,7 +47,7 @@ export default defineConfig({
           name: 'cluster',
           include: ['test/e2e/cluster/**/*.test.ts'],
           fileParallelism: false,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
           testTimeout: 120_000,
         },
       },
