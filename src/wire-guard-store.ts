@@ -179,7 +179,8 @@ export class GuardStore {
   }
 }
 
-function peerOf(lease: Lease): string | undefined {
+/** Where the guard of a lease's host answers others; undefined where the lease does not say so in words of ours. */
+export function peerOf(lease: Lease): string | undefined {
   try {
     return leaseFacts(lease).peer
   } catch (error) {

@@ -19,13 +19,7 @@ import { type Clock, sleep } from './lib/clock.ts'
 import { messageOf, PlasmaError } from './lib/errors.ts'
 import { ensureFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
-import {
-  type HostLeaseFacts,
-  hostLeaseName,
-  hostOfLease,
-  leaseFacts,
-  systemNamespace,
-} from './resources/host-lease.ts'
+import { type HostLeaseFacts, hostLeaseName, hostOfLease, systemNamespace } from './resources/host-lease.ts'
 import { Lease } from './resources/kinds.ts'
 import { LeaseContender, type LeaseTerms } from './runtime/lease.ts'
 import { clusterKey } from './store/cluster-key.ts'
@@ -34,10 +28,8 @@ import type { Kv } from './store/kv.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 import { leaseTerms, programOf, requireCluster } from './wire-guard-settings.ts'
-import { GuardStore, guardCallTimes } from './wire-guard-store.ts'
+import { GuardStore, guardCallTimes, peerOf } from './wire-guard-store.ts'
 import { openStore } from './wire-store.ts'
-
-export { leaseTerms } from './wire-guard-settings.ts'
 
 /** How long a host that is asked has for its answer, ms: whether it has lost the store, and whether it consents. */
 const [questionMs, voteMs] = [1_500, 1_000]
@@ -239,13 +231,5 @@ export function peerVotes(options: {
     )
     const refusals = replies.filter((reply): reply is { host: string; why: string } => 'why' in reply)
     return { consents: replies.filter((reply) => !('why' in reply)).map((reply) => reply.host), refusals }
-  }
-}
-
-function peerOf(lease: Lease): string | undefined {
-  try {
-    return leaseFacts(lease).peer
-  } catch {
-    return undefined
   }
 }
