@@ -46,7 +46,7 @@ async function eventsOf(name: string): Promise<string> {
     .join('\n')
 }
 
-test.concurrent('Always: reset and reboot keep the QEMU; panic and poweroff get another one', {
+test.concurrent('Always: reset and reboot keep the QEMU, and only a reboot counts; panic and poweroff get another', {
   timeout,
 }, async () => {
   const vm = await boot('always', 'Always')
@@ -54,9 +54,17 @@ test.concurrent('Always: reset and reboot keep the QEMU; panic and poweroff get 
   const { pid, launchId } = processOf(vm)
 
   await lab.type(uid, 'reboot -f')
+  const once = await lab.sees('always', 'rebooted', ({ status }) => status?.guest?.reboots === 1)
+  expect(once.status?.guest?.lastRebootAt).toMatch(/^\d{4}-/)
   await lab.booted(uid, 2)
   await lab.verb('always', 'reset')
   await lab.booted(uid, 3)
+  await lab.type(uid, 'reboot -f')
+  const twice = await lab.sees('always', 'rebooted again', ({ status }) => (status?.guest?.reboots ?? 0) > 1)
+  expect(twice.status).toMatchObject({ phase: 'Running', restarts: 0, guest: { reboots: 2, watchdogs: 0 } })
+  await lab.told('always', 'GuestRebooted', 2)
+  await lab.told('always', 'Reset', 1)
+  await lab.booted(uid, 4)
   const same = await lab.running('always')
   expect(processOf(same)).toMatchObject({ pid, launchId })
   expect(same.status).toMatchObject({ restarts: 0 })
@@ -64,11 +72,11 @@ test.concurrent('Always: reset and reboot keep the QEMU; panic and poweroff get 
 
   await ends(vm, panic, 'GuestPanicked')
   await next('always', 1)
-  await lab.booted(uid, 4)
+  await lab.booted(uid, 5)
   await ends(vm, 'poweroff -f', 'GuestShutdown')
   await next('always', 2)
   expect(lab.qemus(uid)).toHaveLength(1)
-  expect(lab.console(uid)).toContain('boot count: 4')
+  expect(lab.console(uid)).toContain('boot count: 5')
   const events = await eventsOf('always')
   expect(events).toMatch(/Warning +GuestPanicked .*kernel panicked/)
   expect(events).toMatch(/Normal +GuestShutdown .*powered down/)

@@ -32,6 +32,14 @@ export interface StartOptions {
   readonly under?: readonly string[]
 }
 
+interface EventView {
+  readonly reason: string
+  readonly type: string
+  readonly message: string
+  readonly count: number
+  readonly involvedObject: { readonly name: string }
+}
+
 type Vm = VirtualMachine
 type Json = Readonly<Record<string, unknown>>
 
@@ -247,6 +255,24 @@ export class Lab {
 
   async booted(uid: string, times: number): Promise<void> {
     await this.until(`the guest has booted ${times} times`, () => this.boots(uid) >= times, 2 * deadlineMs)
+  }
+
+  /** The events of a machine with this reason. */
+  async eventsOf(name: string, reason: string): Promise<EventView[]> {
+    const { items } = await this.client.json<{ items: EventView[] }>(
+      'GET',
+      '/api/v1/namespaces/default/events',
+    )
+    return items.filter((event) => event.involvedObject.name === name && event.reason === reason)
+  }
+
+  /** Waits until as many events of this reason were recorded; more would be one happening told twice. */
+  async told(name: string, reason: string, count: number): Promise<void> {
+    const counted = async () =>
+      (await this.eventsOf(name, reason)).reduce((sum, event) => sum + event.count, 0)
+    await this.until(`${count} events ${reason}`, async () => (await counted()) >= count)
+    const all = await counted()
+    if (all !== count) throw new Error(`${all} events ${reason} of ${name}, not ${count}`)
   }
 
   /** Types a line on the guest's serial console. */
