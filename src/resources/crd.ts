@@ -49,7 +49,7 @@ export function objectSchema(kind: ResourceDefinition): StructuralSchema {
 }
 
 /**
- * The CustomResourceDefinition under which a Kubernetes API server serves this kind. Its CEL needs Kubernetes 1.29.
+ * The CustomResourceDefinition under which a Kubernetes API server serves this kind. Its CEL needs Kubernetes 1.30.
  * @throws TypeError as `objectSchema`
  */
 export function toCrd(kind: ResourceDefinition): Crd {
