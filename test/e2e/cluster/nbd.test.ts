@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { within } from '../../../src/drill/cluster/processes.ts'
 import { blankFile, NbdServer } from '../../host/nbd-server.ts'
 import { processOf, uidOf } from '../lab.ts'
 import { brokenBeats, diskBeats } from './beats.ts'
@@ -19,6 +20,9 @@ beforeAll(async () => {
   const under = ['nsenter', `--net=/run/netns/${cluster.network.namespace('etcd')}`, '--']
   server = new NbdServer({ file, exportName, port, bind: cluster.etcdAddress, under })
   server.start()
+  // Otherwise no host promises that the machine may be started elsewhere.
+  for (const { name } of cluster.hosts)
+    await within(cluster.network.namespace(name), 'sysctl', '-qw', 'net.ipv4.tcp_orphan_retries=1')
   await cluster.watched()
 })
 afterAll(async () => {
