@@ -4,7 +4,7 @@ import type { Log } from '../lib/log.ts'
 import { ApiError } from './errors.ts'
 import type { EtcdClient, IResponseHeader } from './etcd-client.ts'
 import { apiErrorOf, EtcdFailure, failureOf, unavailable } from './etcd-errors.ts'
-import { EtcdReplaced, type EtcdSeen, hashOf, misfit, type Witness } from './etcd-seen.ts'
+import { contradicts, EtcdReplaced, type EtcdSeen, hashOf, misfit, type Witness } from './etcd-seen.ts'
 
 /** Deadlines of calls, milliseconds. */
 export interface CallTimes {
@@ -22,6 +22,9 @@ const pauseCapMs = 500
 /** Shorter than this is no attempt: it would only make an outcome unknown. */
 const leastAttemptMs = 50
 
+/** After so long without an answer, it may have been restored meanwhile. */
+const doubtMs = 3_000
+
 interface Answer {
   readonly header: IResponseHeader
 }
@@ -37,8 +40,15 @@ export interface SeenWrite {
 export interface Memory {
   /** What another process has seen of it. */
   readonly seen?: EtcdSeen
-  /** After so many ms without an answer that fits, whatever etcd is there counts; for ever where absent. */
-  readonly forgetMs?: number
+  /** Until when what is seen here counts; for ever where absent. */
+  readonly forget?: Forget
+}
+
+/** After a time without an answer that fits, another etcd counts, or one that went back, if it is one of the same cluster. */
+export interface Forget {
+  readonly afterMs: number
+  /** A key as etcd has it, whose value all stores of the cluster share: what was read of it last must be there. */
+  readonly anchor: string
 }
 
 export interface ClusterOptions {
@@ -59,7 +69,7 @@ export class EtcdCluster {
   readonly #clients: readonly EtcdClient[]
   readonly #log: Log
   readonly #times: CallTimes
-  readonly #forgetMs: number
+  readonly #forget: Forget | undefined
   readonly #closed = new AbortController()
   #current: number
   #revision: bigint
@@ -67,6 +77,8 @@ export class EtcdCluster {
   /** The last write that was seen here; before there is one, what another process has seen of the same etcd counts. */
   #write: SeenWrite | undefined
   #witness: Witness | undefined
+  /** What was last read of the anchor. */
+  #anchor: string | undefined
   /** Monotonic time of the last answer that fitted. */
   #fittedAt: number
   #broken: ApiError | undefined
@@ -77,11 +89,11 @@ export class EtcdCluster {
     this.#log = log
     this.#times = times
     this.#current = first
-    this.#forgetMs = memory.forgetMs ?? Number.POSITIVE_INFINITY
+    this.#forget = memory.forget
     this.#revision = memory.seen?.revision ?? 0n
     this.#id = memory.seen?.clusterId
     this.#witness = memory.seen?.witness
-    this.#fittedAt = clock.elapsed()
+    this.#fittedAt = memory.seen ? Number.NEGATIVE_INFINITY : clock.elapsed()
   }
 
   /** The highest revision that is known to exist. */
@@ -92,11 +104,14 @@ export class EtcdCluster {
   /** What is known of it; undefined before it has answered. */
   get seen(): EtcdSeen | undefined {
     if (this.#id === undefined) return undefined
-    const write = this.#write
-    const witness = write
-      ? { key: write.key, revision: write.revision, hash: hashOf(write.value) }
-      : this.#witness
+    const witness = this.#lastWitness()
     return { clusterId: this.#id, revision: this.#revision, ...(witness && { witness }) }
+  }
+
+  #lastWitness(): Witness | undefined {
+    const write = this.#write
+    if (!write) return this.#witness
+    return { key: write.key, revision: write.revision, hash: hashOf(write.value) }
   }
 
   get current(): EtcdClient {
@@ -129,6 +144,7 @@ export class EtcdCluster {
 
   /** A write that is there. */
   sawWrite(write: SeenWrite): void {
+    if (write.key === this.#forget?.anchor) this.#anchor = write.value
     if (write.revision > (this.#write?.revision ?? 0n)) this.#write = write
     this.saw(write.revision)
   }
@@ -143,7 +159,9 @@ export class EtcdCluster {
     const floor = this.#revision
     try {
       const answer = await work(client, Math.min(leftMs, this.#times.attemptMs))
-      this.#judge(answer.header, floor, client)
+      const why = this.#misfit(answer.header, floor) ?? (await this.#contradicted(client))
+      if (why !== undefined) await this.#misfits(client, why)
+      this.#fits(answer.header)
       return answer
     } catch (error) {
       if (error instanceof ApiError) throw error
@@ -203,37 +221,66 @@ export class EtcdCluster {
     for (const client of this.#clients) client.close()
   }
 
-  /** What a linearizable answer says of etcd itself: `floor` is what existed when it was asked for. */
-  #judge(header: IResponseHeader, floor: bigint, client: EtcdClient): void {
-    const now = { clusterId: header.cluster_id, revision: BigInt(header.revision) }
-    const why = misfit({ clusterId: this.#id ?? now.clusterId, revision: floor }, now)
-    if (why !== undefined) this.#misfits(client, why, now)
-    this.#id = now.clusterId
+  /** What is wrong with a linearizable answer: `floor` is what existed when it was asked for. */
+  #misfit({ cluster_id: clusterId, revision }: IResponseHeader, floor: bigint): string | undefined {
+    const before = { clusterId: this.#id ?? clusterId, revision: floor }
+    return misfit(before, { clusterId, revision: BigInt(revision) })
+  }
+
+  /**
+   * After a silence: whether a write that was seen is not there any more. The revision alone may be as high again, by
+   * what others wrote meanwhile.
+   * @throws EtcdFailure where that can't be read now
+   */
+  async #contradicted(client: EtcdClient): Promise<string | undefined> {
+    if (this.#forget || this.clock.elapsed() - this.#fittedAt < doubtMs) return undefined
+    const witness = this.#lastWitness()
+    if (!witness) return undefined
+    const request = { key: Buffer.from(witness.key), revision: String(witness.revision) }
+    try {
+      const { kvs } = await client.range(request, this.#times.attemptMs)
+      const [kv] = kvs
+      return contradicts(witness, kv && { revision: BigInt(kv.mod_revision), value: kv.value.toString() })
+    } catch (error) {
+      const failure = failureOf(error)
+      if (failure.transient) throw failure
+      // Its history does not reach back so far, or we may not read there any more: then id and revision must do.
+      const { message } = failure
+      this.#log.info('etcd: what is remembered of its history can not be compared', { message })
+      return undefined
+    }
+  }
+
+  #fits(header: IResponseHeader): void {
+    this.#id = header.cluster_id
     this.#fittedAt = this.clock.elapsed()
-    this.saw(now.revision)
+    this.saw(BigInt(header.revision))
   }
 
   /** @throws EtcdReplaced unless what is remembered does not count any more */
-  #misfits(client: EtcdClient, why: string, now: EtcdSeen): void {
+  async #misfits(client: EtcdClient, why: string): Promise<void> {
     const replaced = new EtcdReplaced(client.endpoint, why)
-    const silentMs = this.clock.elapsed() - this.#fittedAt
-    if (silentMs >= this.#forgetMs) {
-      this.#log.warn('etcd: used as it is, after a time without any that fits', {
-        ...{ message: replaced.message, silentMs: Math.round(silentMs), revision: `${now.revision}` },
-      })
-      this.#revision = 0n
-      this.#write = undefined
-      this.#witness = undefined
-      return
+    if (!this.#forget) {
+      this.#broken = replaced
+      this.#log.error('etcd: refused', { message: replaced.message })
+      throw replaced
     }
-    if (this.#forgetMs !== Number.POSITIVE_INFINITY) {
+    const silentMs = this.clock.elapsed() - this.#fittedAt
+    if (silentMs < this.#forget.afterMs || !(await this.#isAnchored(client, this.#forget))) {
       // Others may be endpoints of the one that is remembered.
       this.failed(client, replaced)
       throw replaced
     }
-    this.#broken = replaced
-    this.#log.error('etcd: refused', { message: replaced.message })
-    throw replaced
+    const fields = { message: replaced.message, silentMs: Math.round(silentMs) }
+    this.#log.warn('etcd: used as it is, after a time without any that fits', fields)
+    this.#revision = 0n
+    this.#write = undefined
+    this.#witness = undefined
+  }
+
+  async #isAnchored(client: EtcdClient, { anchor }: Forget): Promise<boolean> {
+    const { kvs } = await client.range({ key: Buffer.from(anchor) }, this.#times.attemptMs)
+    return this.#anchor !== undefined && kvs[0]?.value.toString() === this.#anchor
   }
 }
 

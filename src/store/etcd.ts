@@ -3,12 +3,12 @@ import { type Clock, systemClock } from '../lib/clock.ts'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import { type Log, silentLog } from '../lib/log.ts'
 import { type EtcdAccess, EtcdClient, type IRequestOp } from './etcd-client.ts'
-import { apiError, type CallTimes, callTimes, EtcdCluster, type Memory } from './etcd-cluster.ts'
-import { EtcdFailure, failureOf } from './etcd-errors.ts'
+import { apiError, type CallTimes, callTimes, EtcdCluster, type Forget } from './etcd-cluster.ts'
+import { failureOf } from './etcd-errors.ts'
 import { HistoryBudget, type HistoryLimits } from './etcd-history.ts'
 import { EtcdKeys } from './etcd-keys.ts'
 import { EtcdLists } from './etcd-list.ts'
-import { contradicts, EtcdReplaced, type EtcdSeen, type Witness } from './etcd-seen.ts'
+import { EtcdReplaced, type EtcdSeen } from './etcd-seen.ts'
 import { type SilenceTimes, silenceTimes } from './etcd-stream.ts'
 import { EtcdWatches } from './etcd-watches.ts'
 import { EtcdWrites, modIs } from './etcd-writes.ts'
@@ -24,8 +24,10 @@ export interface EtcdOptions extends EtcdAccess {
   /** Revisions after which slots that nobody has used are removed. */
   readonly sweepAfter?: bigint
   readonly times?: Partial<CallTimes & SilenceTimes>
-  /** What is remembered of it; nothing before its first answer, and that for ever, unless told. */
-  readonly memory?: Memory
+  /** What another process has seen of it. */
+  readonly seen?: EtcdSeen
+  /** Until when what is seen here counts; for ever where absent. `anchor` is a key of the store. */
+  readonly forget?: Forget
   readonly clock?: Clock
   readonly log?: Log
   /** 0 to 1; which endpoint comes first, so that many servers spread over them. */
@@ -69,6 +71,8 @@ const sweepAtOnce = 500
  */
 export async function openEtcd(options: EtcdOptions): Promise<EtcdKv> {
   const { endpoints, clock = systemClock, log = silentLog, random = Math.random } = options
+  const { seen, forget } = options
+  const keys = new EtcdKeys(options.prefix ?? defaultPrefix)
   const where = `etcd at ${endpoints.join(', ')}`
   let clients: EtcdClient[]
   try {
@@ -83,13 +87,13 @@ export async function openEtcd(options: EtcdOptions): Promise<EtcdKv> {
   const first = Math.min(endpoints.length - 1, Math.floor(random() * endpoints.length))
   const cluster = new EtcdCluster(clients, {
     ...{ clock, log, first, times: { ...callTimes, ...options.times } },
-    ...(options.memory && { memory: options.memory }),
+    memory: {
+      ...(seen && { seen }),
+      ...(forget && { forget: { ...forget, anchor: keys.of(forget.anchor).toString() } }),
+    },
   })
-  const keys = new EtcdKeys(options.prefix ?? defaultPrefix)
   try {
     await cluster.read((client, timeoutMs) => client.range({ key: keys.of('') }, timeoutMs))
-    const { witness } = options.memory?.seen ?? {}
-    if (witness) await examine(cluster, witness, log)
   } catch (error) {
     cluster.close()
     if (error instanceof EtcdReplaced) throw error
@@ -101,24 +105,6 @@ export async function openEtcd(options: EtcdOptions): Promise<EtcdKv> {
     })
   }
   return new EtcdStore(cluster, keys, options, log)
-}
-
-/** @throws EtcdReplaced where a write that was seen is not there; ApiError where that can't be read */
-async function examine(cluster: EtcdCluster, witness: Witness, log: Log): Promise<void> {
-  const request = { key: Buffer.from(witness.key), revision: String(witness.revision) }
-  const { endpoint } = cluster.current
-  let found: Parameters<typeof contradicts>[1]
-  try {
-    const { kvs } = await cluster.read((client, timeoutMs) => client.range(request, timeoutMs))
-    if (kvs[0]) found = { revision: BigInt(kvs[0].mod_revision), value: kvs[0].value.toString() }
-  } catch (error) {
-    if (!(error instanceof EtcdFailure)) throw error
-    // Its history does not reach back so far, or we may not read there any more: then id and revision must do.
-    log.info('etcd: what is remembered of its history can not be compared', { message: error.message })
-    return
-  }
-  const why = contradicts(witness, found)
-  if (why !== undefined) throw new EtcdReplaced(endpoint, why)
 }
 
 class EtcdStore implements EtcdKv {

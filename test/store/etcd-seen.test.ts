@@ -146,8 +146,8 @@ describe('an etcd that another process has seen', () => {
   })
   afterAll(() => lab?.close())
 
-  async function open(memory: EtcdOptions['memory'] = {}): Promise<EtcdKv> {
-    const kv = await openEtcd({ endpoints: lab.endpoints, memory })
+  async function open(more: Pick<EtcdOptions, 'seen' | 'forget'> = {}): Promise<EtcdKv> {
+    const kv = await openEtcd({ endpoints: lab.endpoints, ...more })
     opened.push(kv)
     return kv
   }
@@ -177,23 +177,55 @@ describe('an etcd that another process has seen', () => {
     await expect(open({ seen: { ...first.seen, witness: elsewhere } })).rejects.toThrow(/has another history/)
   })
 
-  it('is used as it is by who must go on, once none that fits has answered for long enough', async () => {
-    const [guard, server] = [await open({ forgetMs: 1_000 }), await open()]
-    const key = await guard.put('/c', '1', 0n)
-    await server.get('/c')
+  it('is used as it is by who must go on: if it is of the same cluster, after a time without one that fits', async () => {
+    const forget = { afterMs: 1_500, anchor: '/key' }
+    const [guard, server, late] = [await open({ forget }), await open(), await open()]
+    await guard.put('/key', 'of the cluster', 0n)
     const [member] = lab.members
+    const snapshot = join(tmpdir(), `plasmavmc-seen-${process.pid}.db`)
+    await lab.ctl('snapshot', 'save', snapshot)
+    const before = await guard.put('/c', '1', 0n)
+    for (const one of [server, late]) await one.get('/c')
+    const start = async () => {
+      member?.start()
+      await member?.serving()
+    }
+    const refused = { reason: 'ServiceUnavailable', message: expect.stringMatching(/lost data/) }
+    // An empty one knows nothing of the cluster: there its hosts would not find each other any more.
     await member?.stop()
     await member?.wipe()
-    member?.start()
-    await member?.serving()
-    const refused = { reason: 'ServiceUnavailable', message: expect.stringMatching(/lost data/) }
-    await expect(server.get('/c')).rejects.toMatchObject(refused)
-    await expect.poll(() => guard.get('/c').catch(() => 'refused'), { timeout: 20_000 }).toBeUndefined()
+    await start()
+    for (const one of [guard, server]) await expect(one.get('/c')).rejects.toMatchObject(refused)
+    await new Promise((resolve) => setTimeout(resolve, forget.afterMs))
+    await expect(guard.get('/c')).rejects.toMatchObject(refused)
+    await member?.stop()
+    await member?.restore(snapshot)
+    rmSync(snapshot)
+    await start()
+    expect(await guard.get('/c')).toBeUndefined()
     // A write whose slot was another's in that store before.
-    expect(await guard.put('/c', '2', key ?? 0n)).toBeUndefined()
+    expect(await guard.put('/c', '2', before ?? 0n)).toBeUndefined()
     expect(await guard.put('/c', '2', 0n)).toBeDefined()
     // A server never does.
     await expect(server.get('/c')).rejects.toMatchObject(refused)
     await expect(server.probe(1_000)).rejects.toMatchObject(refused)
+    // Nor one that looks only now that the revision is as high again.
+    for (let i = 0; i < 5; i += 1) await guard.put(`/e/${i}`, '', 0n)
+    await expect(late.get('/c')).rejects.toThrow(/has another history/)
+  })
+
+  it('is refused before that, even where it is of the same cluster', async () => {
+    const guard = await open({ forget: { afterMs: 600_000, anchor: '/key' } })
+    const snapshot = join(tmpdir(), `plasmavmc-seen-${process.pid}.db`)
+    await guard.get('/key')
+    await lab.ctl('snapshot', 'save', snapshot)
+    await guard.put('/d', '1', 0n)
+    const [member] = lab.members
+    await member?.stop()
+    await member?.restore(snapshot)
+    rmSync(snapshot)
+    member?.start()
+    await member?.serving()
+    await expect(guard.get('/d')).rejects.toThrow(EtcdReplaced)
   })
 })
