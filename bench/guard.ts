@@ -86,7 +86,9 @@ class Lab {
   async measure({ command, favoured }: Way): Promise<Start> {
     const began = performance.now()
     const since = hostClock.elapsed()
-    const child = spawn('taskset', ['-c', '0', ...command, 'guard', ...this.flags], {
+    // It dies with us, however we end.
+    const alone = ['--pdeathsig', 'KILL', 'taskset', '-c', '0']
+    const child = spawn('setpriv', [...alone, ...command, 'guard', ...this.flags], {
       ...{ stdio: 'ignore', detached: true },
     })
     if (favoured && child.pid !== undefined) favour(child.pid)
