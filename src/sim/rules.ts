@@ -232,13 +232,14 @@ export class Rules {
   #unsettled(vm: VirtualMachine): string | undefined {
     const { phase, hostName, reason, message } = vm.status ?? {}
     const running = this.runners(vm.metadata.uid ?? '')
-    if (vm.metadata.deletionTimestamp !== undefined) return 'is still being deleted'
+    // A fence command has switched its host off, and nobody is there to switch it on: it waits, and says so.
+    const off = this.#world.hosts.get(hostName ?? '')?.on === false
+    if (vm.metadata.deletionTimestamp !== undefined) return off ? undefined : 'is still being deleted'
     const said = `${phase ?? 'no phase'} (${reason ?? 'no reason'}${message ? `: ${message}` : ''}) on ${hostName ?? 'no host'}`
     if (phase === 'Running' && (running.length !== 1 || running[0]?.name !== hostName))
       return `says ${said} and runs on ${running.map(({ name }) => name).join(', ') || 'no host'}`
-    // A fence command has switched its host off, and nobody is there to switch it on: it waits, and says so.
     const waits = phase === 'Unknown' && (reason === 'HostLost' || reason === 'StorageLost')
-    if (waits && this.#world.hosts.get(hostName ?? '')?.on === false) return undefined
+    if (waits && off) return undefined
     const wanted = vm.spec.runStrategy ?? 'Always'
     if (wanted === 'Always' && phase !== 'Running') return `should run and is ${said}`
     if (wanted === 'Halted' && phase !== 'Stopped') return `should be down and is ${said}`
