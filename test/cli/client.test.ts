@@ -162,9 +162,9 @@ test('wait watches from what it saw, and tells how it stands when time is up', a
   const running = await s.run(['wait', 'vm', 'a', '--for=jsonpath={.status.phase}=Running'])
   expect(running).toMatchObject({ code: 0, out: 'virtualmachine.plasmavmc.io/a condition met\n' })
   expect(s.seen[1]?.url).toContain('resourceVersion=5')
-  const late = await s.run(['wait', 'vm/a', '--for=delete', '--timeout=100ms'])
+  const late = await s.run(['wait', 'vm/a', '--for=delete', '--timeout=1s'])
   expect(late.code).toBe(1)
-  expect(late.err).toContain('timed out after 0.1 s waiting for its deletion; a is Running')
+  expect(late.err).toContain('timed out after 1 s waiting for its deletion; a is Running')
 })
 
 test('a watch that breaks off says that the server went away', async () => {
