@@ -37,6 +37,8 @@ const guardShape = z.object({
   fencing: z.boolean(),
   /** Everything that the lease may say now. */
   promises: z.array(promise),
+  /** Where the guards of other hosts answer, by host, as far as the store has told. */
+  peers: z.record(z.string(), z.string()).optional(),
   /** When this was written, ms of the host's clock. */
   aliveAt: z.number(),
   why: z.string(),

@@ -59,6 +59,7 @@ function stand(
   { selfFence, rules: given = rules }: PlanOptions,
 ): { readonly standing: Standing; readonly stopAt?: number } {
   const { promises, taken, stopping, gone, startedAt, renewedAt } = state
+  const { heldBefore = Number.NEGATIVE_INFINITY } = state
   const stop = { standing: gone ? ('stopped' as const) : ('stopping' as const), stopAt: now }
   // Whoever took it may start our machines, whatever we promised.
   if (taken !== undefined) return stop
@@ -68,7 +69,7 @@ function stand(
   if (stopping) return stop
   if (promises.length > 0 && promises.every(({ suspended }) => suspended))
     return { standing: held ? 'held' : 'suspended' }
-  const hold = holdUntil(state, now, given)
+  const hold = Math.max(holdUntil(state, now, given), heldBefore)
   if (held) return { standing: 'held', stopAt: Math.max(until, hold) }
   if (renewedAt === undefined && now < startedAt + firstTryMs)
     return { standing: 'starting', stopAt: startedAt + firstTryMs }

@@ -19,7 +19,7 @@ export interface ClusterView {
 /** What a guard tells the agent and the guard after it, without what the process itself is. */
 export type GuardReport = Pick<
   GuardRecord,
-  'epoch' | 'held' | 'sentAt' | 'deadlineMs' | 'stopAt' | 'fencing' | 'promises' | 'why'
+  'epoch' | 'held' | 'sentAt' | 'deadlineMs' | 'stopAt' | 'fencing' | 'promises' | 'peers' | 'why'
 >
 
 export interface GuardDeps {

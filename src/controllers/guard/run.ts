@@ -8,7 +8,7 @@ import { isReason } from '../../store/errors.ts'
 import { answerConsent, answerLost, type Said, storeWord } from './answer.ts'
 import { type GuardPlan, planGuard, type Standing } from './plan.ts'
 import type { ClusterView, GuardDeps, HostPromise } from './ports.ts'
-import { type GuardState, heard, heldUntil, isHeld, lateMs, type StoreWord } from './state.ts'
+import { type GuardState, heard, heldUntil, isHeld, lateMs, promising, type StoreWord } from './state.ts'
 
 const tickMs = 250
 const petEveryMs = 1_000
@@ -58,12 +58,19 @@ export class Guard {
     const now = clock.elapsed()
     this.#deps = deps
     this.#epoch = inherited?.epoch ?? 0
-    this.#view = { members: new Map([[host, deps.facts.peer]]), unclaimed: 'the store was not read yet' }
+    const peers = Object.entries(inherited?.peers ?? {})
+    this.#view = {
+      members: new Map([...peers, [host, deps.facts.peer]]),
+      unclaimed: 'the store was not read yet',
+    }
     // What the guard before this one has said is not known: it may have been anything, just now.
     this.#said = { lostAt: now, consentedAt: now }
     this.#state = {
-      ...{ host, startedAt: now, taken: undefined, tryingSince: undefined, failing: false, retryAt: 0 },
+      ...{ host, startedAt: now, taken: undefined, tryingSince: undefined, retryAt: 0 },
       ...{ lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
+      // An outage that the one before it was in goes on until a renewal succeeds, and so does its hold.
+      failing: inherited?.held === false,
+      heldBefore: inherited?.sentAt !== undefined && !inherited.fencing ? inherited.stopAt : undefined,
       ...{ gone: false, stopping: inherited?.fencing ?? false },
       renewedAt: inherited?.sentAt,
       promises: inherited?.promises ?? [],
@@ -169,11 +176,18 @@ export class Guard {
         ...(stopAt !== undefined && { stopAt }),
         ...{
           promises: [...promises],
+          peers: this.#peers(),
           why: taken === undefined && releasing ? 'the guard ends' : this.#why(),
         },
       })
     if (must) tell()
     else this.#guarded('the agent could not be told', tell)
+  }
+
+  /** For the guard after this one: it may have to ask while the store is away. */
+  #peers(): Readonly<Record<string, string>> {
+    const known = [...this.#view.members].filter((one): one is [string, string] => one[1] !== undefined)
+    return Object.fromEntries(known.filter(([name]) => name !== this.#deps.host))
   }
 
   /** Complaints that stay the same are logged once. */
@@ -282,9 +296,7 @@ export class Guard {
       ...(maintenance !== undefined && { maintenance }),
     })
     this.#sent.set(annotations, promise)
-    const text = JSON.stringify(promise)
-    const known = this.#state.promises.some((one) => JSON.stringify(one) === text)
-    if (!known) this.#state = { ...this.#state, promises: [...this.#state.promises, promise] }
+    this.#state = promising(this.#state, promise)
     // The guard after this one is bound by it too.
     const now = clock.elapsed()
     this.#publish(this.#plan(now), now, true)
@@ -324,6 +336,8 @@ export class Guard {
       },
       () => {
         this.#looking = false
+        // Nothing is tried before it was read: this is what tells that it is away.
+        if (this.#view.unclaimed !== undefined) this.#state = { ...this.#state, failing: true }
       },
     )
   }

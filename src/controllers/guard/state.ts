@@ -24,6 +24,8 @@ export interface GuardState {
   /** When the first was asked, since a try last ended, who answered that it has the store. */
   readonly storeSeenAt: number | undefined
   readonly askedAt: number | undefined
+  /** Until when the guard before this one held, by what it was answered and as long as the lease says what it said then. */
+  readonly heldBefore: number | undefined
   /** Machines are being stopped, or have been, since the lease was last held. */
   readonly stopping: boolean
   /** Since then all of them were proven gone. */
@@ -60,6 +62,13 @@ export function isFailing(state: Tries, now: number): boolean {
 export function isOvertaken(state: Pick<GuardState, 'tryingSince' | 'storeSeenAt'>, now: number): boolean {
   const { tryingSince, storeSeenAt } = state
   return isLate(state, now) && storeSeenAt !== undefined && storeSeenAt > (tryingSince ?? now)
+}
+
+/** The state once the lease may say this as well. */
+export function promising(state: GuardState, promise: HostPromise): GuardState {
+  const text = JSON.stringify(promise)
+  if (state.promises.some((one) => JSON.stringify(one) === text)) return state
+  return { ...state, promises: [...state.promises, promise], heldBefore: undefined }
 }
 
 export interface PeerWord {

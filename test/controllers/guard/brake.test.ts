@@ -88,9 +88,15 @@ function outageOfAll(seed: number, bugs: Bugs = {}): number {
   const from = model.between(6_000, 10_000)
   const until = from + model.between(100, 20_000)
   const back = new Map(model.hosts.map(({ name }) => [name, until + model.between(0, 300)]))
+  // One guard may die meanwhile: the next goes on holding.
+  const dies = { at: model.between(from, until), host: model.pick(model.hosts), wanted: model.chance(0.5) }
   model.run(35_000, () => {
     for (const host of model.hosts)
       host.storeUp = model.now < from || model.now >= (back.get(host.name) ?? until)
+    if (dies.wanted && model.now >= dies.at) {
+      dies.wanted = false
+      model.restart(dies.host)
+    }
   })
   return model.seen.stops
 }

@@ -13,6 +13,7 @@ import {
   heard,
   heldUntil,
   lateMs,
+  promising,
   type StoreWord,
 } from '../../../src/controllers/guard/state.ts'
 import { defaultTerms } from '../../../src/runtime/lease.ts'
@@ -148,6 +149,7 @@ export class Model {
     host.state = {
       ...fresh(name, this.#now),
       ...{ renewedAt: state.renewedAt, promises: state.promises, stopping: state.stopping, gone: false },
+      ...{ failing: state.failing, heldBefore: state.stopping ? undefined : host.stopAt },
     }
     host.tries += 1
   }
@@ -258,8 +260,8 @@ export class Model {
     }: { version: number; current: () => boolean; end: (more: Partial<GuardState>) => void },
   ): void {
     const promise = { members: [...host.members], deadlineMs, suspended: false }
-    const before = this.#bugs.useMembersEarly ? [] : host.state.promises
-    host.state = { ...host.state, promises: [...before, promise] }
+    if (this.#bugs.useMembersEarly) host.state = { ...host.state, promises: [] }
+    host.state = promising(host.state, promise)
     const sentAt = this.#now
     if (!host.writesUp) return
     this.#toStore(host, () => {
@@ -378,6 +380,6 @@ function fresh(host: string, now: number): GuardState {
   return {
     ...{ host, startedAt: now, renewedAt: undefined, promises: [], taken: undefined, tryingSince: undefined },
     ...{ retryAt: 0, failing: false, lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
-    ...{ stopping: false, gone: false },
+    ...{ heldBefore: undefined, stopping: false, gone: false },
   }
 }

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { answerConsent, answerLost, storeWord, votePassed } from '../../../src/controllers/guard/answer.ts'
 import { holdUntil } from '../../../src/controllers/guard/hold.ts'
 import { firstTryMs, planGuard } from '../../../src/controllers/guard/plan.ts'
-import { type GuardState, heard, type StoreWord } from '../../../src/controllers/guard/state.ts'
+import { type GuardState, heard, promising, type StoreWord } from '../../../src/controllers/guard/state.ts'
 
 const never = Number.NEGATIVE_INFINITY
 const promise = { members: ['a', 'b', 'c'], deadlineMs: 6_000, suspended: false }
@@ -12,7 +12,7 @@ const failing = { failing: true }
 const state = (more: Partial<GuardState> = {}): GuardState => ({
   ...{ host: 'a', startedAt: 0, renewedAt: 0, promises: [promise], taken: undefined, tryingSince: undefined },
   ...{ retryAt: 0, failing: false, lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
-  ...{ stopping: false, gone: false },
+  ...{ heldBefore: undefined, stopping: false, gone: false },
   ...more,
 })
 const plan = (now: number, more: Partial<GuardState> = {}, selfFence = true) =>
@@ -73,6 +73,16 @@ describe('a guard', () => {
     ])
     expect(plan(7_000, known)).toMatchObject({ standing: 'holding', stopAt: 8_000 })
     expect(plan(8_000, known)).toMatchObject({ standing: 'stopping' })
+  })
+
+  test('goes on holding as the guard before it did, as long as the lease can say nothing else', () => {
+    const before = state({ ...failing, heldBefore: 7_500 })
+    expect(plan(7_000, before)).toMatchObject({ standing: 'holding', stopAt: 7_500, ask: true })
+    expect(plan(7_500, before)).toMatchObject({ standing: 'stopping' })
+    expect(plan(7_000, promising(before, promise))).toMatchObject({ standing: 'holding' })
+    const other = promising(before, { ...promise, members: ['a', 'b', 'c', 'd', 'e'] })
+    expect(plan(7_000, other)).toMatchObject({ standing: 'stopping' })
+    expect(plan(7_000, { ...before, stopping: true })).toMatchObject({ standing: 'stopping' })
   })
 
   test('does not begin to hold again once it has begun to stop machines', () => {

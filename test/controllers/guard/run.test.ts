@@ -30,11 +30,11 @@ beforeEach(() => {
 })
 
 /** A guard in a world that a test changes. */
-function start(options: { inherited?: GuardReport; view?: ClusterView } = {}) {
+function start(options: { inherited?: GuardReport; view?: ClusterView; up?: boolean } = {}) {
   const world = {
     view: options.view ?? { members: all },
     /** Whether the store answers. */
-    up: true,
+    up: options.up ?? true,
     others: {} as Record<string, StoreWord>,
     /** Failover-enabled machines, and whether SIGKILL does anything to them. */
     machines: 0,
@@ -212,6 +212,26 @@ describe('the guard after another', () => {
     expect(world.kills).toBe(0)
     await clock.advance(1_000)
     expect(world.kills).toBe(1)
+  })
+
+  test('in an outage goes on holding, and asks those that the one before it knew', async () => {
+    await clock.advance(20_000)
+    const holding = { held: false, sentAt: 0, stopAt: 21_500, peers: { b: 'b:1', c: 'c:1' } }
+    const { last, world } = start({ inherited: report(holding), up: false })
+    Object.assign(world, { machines: 1, others: { b: 'lost' } })
+    await clock.advance(30_000)
+    expect(world.kills).toBe(0)
+    expect(last()).toMatchObject({ held: false, fencing: false, peers: { b: 'b:1', c: 'c:1' } })
+    world.others = {}
+    await clock.advance(3_000)
+    expect(world.kills).toBe(1)
+  })
+
+  test('of one that held its lease asks once it can not read the store', async () => {
+    const { world } = start({ inherited: report({ peers: { b: 'b:1' } }), up: false })
+    Object.assign(world, { machines: 1, others: { b: 'lost' } })
+    await clock.advance(30_000)
+    expect(world.kills).toBe(0)
   })
 
   test('says nothing for 5 s, neither way', async () => {
