@@ -23,7 +23,7 @@ const pauseCapMs = 500
 const leastAttemptMs = 50
 
 /** After so long without an answer, it may have been restored meanwhile. */
-const doubtMs = 3_000
+export const doubtMs = 3_000
 
 interface Answer {
   readonly header: IResponseHeader

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { silentLog } from '../../src/lib/log.ts'
 import { type EtcdKv, type EtcdOptions, openEtcd } from '../../src/store/etcd.ts'
+import { doubtMs } from '../../src/store/etcd-cluster.ts'
 import {
   contradicts,
   EtcdReplaced,
@@ -186,6 +187,7 @@ describe('an etcd that another process has seen', () => {
     await lab.ctl('snapshot', 'save', snapshot)
     const before = await guard.put('/c', '1', 0n)
     for (const one of [server, late]) await one.get('/c')
+    const heard = performance.now()
     const start = async () => {
       member?.start()
       await member?.serving()
@@ -211,6 +213,8 @@ describe('an etcd that another process has seen', () => {
     await expect(server.probe(1_000)).rejects.toMatchObject(refused)
     // Nor one that looks only now that the revision is as high again.
     for (let i = 0; i < 5; i += 1) await guard.put(`/e/${i}`, '', 0n)
+    const silentMs = performance.now() - heard
+    await new Promise((resolve) => setTimeout(resolve, doubtMs - silentMs + 100))
     await expect(late.get('/c')).rejects.toThrow(/has another history/)
   })
 
