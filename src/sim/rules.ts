@@ -211,9 +211,9 @@ export class Rules {
     const wished = before.spec.recovery?.onHostLoss
     if (whole && wished === 'Failover') return
     if (found.length > 0 && onHostLoss === 'Failover') return
-    // Given up by its own host, as a drain asks: then nothing of it may live there.
+    // Given up by its own host, as a drain asks, maybe after it was fenced and is back: then nothing of it may live there.
     const left = [...(this.#live.get(uid) ?? [])].some(({ host }) => host.name === hostName)
-    if (by.name === `agent of ${hostName}` && !left && found.length === 0) return
+    if (by.name === `agent of ${hostName}` && !left) return
     this.broken(
       'EvidenceBeforeFailover',
       `${by.name} took ${name} from ${hostName} (epoch ${placementEpoch}, ${onHostLoss ?? 'no onHostLoss'}) with ${found.length} pieces of evidence`,
