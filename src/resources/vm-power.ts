@@ -25,6 +25,10 @@ function initial(strategy: RunStrategy, alive: boolean): Power['desired'] {
   }
 }
 
+/** Whether a QEMU of it runs, or may, on the host it is placed on: each launch is recorded before it is made. */
+export const mayRun = ({ status }: VirtualMachine): boolean =>
+  status?.launch !== undefined || status?.process !== undefined
+
 /**
  * Whether the machine should be up, before requests and exits of this pass: kept while the strategy stays. Always and
  * Halted say it themselves, whatever a status says.

@@ -5,6 +5,7 @@ import { FenceEvidence } from '../../resources/fence-evidence.ts'
 import { hostLeaseName, systemNamespace } from '../../resources/host-lease.ts'
 import { Lease, StoragePool } from '../../resources/kinds.ts'
 import { VirtualMachine } from '../../resources/vm.ts'
+import { mayRun } from '../../resources/vm-power.ts'
 import { isReason } from '../../store/errors.ts'
 import type { ObjectStore } from '../../store/objects.ts'
 import { isOf, noted } from './evidence.ts'
@@ -16,7 +17,6 @@ import {
   isStranded,
   markedStatus,
   mayGiveUp,
-  mayRun,
   takenStatus,
   whyNotTaken,
 } from './machines.ts'

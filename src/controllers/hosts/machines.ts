@@ -3,14 +3,10 @@ import { localDisks } from '../../resources/disk-reach.ts'
 import type { StoragePool } from '../../resources/kinds.ts'
 import { misunderstood } from '../../resources/understood.ts'
 import type { VirtualMachine, VmStatus } from '../../resources/vm.ts'
-import { comesBack, powerAfterRequest } from '../../resources/vm-power.ts'
+import { comesBack, mayRun, powerAfterRequest } from '../../resources/vm-power.ts'
 import { mergeConditions } from './conditions.ts'
 import { evidenceName } from './evidence.ts'
 import type { EvidenceSpec, Mark } from './types.ts'
-
-/** Whether a QEMU of it may be running on the host it is placed on: each launch is recorded before it is made. */
-export const mayRun = ({ status }: VirtualMachine): boolean =>
-  status?.launch !== undefined || status?.process !== undefined
 
 /** Nothing of it ever ran anywhere: there is nothing that could wait for a host. */
 const neverRan = (vm: VirtualMachine): boolean =>

@@ -3,6 +3,7 @@ import { withDeadline } from '../../lib/deadline.ts'
 import { PlasmaError } from '../../lib/errors.ts'
 import { writableExports } from '../../resources/nbd.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
+import { mayRun } from '../../resources/vm-power.ts'
 import { type Informer, keyOf } from '../../runtime/informer.ts'
 import type { Observed } from './types.ts'
 
@@ -20,9 +21,6 @@ function declaredClaims({ spec }: VirtualMachine): readonly Claim[] {
   )
   return [...paths, ...writableExports(spec.disks).map(({ key, field }) => ({ path: key, field }))]
 }
-
-/** Whether a QEMU of it runs, or may: each launch is recorded before it is made. */
-const mayRun = ({ status }: VirtualMachine) => (status?.process ?? status?.launch) !== undefined
 
 /**
  * What a machine has whatever else is declared by now: a spec that changes under a running QEMU takes nothing from it,
