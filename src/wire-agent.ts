@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Config } from './config.ts'
 import { reconcileHost } from './controllers/host/index.ts'
 import { reconcilePools } from './controllers/host/pools.ts'
+import { companyOn } from './controllers/placement/company.ts'
 import { refusal } from './controllers/placement/fit.ts'
 import { FirstLook, runVmController } from './controllers/vm/start.ts'
 import { detectAccelerator } from './host/accelerator.ts'
@@ -90,6 +91,7 @@ export async function startAgent(
     // It went before it was looked at.
     if (!vm || !isOwn(vm)) firstLook.seen(key)
   })
+  const company = companyOn(hostName, vms)
   const vmLoop = runVmController(
     {
       ...{
@@ -104,14 +106,7 @@ export async function startAgent(
       ...{ specHash, newId: randomUUID, clock, log, tenure },
       refusal: (vm) => {
         const host = own?.host()
-        return (
-          host &&
-          refusal(
-            vm,
-            host,
-            vms.list().filter(({ status }) => status?.hostName === hostName),
-          )
-        )
+        return host && refusal(vm, host, company)
       },
       localDisks: (vm) => localDisks(vm, pools.list()),
       runFolders: () => runFolders(runDir),

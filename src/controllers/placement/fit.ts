@@ -3,6 +3,7 @@ import type { Host, StoragePool } from '../../resources/kinds.ts'
 import { approximateQuantity, formatQuantity } from '../../resources/quantity.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { keyOf } from '../../runtime/informer.ts'
+import type { Company } from './company.ts'
 import { type Crowd, crowdOf, type Spread } from './crowd.ts'
 import { type Labels, Residents } from './residents.ts'
 import { type Room, roomOf, shareOf } from './room.ts'
@@ -230,19 +231,20 @@ export function misfit(needs: Needs, room: Room, crowd: Crowd): Refusal | undefi
  * be asked once, when a machine has no host yet: what is there stays.
  * @param others the machines that are on the host
  */
-export function refusal(
-  vm: VirtualMachine,
-  host: Host,
-  others: readonly VirtualMachine[],
-): string | undefined {
-  const machines = others.filter(({ metadata }) => metadata.uid !== vm.metadata.uid)
-  const room = roomOf(host, { machines, now: 0 })
-  const residents = new Residents()
-  for (const one of machines) residents.add(one, room.name)
+export function refusal(vm: VirtualMachine, host: Host, others: Company): string | undefined {
+  const room = roomOf(host, { machines: [], now: 0 })
   const needs = needsOf(vm, [])
+  const full = room.capacity && noMemory(needs.demand, room)
+  return (cordoned(room) ?? unsuited(needs.demand, room) ?? full ?? unwelcome(needs, room, others))?.message
+}
+
+/** Why those who are there keep it away. */
+function unwelcome(needs: Needs, room: Room, others: Company): Why {
+  const { vm } = needs
+  const { together, apart } = vm.spec.affinity
+  const residents = new Residents()
+  for (const one of together.length + apart.length > 0 ? others.all() : others.shy())
+    residents.add(one, room.name)
   const crowd = crowdOf(vm, residents, [room], [room])
-  const empty = { ...room, taken: { cpus: 0, memory: 0 } }
-  const full = room.capacity && noMemory(needs.demand, empty)
-  const near = alone(needs, room, crowd) ?? tooClose(needs, room, crowd)
-  return (cordoned(room) ?? unsuited(needs.demand, room) ?? full ?? near)?.message
+  return alone(needs, room, crowd) ?? tooClose(needs, room, crowd)
 }

@@ -1,7 +1,9 @@
 import { expect, test } from 'vitest'
+import { companyOn } from '../../../src/controllers/placement/company.ts'
 import { refusal } from '../../../src/controllers/placement/fit.ts'
 import type { World } from '../../../src/controllers/placement/plan.ts'
 import type { VirtualMachine } from '../../../src/resources/vm.ts'
+import { type Informer, keyOf } from '../../../src/runtime/informer.ts'
 import { host, labelled, machine, placed } from './fixture.ts'
 
 const vm = machine('new')
@@ -67,7 +69,39 @@ const rows: readonly (readonly [
     [],
     undefined,
   ],
+  [
+    'keeps one apart that asks for it',
+    machine('new', { affinity: { apart: [{ labels: { app: 'web' } }] } }),
+    host('a'),
+    [placed('x', 'a', {}, web)],
+    'affinity.apart: default/x with app=web is there',
+  ],
+  [
+    'does not care who is elsewhere',
+    machine('new', {}, undefined, web),
+    host('a'),
+    [placed('x', 'b', { affinity: { apart: [{ labels: { app: 'web' } }] } })],
+    undefined,
+  ],
 ]
+
+/** A copy that shows each of the machines, one after another, and then loses those that are named. */
+function copyOf(machines: readonly VirtualMachine[], gone: readonly string[] = []) {
+  const left = () => machines.filter(({ metadata }) => !gone.includes(metadata.name))
+  const onChange: Informer<VirtualMachine>['onChange'] = (listener) => {
+    for (const vm of machines) listener(keyOf(vm), vm)
+    for (const name of gone) listener(`default/${name}`, undefined)
+    return () => {}
+  }
+  return { list: left, onChange }
+}
+
 test.each(rows)('a host that is alone %s', (_what, one, on, others, message) => {
-  expect(refusal(one, on, others)).toBe(message)
+  expect(refusal(one, on, companyOn('a', copyOf(others)))).toBe(message)
+})
+
+test('one that has gone keeps nobody away', () => {
+  const shy = placed('x', 'a', { affinity: { apart: [{ labels: { app: 'web' } }] } })
+  const one = machine('new', {}, undefined, web)
+  expect(refusal(one, host('a'), companyOn('a', copyOf([shy], ['x'])))).toBe(undefined)
 })
