@@ -108,6 +108,7 @@ export async function startAgent(
         const host = own?.host()
         return host && refusal(vm, host, company)
       },
+      ...(own && { onOpened: own.onChange }),
       localDisks: (vm) => localDisks(vm, pools.list()),
       runFolders: () => runFolders(runDir),
       onPass: (key) => firstLook.seen(key),
@@ -180,7 +181,18 @@ async function ownHost(objects: ObjectStore, hostName: string, log: Log, signal:
   const hosts = new Informer(objects, Host, log)
   const loop = hosts.run(signal)
   await Promise.race([hosts.whenSynced(), loop])
-  return { host: () => hosts.get(hostName), loop }
+  const host = () => hosts.get(hostName)
+  // Not its reports: what was written of it by people.
+  const written = () => JSON.stringify([host()?.metadata.generation, host()?.metadata.labels])
+  const onChange = (listener: () => void) => {
+    let before = written()
+    return hosts.onChange(() => {
+      const now = written()
+      if (now !== before) listener()
+      before = now
+    })
+  }
+  return { host, loop, onChange }
 }
 
 /** A loop that ends before it is told to is a bug or a broken store: the process ends, QEMUs live on, a supervisor restarts it. */

@@ -58,6 +58,18 @@ describe('the host of an embedded store', () => {
     expect((await looks())[1]?.[1]).toBe('Ready')
   })
 
+  test('a cordoned host starts no machine, and does once it is uncordoned', async () => {
+    await lab.cli('cordon', 'lab')
+    await lab.create(tiny('waits'))
+    const ready = async () => (await lab.vm('waits')).status?.conditions.find(({ type }) => type === 'Ready')
+    await lab.until('it is refused', async () => (await ready())?.reason === 'Unschedulable')
+    expect(await ready()).toMatchObject({ status: 'False', message: 'cordoned (spec.unschedulable)' })
+    expect(lab.qemus()).toEqual([])
+    expect((await lab.cli('uncordon', 'lab')).code).toBe(0)
+    await lab.running('waits')
+    await lab.cli('delete', 'vm', 'waits')
+  })
+
   test('kubectl label and the agent leave each other’s labels alone', async () => {
     expect((await kubectl('label', 'host', 'lab', 'zone=north')).code).toBe(0)
     await lab.restart('SIGTERM')

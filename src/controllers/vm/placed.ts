@@ -2,7 +2,7 @@ import { homeOf } from '../../resources/adopted.ts'
 import type { Draft } from './draft.ts'
 import { runningSpec } from './plan-live.ts'
 
-/** A host that is open to machines again tells nobody. */
+/** Who kept it away may go, and tells nobody. */
 const refusedRecheckMs = 10_000
 
 /**

@@ -16,7 +16,7 @@ import { Inventory } from './inventory.ts'
 import { Memories } from './memory.ts'
 import { concerns } from './strays.ts'
 import { leftKeys, strayKeys } from './sweep.ts'
-import { vmTriggers } from './triggers.ts'
+import { type TriggerDeps, vmTriggers } from './triggers.ts'
 
 export interface VmControllerOptions {
   readonly hostName: string
@@ -30,6 +30,8 @@ export interface VmControllerOptions {
   readonly tenure?: () => Tenure
   /** As in `ObserveDeps`; nothing is refused unless given. */
   readonly refusal?: VmControllerDeps['refusal']
+  /** As in `TriggerDeps`. */
+  readonly onOpened?: TriggerDeps['onOpened']
   /** As in `ObserveDeps`; none unless given. */
   readonly localDisks?: VmControllerDeps['localDisks']
   /** As in `ObserveDeps`; what this host's kernel says unless given. */
@@ -155,6 +157,7 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
   const triggers$ = vmTriggers({
     ...{ vms, machines, processes, disks, keyOfUid, clock, resyncMs, log },
     ...(cluster && { cluster }),
+    ...(options.onOpened && { onOpened: options.onOpened }),
   })
   subscriptions.push(triggers$.subscribe((key) => queue.add(key)))
   const reconcile = (key: string, passSignal: AbortSignal) => reconcileVm(key, deps, passSignal)

@@ -3,7 +3,7 @@ import type { Disks, MachineChange, Machines, ProcessExit, Processes, Tenure } f
 import type { Clock } from '../../lib/clock.ts'
 import type { Log } from '../../lib/log.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
-import type { Informer } from '../../runtime/informer.ts'
+import { type Informer, keyOf } from '../../runtime/informer.ts'
 
 /** Events that say nothing a status shows, or that our own commands cause. */
 const ignored = new Set([
@@ -29,10 +29,10 @@ export interface ClusterTriggers {
 }
 
 export interface TriggerDeps {
-  readonly vms: Informer<VirtualMachine>
-  readonly machines: Machines
-  readonly processes: Processes
-  readonly disks: Disks
+  readonly vms: Pick<Informer<VirtualMachine>, 'list' | 'onChange'>
+  readonly machines: Pick<Machines, 'onChange'>
+  readonly processes: Pick<Processes, 'onExit'>
+  readonly disks: Pick<Disks, 'onChange'>
   readonly keyOfUid: (uid: string) => string | undefined
   /** Machines with a process are looked at this often: a QEMU that stops answering tells nobody. */
   readonly resyncMs: number
@@ -40,6 +40,8 @@ export interface TriggerDeps {
   readonly log: Log
   /** Absent where the store is this host's own. */
   readonly cluster?: ClusterTriggers
+  /** Tells when this host may take machines that it refused. */
+  readonly onOpened?: (listener: () => void) => () => void
 }
 
 /** rxjs' own `interval` has no clock but the system's. */
@@ -72,6 +74,15 @@ function tenureChanges(tenure: () => Tenure, clock: Clock): Observable<void> {
       before = now
       return changed
     }),
+  )
+}
+
+/** Machines that nobody has taken up yet. */
+function openedTriggers({ vms, onOpened }: TriggerDeps): Observable<string> {
+  if (!onOpened) return EMPTY
+  return listen<void>(onOpened).pipe(
+    mergeMap(() => vms.list().filter((vm) => vm.status?.hostName === undefined)),
+    map(keyOf),
   )
 }
 
@@ -116,5 +127,5 @@ export function vmTriggers(deps: TriggerDeps): Observable<string> {
     map(keyOfUid),
     filter((key) => key !== undefined),
   )
-  return merge(changed$, byUid$, strayTriggers(deps))
+  return merge(changed$, byUid$, openedTriggers(deps), strayTriggers(deps))
 }
