@@ -1,5 +1,6 @@
 import { api } from './api.ts'
 import { etcd } from './etcd.ts'
+import { failover } from './failover.ts'
 import { guard } from './guard.ts'
 import { leader } from './leader.ts'
 import { hundred, startAndKill } from './machines.ts'
@@ -18,6 +19,7 @@ const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   unplaced,
   leader,
   writes,
+  failover,
   api,
   etcd,
 }
