@@ -135,3 +135,8 @@ export const vmStatus = z.object({
   conditions: z.array(condition).default([]),
 })
 export type VmStatus = z.output<typeof vmStatus>
+
+/** What a machine's status says; of one that nobody has looked at yet, one that says nothing. */
+export function vmStatusOf({ status }: { readonly status?: VmStatus | undefined }): VmStatus {
+  return { restarts: 0, networks: [], disks: [], conditions: [], ...status }
+}

@@ -337,7 +337,7 @@ export const VirtualMachine = defineResource({
 export type VirtualMachine = ObjectOf<typeof VirtualMachine>
 export type VmSpec = Spec
 export type { ExitReason, Phase, VmAction, VmStatus } from './vm-status.ts'
-export { exitReasons, phases, vmActions, vmStatus } from './vm-status.ts'
+export { exitReasons, phases, vmActions, vmStatus, vmStatusOf } from './vm-status.ts'
 export { type RunStrategy, runStrategies } from './vm-strategies.ts'
 export type VmDisk = Disk
 export type VmNetwork = Spec['networks'][number]

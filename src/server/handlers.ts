@@ -2,7 +2,7 @@ import { rfc3339 } from '../lib/clock.ts'
 import { apiVersionOf, type KubeObject, type ResourceDefinition } from '../resources/define.ts'
 import { Namespace } from '../resources/kinds.ts'
 import { toTable } from '../resources/table.ts'
-import { VirtualMachine } from '../resources/vm.ts'
+import { VirtualMachine, vmStatusOf } from '../resources/vm.ts'
 import { actionOf, requestAction } from '../resources/vm-actions.ts'
 import { ApiError, isReason } from '../store/errors.ts'
 import type { ListOptions, ObjectList, WriteOptions } from '../store/objects.ts'
@@ -126,8 +126,7 @@ async function act(
         const changed = { ...vm, spec: { ...vm.spec, ...decision.spec } }
         return { code: 202, body: await deps.objects.update(VirtualMachine, changed, options) }
       }
-      const blank = { restarts: 0, disks: [], networks: [], conditions: [] }
-      const status = { ...(vm.status ?? blank), request: decision.request }
+      const status = { ...vmStatusOf(vm), request: decision.request }
       return { code: 202, body: await deps.objects.updateStatus(VirtualMachine, { ...vm, status }, options) }
     } catch (error) {
       if (i >= writeTries || !isReason(error, 'Conflict')) throw error

@@ -2,7 +2,7 @@ import { claimed } from '../cli/host-fence.ts'
 import { FenceEvidence } from '../resources/fence-evidence.ts'
 import { hostLeaseName, systemNamespace } from '../resources/host-lease.ts'
 import { Lease } from '../resources/kinds.ts'
-import { VirtualMachine } from '../resources/vm.ts'
+import { VirtualMachine, vmStatusOf } from '../resources/vm.ts'
 import type { SimHost } from './host.ts'
 import { type Cut, storeNode } from './net.ts'
 import type { SimQemu } from './qemu.ts'
@@ -323,9 +323,8 @@ export class Faults {
       const runStrategy = does === 'start' ? 'Always' : 'Halted'
       return void (await objects.update(VirtualMachine, { ...vm, spec: { ...vm.spec, runStrategy } }))
     }
-    const status = vm.status ?? { restarts: 0, disks: [], networks: [], conditions: [] }
     const request = { action: does, id: `person-${this.#world.timeline.steps}`, at: '2026-01-01T00:00:00Z' }
-    await objects.updateStatus(VirtualMachine, { ...vm, status: { ...status, request } })
+    await objects.updateStatus(VirtualMachine, { ...vm, status: { ...vmStatusOf(vm), request } })
   }
 }
 

@@ -1,10 +1,9 @@
-import { type ConditionFact, setConditions } from '../../resources/conditions.ts'
+import { type ConditionFact, mergeConditions, setConditions } from '../../resources/conditions.ts'
 import { localDisks } from '../../resources/disk-reach.ts'
 import type { StoragePool } from '../../resources/kinds.ts'
 import { misunderstood } from '../../resources/understood.ts'
-import type { VirtualMachine, VmStatus } from '../../resources/vm.ts'
+import { type VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
 import { comesBack, mayRun, powerAfterRequest } from '../../resources/vm-power.ts'
-import { mergeConditions } from './conditions.ts'
 import { evidenceName } from './evidence.ts'
 import type { EvidenceSpec, Mark } from './types.ts'
 
@@ -115,13 +114,11 @@ export function markOf(
 export const isMarked = ({ status }: VirtualMachine, mark: Mark): boolean =>
   status?.phase === mark.phase && status.reason === mark.reason && status.message === mark.message
 
-const nothing: VmStatus = { restarts: 0, disks: [], networks: [], conditions: [] }
-
 /** The status of a machine whose host is lost: what it was is not known any more; all else stays as it was recorded. */
 export function markedStatus(vm: VirtualMachine, mark: Mark, at: string): VmStatus {
   const { phase, reason, message } = mark
   const ready: ConditionFact = { type: 'Ready', status: 'Unknown', reason, message }
-  return { ...nothing, ...vm.status, phase, reason, message, conditions: conditionsOf(vm, ready, at) }
+  return { ...vmStatusOf(vm), phase, reason, message, conditions: conditionsOf(vm, ready, at) }
 }
 
 function conditionsOf(vm: VirtualMachine, ready: ConditionFact, at: string): VmStatus['conditions'] {
@@ -139,7 +136,7 @@ function leftBehind(status: VmStatus | undefined): VmStatus {
     onHostLoss: _o,
     ...rest
   } = {
-    ...nothing,
+    ...vmStatusOf({}),
     ...status,
   }
   const { stop, pausedByUser: _u, ioError: _i, guest: _g, ...kept } = rest

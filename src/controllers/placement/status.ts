@@ -1,13 +1,9 @@
 import { type Condition, type ConditionFact, setConditions } from '../../resources/conditions.ts'
-import type { VirtualMachine, VmStatus } from '../../resources/vm.ts'
+import { type VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
 import type { Assignment, Unplaced } from './plan.ts'
 
 /** The condition that is the leader's; all others are kept as they are. */
 const owned = 'Scheduled'
-
-function statusOf({ status }: VirtualMachine): VmStatus {
-  return { restarts: 0, networks: [], disks: [], conditions: [], ...status }
-}
 
 function withScheduled(vm: VirtualMachine, fact: Omit<ConditionFact, 'type'>, at: string): Condition[] {
   const before = vm.status?.conditions ?? []
@@ -17,7 +13,7 @@ function withScheduled(vm: VirtualMachine, fact: Omit<ConditionFact, 'type'>, at
 
 /** The status of a machine that was given a host. What it waits for next its host says. */
 export function placedStatus({ vm, host, epoch }: Assignment, at: string): VmStatus {
-  const { message: _, ...status } = statusOf(vm)
+  const { message: _, ...status } = vmStatusOf(vm)
   const fact = { status: 'True', reason: 'Placed', message: `on host ${host}` } as const
   return {
     ...status,
@@ -32,7 +28,7 @@ export function placedStatus({ vm, host, epoch }: Assignment, at: string): VmSta
 
 /** The status of a machine that was given none; undefined where it says so already. */
 export function unplacedStatus({ vm, reason, message }: Unplaced, at: string): VmStatus | undefined {
-  const before = statusOf(vm)
+  const before = vmStatusOf(vm)
   const told = before.conditions.find(({ type }) => type === owned)
   if (told?.status === 'False' && told.reason === reason && told.message === message) {
     if (reason !== 'Unschedulable' || before.reason === reason) return undefined

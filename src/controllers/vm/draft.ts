@@ -2,7 +2,7 @@ import { macOf } from '../../host/qemu-networks.ts'
 import { rfc3339 } from '../../lib/clock.ts'
 import type { ConditionFact } from '../../resources/conditions.ts'
 import { setConditions } from '../../resources/conditions.ts'
-import type { Phase, VirtualMachine, VmStatus } from '../../resources/vm.ts'
+import { type Phase, type VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
 import { type LeaseWait, leaseWait } from './tenure.ts'
 import type { Action, Happening, Observed, Plan, PlanEnv } from './types.ts'
 
@@ -34,7 +34,7 @@ export class Draft {
     this.vm = vm
     this.seen = seen
     this.env = env
-    this.status = { restarts: 0, networks: [], disks: [], conditions: [], ...vm.status }
+    this.status = vmStatusOf(vm)
   }
 
   get at(): string {

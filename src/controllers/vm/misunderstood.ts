@@ -1,12 +1,11 @@
 import { type Clock, rfc3339 } from '../../lib/clock.ts'
-import { setConditions } from '../../resources/conditions.ts'
-import { VirtualMachine, type VmStatus } from '../../resources/vm.ts'
+import { mergeConditions, setConditions } from '../../resources/conditions.ts'
+import { VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
 import type { Outcome } from '../../runtime/controller.ts'
 import type { ObjectStore } from '../../store/objects.ts'
 import type { Happening } from './types.ts'
 
 const reason = 'NotUnderstood'
-const nothing: VmStatus = { restarts: 0, networks: [], disks: [], conditions: [] }
 
 /**
  * What a pass does with a machine whose spec another version of PlasmaVMC stored, and this one does not understand:
@@ -28,12 +27,9 @@ export async function leaveAlone(
   if (before?.reason === reason && before.message === message) return { next: 'done' }
   const ready = { type: 'Ready', status: 'Unknown', reason, message } as const
   const at = rfc3339(clock.now())
-  const conditions = setConditions(before?.conditions, [ready], at, vm.metadata.generation ?? 0)
-  const others = (before?.conditions ?? []).filter(({ type }) => type !== ready.type)
-  const status: VmStatus = {
-    ...{ ...nothing, ...before, phase: 'Unknown', reason, message },
-    conditions: [...conditions, ...others],
-  }
+  const now = setConditions(before?.conditions, [ready], at, vm.metadata.generation ?? 0)
+  const conditions = mergeConditions(before?.conditions, now)
+  const status: VmStatus = { ...vmStatusOf(vm), phase: 'Unknown', reason, message, conditions }
   const told = await objects.updateStatus(VirtualMachine, { ...vm, status })
   tell(told, { type: 'Warning', reason, message })
   return { next: 'done' }

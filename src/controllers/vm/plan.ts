@@ -1,5 +1,5 @@
 import { addressOf } from '../../host/qemu-networks.ts'
-import { type VirtualMachine, vmFinalizer } from '../../resources/vm.ts'
+import { type VirtualMachine, vmFinalizer, vmStatusOf } from '../../resources/vm.ts'
 import { currentPower } from '../../resources/vm-power.ts'
 import { Draft } from './draft.ts'
 import { keepExports } from './exports.ts'
@@ -17,14 +17,13 @@ const unknownRecheckMs = 2_000
  * Status says what was observed; actions are only ever taken on a proven observation (DESIGN section 4, rules 1 to 3).
  */
 export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
-  const unchanged = vm.status ?? { restarts: 0, networks: [], disks: [], conditions: [] }
   if (vm.metadata.deletionTimestamp === undefined && !vm.metadata.finalizers?.includes(vmFinalizer)) {
     // Before anything of it exists on this host, its object must be unable to vanish.
-    return { status: unchanged, actions: [{ do: 'addFinalizer' }], happenings: [] }
+    return { status: vmStatusOf(vm), actions: [{ do: 'addFinalizer' }], happenings: [] }
   }
   const draft = new Draft(vm, seen, env)
   const taken = takeUp(draft)
-  if (taken === 'nobodys') return { status: unchanged, actions: [], happenings: [] }
+  if (taken === 'nobodys') return { status: vmStatusOf(vm), actions: [], happenings: [] }
   describeDisks(draft)
   describeNetworks(draft)
   if (taken === 'refused') {
