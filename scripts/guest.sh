@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds a tiny Linux guest: guest.sh [DIR] makes DIR/vmlinuz and DIR/initrd.img (DIR is .cache/guest unless given).
-# The kernel is Debian's cloud kernel, unpacked and not installed; user space is one static busybox.
+# Builds a tiny Linux guest: guest.sh [DIR] makes DIR/vmlinuz, DIR/vmlinux and DIR/initrd.img (DIR is .cache/guest unless
+# given). The kernel is Debian's cloud kernel, unpacked and not installed; user space is one static busybox. vmlinux is
+# the same kernel decompressed, which QEMU enters by its PVH note: under TCG it decompresses itself for a second.
 # PLASMAVMC_GUEST_KERNEL names another kernel; its modules are then taken from /lib/modules.
 set -eu
 export LC_ALL=C
@@ -20,7 +21,7 @@ stamp=$({
   cat "$here/guest.sh" "$here/guest/init" "$here/guest/udhcpc.sh"
   echo "${PLASMAVMC_GUEST_KERNEL:-}"
 } | sha256sum | cut -d ' ' -f 1)
-if [ -s "$out/vmlinuz" ] && [ -s "$out/initrd.img" ] && [ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ]; then
+if [ -s "$out/vmlinuz" ] && [ -s "$out/vmlinux" ] && [ -s "$out/initrd.img" ] && [ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ]; then
   exit 0
 fi
 
@@ -69,6 +70,30 @@ find_busybox() {
   if [ -n "$busybox" ] && ! head -c 4096 "$busybox" | grep -q ld-linux; then return; fi
   download busybox-static || die "found no static busybox: apt-get install busybox-static"
   busybox=$(ls "$work"/busybox-static/bin/busybox "$work"/busybox-static/usr/bin/busybox 2>/dev/null | head -n 1)
+}
+
+find_lz4() {
+  lz4=$(command -v lz4) || { download lz4 && lz4=$work/lz4/usr/bin/lz4; }
+}
+
+# decompress BZIMAGE: the kernel's own ELF file on stdout (boot.rst as above: setup_sects, payload_offset and
+# payload_length). All but gzip have the length of what was packed behind them.
+decompress() {
+  offset=$(($(od -A n -t u1 -j 497 -N 1 "$1") * 512 + 512 + $(od -A n -t u4 -j 584 -N 4 "$1")))
+  length=$(od -A n -t u4 -j 588 -N 4 "$1")
+  case $(od -A n -t x1 -j "$offset" -N 4 "$1") in
+    ' 1f 8b'*) with='gzip -dc' length=$((length + 4)) ;;
+    ' 02 21 4c 18') find_lz4 && with="$lz4 -dc" ;;
+    ' 28 b5 2f fd') with='zstd -qdc' ;;
+    ' fd 37 7a 58') with="$busybox xzcat" ;;
+    *) return 1 ;;
+  esac || return 1
+  tail -c "+$((offset + 1))" "$1" | head -c "$((length - 4))" | $with
+}
+
+# has_pvh_entry FILE: whether it is an ELF file with the note XEN_ELFNOTE_PHYS32_ENTRY, 18 (Xen's elfnote.h).
+has_pvh_entry() {
+  [ "$(od -A n -t x1 -N 4 "$1")" = ' 7f 45 4c 46' ] && grep -qaP '\x04\0\0\0[\x04\x08]\0\0\0\x12\0\0\0Xen\0' "$1"
 }
 
 wanted='virtio virtio_ring virtio_pci virtio_pci_legacy_dev virtio_pci_modern_dev virtio_mmio virtio_blk virtio_net
@@ -143,7 +168,11 @@ sed '1s|/bin/sh|/bin/busybox sh|' "$here/guest/udhcpc.sh" >"$root/etc/udhcpc.sh"
 copy_modules
 (cd "$root" && archive) | gzip -n -6 >"$work/initrd.img"
 cp "$kernel" "$work/vmlinuz"
+if ! decompress "$kernel" >"$work/vmlinux" || ! has_pvh_entry "$work/vmlinux"; then
+  say "the kernel could not be decompressed: guests boot the compressed one, which takes longer"
+  cp "$kernel" "$work/vmlinux"
+fi
 echo "$stamp" >"$work/stamp"
 rm -f "$out/stamp"
-for file in vmlinuz initrd.img stamp; do mv -f "$work/$file" "$out/$file"; done
+for file in vmlinuz vmlinux initrd.img stamp; do mv -f "$work/$file" "$out/$file"; done
 say "kernel $release and $(wc -c <"$out/initrd.img") bytes of initial RAM disk in $out"
