@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { VirtualMachine } from '../../src/resources/vm.ts'
 import { privileged } from '../host/disk-fixture.ts'
-import { deadlineMs, Lab, linux, processOf, uidOf } from './lab.ts'
+import { deadlineMs, Lab, linux, processOf, tinyKernel, uidOf } from './lab.ts'
 
 let lab: Lab
 
@@ -20,12 +20,7 @@ const bootMs = 2 * deadlineMs
 
 /** A guest whose kernel is told to do something once it is up. */
 function doing(name: string, words: string, spec: Record<string, unknown>) {
-  const kernel = {
-    image: 'hello/vmlinuz',
-    initrd: 'hello/initrd.img',
-    cmdline: `console=ttyS0 quiet plasmavmc.do=${words}`,
-  }
-  return lab.create(linux(name, { kernel, ...spec }))
+  return lab.create(linux(name, { kernel: tinyKernel(`plasmavmc.do=${words}`), ...spec }))
 }
 
 test('a watchdog that powers off is a failure: RerunOnFailure comes up again', { timeout }, async () => {

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { freePort } from '../../src/drill/lab.ts'
 import type { LaunchRecord } from '../../src/host/ports.ts'
 import type { VirtualMachine } from '../../src/resources/vm.ts'
-import { Lab, linux, processOf, tiny, uidOf } from './lab.ts'
+import { Lab, linux, processOf, tiny, tinyKernel, uidOf } from './lab.ts'
 
 let lab: Lab
 
@@ -227,10 +227,7 @@ test('a pc gives back what it had at the start, and a SCSI controller takes more
 })
 
 test('the watchdog gets another action under the guest', { timeout }, async () => {
-  const kernel = {
-    ...{ image: 'hello/vmlinuz', initrd: 'hello/initrd.img' },
-    cmdline: 'console=ttyS0 quiet plasmavmc.do=watchdog',
-  }
+  const kernel = tinyKernel('plasmavmc.do=watchdog')
   const vm = await boot('dog', { disks: [data], kernel, devices: { watchdog: { action: 'none' } } })
   await lab.sees('dog', 'its watchdog fires in vain', ({ status }) => (status?.guest?.watchdogs ?? 0) > 0)
   untouched(vm, await change('dog', { devices: { watchdog: { action: 'pause' } } }))
