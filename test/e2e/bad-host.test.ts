@@ -47,6 +47,15 @@ describe('a server that can’t start says why and exits with 1', () => {
     })
   })
 
+  test('a run directory in use, whatever its data directory', async () => {
+    expect(await failing('--run-dir', lab.runDir)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(
+        new RegExp(`${lab.runDir} is in use by the process ${lab.serverPid}[^]*--run-dir`),
+      ),
+    })
+  })
+
   test.each(['--data-dir', '--run-dir'])('%s that is no folder', async (flag) => {
     const path = file('a-file', '')
     const first = await failing(flag, path)
