@@ -76,6 +76,8 @@ export class ClusterLab {
   readonly hosts: readonly Host[]
   readonly #options: ClusterOptions
   #etcd: Etcd | undefined
+  /** The host that answered last. */
+  #answers: Host | undefined
 
   /** For `openLab`. */
   constructor(network: Network, options: ClusterOptions) {
@@ -143,12 +145,16 @@ export class ClusterLab {
     for (const host of hosts) await this.until(`the server of ${host.name} is ready`, () => host.isReady())
   }
 
-  /** Asks the servers in turn until one has an answer from the store. */
+  /** Asks the servers in turn until one has an answer from the store; the last that had one first: others may be cut off. */
   async #ask<T>(call: (host: Host) => Promise<T>, via: readonly Host[] = this.hosts): Promise<T> {
     let last: unknown
-    for (const host of via.filter(({ isOn }) => isOn)) {
+    const isFirst = (host: Host) => Number(host === this.#answers)
+    const on = via.filter(({ isOn }) => isOn).sort((a, b) => isFirst(b) - isFirst(a))
+    for (const host of on) {
       try {
-        return await call(host)
+        const answer = await call(host)
+        this.#answers = host
+        return answer
       } catch (error) {
         // A refusal is an answer.
         if (answers.has(String((error as { code?: unknown }).code))) throw error
