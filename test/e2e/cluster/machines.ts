@@ -3,6 +3,12 @@ import { tiny } from '../lab.ts'
 
 type Json = Readonly<Record<string, unknown>>
 
+/**
+ * What Linux can leave out here: tests of its own cryptography, and interrupts by ACPI and IOAPIC. Of the 6.5 s of
+ * processor time that a boot takes under TCG that saves a quarter. Power buttons still work.
+ */
+const quickBoot = 'cryptomgr.notests acpi=noirq noapic'
+
 const failover = { recovery: { onHostLoss: 'Failover' } }
 
 /** The smallest machine, which may be started elsewhere when its host is lost. */
@@ -14,7 +20,7 @@ export const manual = (name: string, spec: Json = {}): Json => tiny(name, spec)
 /** A Linux guest that writes to its disk on the shared directory each second, and then says so; see beats.ts. */
 export function beating(name: string, spec: Json = {}): Json {
   const file = (word: string) => resolve('.cache/guest', word)
-  const cmdline = 'console=ttyS0 quiet plasmavmc.do=beat'
+  const cmdline = `console=ttyS0 quiet plasmavmc.do=beat ${quickBoot}`
   return tiny(name, {
     ...{ memory: '128Mi', ...failover },
     kernel: { image: file('vmlinuz'), initrd: file('initrd.img'), cmdline },
