@@ -12,7 +12,7 @@ import {
 } from '../../../src/drill/cluster/lab.ts'
 import type { Network } from '../../../src/drill/cluster/network.ts'
 import { messageOf } from '../../../src/lib/errors.ts'
-import { program } from '../lab.ts'
+import { program, uidOf } from '../lab.ts'
 import { type Beat, brokenBeats, diskBeats, toldBeats } from './beats.ts'
 
 export { deadlineMs }
@@ -75,6 +75,28 @@ export class Cluster extends ClusterLab {
     const { beats } = await diskBeats(join(this.pool, uid, 'data.raw'))
     const broken = brokenBeats(beats, this.told(uid))
     if (broken !== undefined) throw new Error(`disk of ${uid}: ${broken}`)
+  }
+
+  /** Halts a machine that beats and judges its disk. */
+  async checkHalted(name: string): Promise<void> {
+    await this.patch(name, { spec: { runStrategy: 'Halted' } })
+    const vm = await this.sees(name, 'is Stopped', ({ status }) => status?.phase === 'Stopped')
+    await this.checkDisk(uidOf(vm))
+  }
+
+  /** Ends cuts, switches on what is off and removes every machine, so that other scenarios find the lab as it began. */
+  async clear(): Promise<void> {
+    for (const host of this.hosts) {
+      await this.network.heal(host.name)
+      if (!host.isOn) await host.boot()
+      if (host.processes('server').length === 0) await host.serve()
+    }
+    await this.ready(...this.hosts)
+    for (const { name } of this.hosts) await this.patchHost(name, { spec: { unschedulable: false } })
+    for (const { metadata } of await this.vms()) await this.remove(metadata.name)
+    await this.until('every machine is gone', async () => (await this.vms()).length === 0)
+    await this.until('every QEMU is gone', () => this.qemus().length === 0)
+    await this.watched()
   }
 
   /** From now on two QEMUs of this machine at once are no failure, for the reason given. */

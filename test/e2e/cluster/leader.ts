@@ -1,18 +1,15 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { processOf, uidOf } from '../lab.ts'
+import { beforeAll, expect, test } from 'vitest'
+import { processOf } from '../lab.ts'
+import { beaterOnFollower } from './beater.ts'
 import { figure } from './figures.ts'
-import { Cluster, type Host } from './lab.ts'
-import { beating, small } from './machines.ts'
-
-let cluster: Cluster
+import type { Host } from './lab.ts'
+import { small } from './machines.ts'
+import { cluster } from './shared.ts'
 
 beforeAll(async () => {
-  cluster = await Cluster.start()
-  await cluster.watched()
   for (const name of ['a', 'b', 'c']) await cluster.create(small(name))
   for (const name of ['a', 'b', 'c']) await cluster.running(name)
 })
-afterAll(() => cluster?.close())
 
 const termOf = async () => (await cluster.lease('controller')).spec.leaseTransitions ?? -1
 
@@ -23,8 +20,41 @@ const anotherThan = (host: Host) =>
     return leader === host ? undefined : leader
   })
 
+test('a leader that was stopped goes on when another has led, and what it writes late changes nothing', async () => {
+  const { uid, host: other, boots } = await beaterOnFollower()
+  const leader = await cluster.leader()
+  // It sees the host lost, and is stopped before it can take its lease.
+  await other.powerOff()
+  await cluster.until('the leader sees that the lease is silent', async () => {
+    const host = (await cluster.hostObjects()).find(({ metadata }) => metadata.name === other.name)
+    return host?.status?.conditions.some(({ type, status }) => type === 'Ready' && status !== 'True')
+  })
+  leader.signal('SIGSTOP', 'server')
+  const began = performance.now()
+  const next = await anotherThan(leader)
+  figure('leader stopped: another leads', began)
+  const term = await termOf()
+  const after = await cluster.running('beater', cluster.others(other))
+  figure('leader and a host lost at once: the machine runs elsewhere', began)
+  leader.signal('SIGCONT', 'server')
+  await cluster.ready(leader)
+  await cluster.beats(uid, 5)
+  expect(await cluster.leader()).toBe(next)
+  expect(await termOf()).toBe(term)
+  expect(processOf(await cluster.vm('beater'))).toEqual(processOf(after))
+  expect((await cluster.vm('beater')).status).toMatchObject({
+    ...{ phase: 'Running', evidence: after.status?.evidence },
+  })
+  await other.boot()
+  await other.serve()
+  await cluster.ready(other)
+  expect(cluster.boots(uid)).toBe(boots + 1)
+})
+
 test('the leader is killed: another leads, under a newer epoch, and no machine is touched', async () => {
-  const [before, term, leader] = [await cluster.vms(), await termOf(), await cluster.leader()]
+  const names = (await cluster.vms()).map(({ metadata }) => metadata.name)
+  const before = await Promise.all(names.map((name) => cluster.running(name)))
+  const [term, leader] = [await termOf(), await cluster.leader()]
   const began = performance.now()
   leader.signal('SIGKILL', 'server')
   await anotherThan(leader)
@@ -42,47 +72,4 @@ test('the leader is killed: another leads, under a newer epoch, and no machine i
   await leader.serve()
   await cluster.ready(leader)
   for (const vm of before) expect(processOf(await cluster.running(vm.metadata.name))).toEqual(processOf(vm))
-})
-
-test('a leader that was stopped goes on when another has led, and what it writes late changes nothing', async () => {
-  const leader = await cluster.leader()
-  const [, other] = cluster.others(leader)
-  const [beater] = await cluster.createOn(other!, beating('beater'))
-  const uid = uidOf(beater!)
-  await cluster.beats(uid, 1)
-  // It sees the host lost, and is stopped before it can take its lease.
-  await other!.powerOff()
-  await cluster.until('the leader sees that the lease is silent', async () => {
-    const host = (await cluster.hostObjects()).find(({ metadata }) => metadata.name === other!.name)
-    return host?.status?.conditions.some(({ type, status }) => type === 'Ready' && status !== 'True')
-  })
-  leader.signal('SIGSTOP', 'server')
-  const began = performance.now()
-  const next = await anotherThan(leader)
-  figure('leader stopped: another leads', began)
-  const term = await termOf()
-  const after = await cluster.running('beater', cluster.others(other!))
-  figure('leader and a host lost at once: the machine runs elsewhere', began)
-  leader.signal('SIGCONT', 'server')
-  await cluster.ready(leader)
-  await cluster.beats(uid, 5)
-  expect(await cluster.leader()).toBe(next)
-  expect(await termOf()).toBe(term)
-  expect(processOf(await cluster.vm('beater'))).toEqual(processOf(after))
-  expect((await cluster.vm('beater')).status).toMatchObject({
-    ...{ phase: 'Running', evidence: after.status?.evidence },
-  })
-  await other!.boot()
-  await other!.serve()
-  await cluster.ready(other!)
-  expect(cluster.boots(uid)).toBe(2)
-})
-
-test('the host that leads loses its power: another leads and places its machines', async () => {
-  const leader = await cluster.leader()
-  await cluster.createOn(leader, small('led'))
-  const began = performance.now()
-  await leader.powerOff()
-  await cluster.running('led', cluster.others(leader))
-  figure('host of the leader lost: a machine runs on another host', began)
 })

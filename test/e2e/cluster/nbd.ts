@@ -4,18 +4,16 @@ import { within } from '../../../src/drill/cluster/processes.ts'
 import { blankFile, NbdServer } from '../../host/nbd-server.ts'
 import { processOf, uidOf } from '../lab.ts'
 import { brokenBeats, diskBeats } from './beats.ts'
-import { Cluster } from './lab.ts'
 import { beating } from './machines.ts'
+import { cluster } from './shared.ts'
 
 const exportName = 'beats'
 const port = 10_809
-let cluster: Cluster
 let server: NbdServer
 let file: string
 
 beforeAll(async () => {
   // The machine that etcd is on serves the disk too: it is none of the hosts, and goes on when one is lost.
-  cluster = await Cluster.start({ etcd: 'apart' })
   file = blankFile(join(cluster.dir, 'beats.raw'), 16 << 20)
   const under = ['nsenter', `--net=/run/netns/${cluster.network.namespace('etcd')}`, '--']
   server = new NbdServer({ file, exportName, port, bind: cluster.etcdAddress, under })
@@ -23,12 +21,8 @@ beforeAll(async () => {
   // Otherwise no host promises that the machine may be started elsewhere.
   for (const { name } of cluster.hosts)
     await within(cluster.network.namespace(name), 'sysctl', '-qw', 'net.ipv4.tcp_orphan_retries=1')
-  await cluster.watched()
 })
-afterAll(async () => {
-  await cluster?.close()
-  await server?.kill()
-})
+afterAll(() => server?.kill())
 
 const onExport = (host: string) => ({
   disks: [{ name: 'data', format: 'raw', nbd: { host, exportName } }],

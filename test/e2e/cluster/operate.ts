@@ -1,15 +1,7 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { processOf, uidOf } from '../lab.ts'
-import { Cluster } from './lab.ts'
 import { beating, manual, small } from './machines.ts'
-
-let cluster: Cluster
-
-beforeAll(async () => {
-  cluster = await Cluster.start()
-  await cluster.watched()
-})
-afterAll(() => cluster?.close())
+import { cluster } from './shared.ts'
 
 const names = ['a', 'b', 'c', 'd', 'e', 'f']
 
@@ -82,8 +74,6 @@ test('a drained host stops its machines gracefully and they run on others, with 
   expect(await hostsOf(names)).not.toContain(from.name)
   await cluster.beats(uid, 1)
   expect(cluster.boots(uid)).toBe(2)
-  await cluster.patch('beater', { spec: { runStrategy: 'Halted' } })
-  await cluster.sees('beater', 'is Stopped', (vm) => vm.status?.phase === 'Stopped')
-  await cluster.checkDisk(uid)
+  await cluster.checkHalted('beater')
   expect(await other?.cli('uncordon', from.name)).toMatchObject({ code: 0 })
 })

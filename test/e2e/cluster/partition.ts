@@ -1,17 +1,10 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import type { Way } from '../../../src/drill/cluster/network.ts'
 import { processOf, uidOf } from '../lab.ts'
+import { beater, beaterOnFollower, sparingLeader } from './beater.ts'
 import { figure } from './figures.ts'
-import { Cluster } from './lab.ts'
-import { beating, manual } from './machines.ts'
-
-let cluster: Cluster
-
-beforeAll(async () => {
-  cluster = await Cluster.start()
-  await cluster.watched()
-})
-afterAll(() => cluster?.close())
+import { manual } from './machines.ts'
+import { cluster } from './shared.ts'
 
 const ways: readonly (readonly [string, Way])[] = [
   ['neither hears nor is heard', 'both'],
@@ -20,30 +13,28 @@ const ways: readonly (readonly [string, Way])[] = [
 ]
 
 test.each(ways)('a host that %s stops what fails over before it runs elsewhere', async (_words, way) => {
-  const host = await cluster.follower()
-  const [beater, waits] = [`beater-${way}`, `waits-${way}`]
-  await cluster.createOn(host, beating(beater), manual(waits))
-  const [uid, kept] = [uidOf(await cluster.vm(beater)), await cluster.vm(waits)]
-  await cluster.beats(uid, 1)
+  const { uid, host, boots } = await beaterOnFollower()
+  const waits = `waits-${way}`
+  const [kept] = await cluster.createOn(host, manual(waits))
   const began = performance.now()
-  await cluster.network.cut(host.name, way)
-  await cluster.until('its host stopped it', () =>
-    host.processes('qemu').every(({ argv }) => !argv.includes(uid)),
-  )
-  figure(`cut off (${way}): stopped by its host`, began)
-  await cluster.running(beater, cluster.others(host))
-  figure(`cut off (${way}): runs on another host`, began)
+  await sparingLeader(async () => {
+    await cluster.network.cut(host.name, way)
+    await cluster.until('its host stopped it', () =>
+      host.processes('qemu').every(({ argv }) => !argv.includes(uid)),
+    )
+    figure(`cut off (${way}): stopped by its host`, began)
+    await cluster.running(beater, cluster.others(host))
+    figure(`cut off (${way}): runs on another host`, began)
+  })
   // The witness has looked all the time; the other machine was left alone.
-  expect(cluster.qemus(uidOf(kept))).toHaveLength(1)
+  expect(cluster.qemus(uidOf(kept!))).toHaveLength(1)
   expect((await cluster.vm(waits, cluster.others(host))).status?.phase).toBe('Unknown')
   const healed = performance.now()
   await cluster.network.heal(host.name)
-  expect(processOf(await cluster.running(waits, [host]))).toEqual(processOf(kept))
+  expect(processOf(await cluster.running(waits, [host]))).toEqual(processOf(kept!))
   figure(`healed (${way}): the machine that waited is Running`, healed)
   await cluster.beats(uid, 1)
-  expect(cluster.boots(uid)).toBe(2)
+  expect(cluster.boots(uid)).toBe(boots + 1)
   expect(host.processes('qemu').some(({ argv }) => argv.includes(uid))).toBe(false)
-  await cluster.patch(beater, { spec: { runStrategy: 'Halted' } })
-  await cluster.sees(beater, 'is Stopped', (vm) => vm.status?.phase === 'Stopped')
-  await cluster.checkDisk(uid)
+  await cluster.remove(waits)
 })

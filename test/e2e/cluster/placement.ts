@@ -1,15 +1,8 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { bytesOf } from '../../../src/resources/quantity.ts'
 import { processOf, uidOf } from '../lab.ts'
-import { Cluster } from './lab.ts'
 import { manual } from './machines.ts'
-
-let cluster: Cluster
-
-beforeAll(async () => {
-  cluster = await Cluster.start()
-})
-afterAll(() => cluster?.close())
+import { cluster } from './shared.ts'
 
 const unplaced = (name: string, why: string) =>
   cluster.sees(

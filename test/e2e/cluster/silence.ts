@@ -1,23 +1,19 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test } from 'vitest'
 import { processOf, uidOf } from '../lab.ts'
 import { figure } from './figures.ts'
-import { Cluster, type Host } from './lab.ts'
+import type { Host } from './lab.ts'
 import { beating, small } from './machines.ts'
+import { cluster } from './shared.ts'
 
-let cluster: Cluster
 let host: Host
 let uid: string
 
 beforeAll(async () => {
-  // Terms that leave a new guard time to start on a machine that is busy with other tests.
-  cluster = await Cluster.start({ flags: ['--lease-duration', '20', '--lease-deadline', '14'] })
-  await cluster.watched()
   host = await cluster.follower()
   const [beater] = await cluster.createOn(host, beating('beater'), small('quick'))
   uid = uidOf(beater!)
   await cluster.beats(uid, 1)
 })
-afterAll(() => cluster?.close())
 
 const epochOf = async () => (await cluster.hostLease(host)).spec.leaseTransitions
 
@@ -100,7 +96,5 @@ test('server and guard are stopped for longer than a lease and go on: the disk h
   const after = await cluster.running('beater', cluster.others(host))
   expect(processOf(after).launchId).not.toBe(processOf(before).launchId)
   await cluster.beats(uid, 1)
-  await cluster.patch('beater', { spec: { runStrategy: 'Halted' } })
-  await cluster.sees('beater', 'is Stopped', (vm) => vm.status?.phase === 'Stopped')
-  await cluster.checkDisk(uid)
+  await cluster.checkHalted('beater')
 })

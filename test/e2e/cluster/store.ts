@@ -1,15 +1,8 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { processOf, uidOf } from '../lab.ts'
 import { startTimeOf } from '../proc.ts'
-import { Cluster } from './lab.ts'
 import { beating, manual, small } from './machines.ts'
-
-let cluster: Cluster
-
-beforeAll(async () => {
-  cluster = await Cluster.start()
-})
-afterAll(() => cluster?.close())
+import { cluster } from './shared.ts'
 
 /** The live QEMUs of the lab, as pid and start time. */
 const alive = () =>
@@ -68,13 +61,14 @@ test('with all of etcd stopped the API says why, no guest is touched, and all go
   const [before, qemus] = [await cluster.vms(), alive()]
   const a = uidOf(await cluster.vm('a'))
   for (const member of cluster.etcd.members) member.signal('SIGSTOP')
-  for (const host of cluster.hosts) {
+  const refused = cluster.hosts.map((host) => {
     const answer = host.client.json('GET', '/apis/plasmavmc.io/v1alpha1/hosts', { timeoutMs: 30_000 })
-    await expect(answer).rejects.toMatchObject({
+    return expect(answer).rejects.toMatchObject({
       code: 'ServiceUnavailable',
       message: expect.stringMatching(/etcd can't be read/),
     })
-  }
+  })
+  await Promise.all(refused)
   // Longer than any lease.
   await cluster.beats(a, 15)
   await cluster.etcd.kill()
@@ -92,9 +86,4 @@ test('with all of etcd stopped the API says why, no guest is touched, and all go
   await cluster.ready(...cluster.hosts)
 })
 
-test('what the guest said was written is on its disk', async () => {
-  const uid = uidOf(await cluster.vm('a'))
-  await cluster.patch('a', { spec: { runStrategy: 'Halted' } })
-  await cluster.sees('a', 'is Stopped', (vm) => vm.status?.phase === 'Stopped')
-  await cluster.checkDisk(uid)
-})
+test('what the guest said was written is on its disk', () => cluster.checkHalted('a'))
