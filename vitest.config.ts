@@ -38,8 +38,6 @@ export default defineConfig({
           exclude: ['test/e2e/cluster/**'],
           // Last of what scripts/test.sh runs beside the clusters: it takes the processors more than other tests do.
           sequence: { groupOrder: 1 },
-          // Guests that boot wait for devices and deadlines more than for a processor.
-          maxWorkers: 3,
           testTimeout: 120_000,
         },
       },

@@ -97,8 +97,11 @@ test('nor on an empty one in its place', async () => {
   await member?.serving()
   expect(await refused()).toMatch(/is another etcd \(cluster [0-9a-f]+\) than before \([0-9a-f]+\)/)
   await accepted()
-  const { stdout } = await lab.cli('orphans')
-  expect(stdout).toContain(String(guest.pid))
+  // Its host says so with its next report.
+  await lab.until('the guest is listed as an orphan', async () => {
+    const { stdout } = await lab.cli('orphans')
+    return stdout.includes(String(guest.pid))
+  })
   lives()
 })
 
