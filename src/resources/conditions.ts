@@ -30,12 +30,3 @@ export function setConditions(
     return { ...fact, lastTransitionTime, observedGeneration: generation }
   })
 }
-
-/** The conditions with ours put in place of those of the same types; all others stay as they are, where they are. */
-export function mergeConditions(
-  previous: readonly Condition[] | undefined,
-  ours: readonly Condition[],
-): Condition[] {
-  const kept = (previous ?? []).map((one) => ours.find(({ type }) => type === one.type) ?? one)
-  return [...kept, ...ours.filter(({ type }) => !kept.some((one) => one.type === type))]
-}

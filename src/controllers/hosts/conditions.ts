@@ -1,6 +1,15 @@
 import type { Condition, ConditionFact } from '../../resources/conditions.ts'
 import type { Happening } from './types.ts'
 
+/** The conditions with ours put in place of those of the same types; all others stay as they are, where they are. */
+export function mergeConditions(
+  previous: readonly Condition[] | undefined,
+  ours: readonly Condition[],
+): Condition[] {
+  const kept = (previous ?? []).map((one) => ours.find(({ type }) => type === one.type) ?? one)
+  return [...kept, ...ours.filter(({ type }) => !kept.some((one) => one.type === type))]
+}
+
 /** What is new and worth an event: a host that is lost, held, refused, fenced, or back. */
 export function happeningsOf(
   before: readonly Condition[] | undefined,

@@ -1,9 +1,10 @@
-import { type ConditionFact, mergeConditions, setConditions } from '../../resources/conditions.ts'
+import { type ConditionFact, setConditions } from '../../resources/conditions.ts'
 import { localDisks } from '../../resources/disk-reach.ts'
 import type { StoragePool } from '../../resources/kinds.ts'
 import { misunderstood } from '../../resources/understood.ts'
 import { type VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
 import { comesBack, mayRun, powerAfterRequest } from '../../resources/vm-power.ts'
+import { mergeConditions } from './conditions.ts'
 import { evidenceName } from './evidence.ts'
 import type { EvidenceSpec, Mark } from './types.ts'
 
@@ -135,10 +136,7 @@ function leftBehind(status: VmStatus | undefined): VmStatus {
     launch: _l,
     onHostLoss: _o,
     ...rest
-  } = {
-    ...vmStatusOf({}),
-    ...status,
-  }
+  } = vmStatusOf({ status })
   const { stop, pausedByUser: _u, ioError: _i, guest: _g, ...kept } = rest
   // Who asked for it to be stopped does not get it started elsewhere.
   if (stop && !comesBack.has(stop.why) && kept.power) kept.power = powerAfterRequest(kept.power, 'Down')

@@ -1,5 +1,5 @@
 import { type Clock, rfc3339 } from '../../lib/clock.ts'
-import { mergeConditions, setConditions } from '../../resources/conditions.ts'
+import { setConditions } from '../../resources/conditions.ts'
 import { VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
 import type { Outcome } from '../../runtime/controller.ts'
 import type { ObjectStore } from '../../store/objects.ts'
@@ -27,8 +27,10 @@ export async function leaveAlone(
   if (before?.reason === reason && before.message === message) return { next: 'done' }
   const ready = { type: 'Ready', status: 'Unknown', reason, message } as const
   const at = rfc3339(clock.now())
-  const now = setConditions(before?.conditions, [ready], at, vm.metadata.generation ?? 0)
-  const conditions = mergeConditions(before?.conditions, now)
+  const own = setConditions(before?.conditions, [ready], at, vm.metadata.generation ?? 0)
+  const others = (before?.conditions ?? []).filter(({ type }) => type !== ready.type)
+  // Ready comes first, also where placement alone has said something so far.
+  const conditions = [...own, ...others]
   const status: VmStatus = { ...vmStatusOf(vm), phase: 'Unknown', reason, message, conditions }
   const told = await objects.updateStatus(VirtualMachine, { ...vm, status })
   tell(told, { type: 'Warning', reason, message })
