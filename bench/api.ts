@@ -3,10 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { openLmdb } from '../src/store/lmdb.ts'
-import { pause, Server, tiny, vmsPath, Watched } from './lab.ts'
+import { pause, program, Server, tiny, vmsPath, Watched } from './lab.ts'
 import { type Figure, median, ms, percentile, repeat } from './stats.ts'
-
-const program = join(import.meta.dirname, '..', 'bin', 'plasmavmc')
 
 const leasesPath = '/apis/coordination.k8s.io/v1/namespaces/default/leases'
 

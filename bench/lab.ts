@@ -10,7 +10,8 @@ import type { VirtualMachine } from '../src/resources/vm.ts'
 
 export const vmsPath = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
 const root = join(import.meta.dirname, '..')
-const program = join(root, 'bin', 'plasmavmc')
+/** The command of the checkout. */
+export const program = join(root, 'bin', 'plasmavmc')
 
 /** The program as it is now, packed for this run: what an installation runs. @returns the command */
 export function packed(): readonly string[] {
