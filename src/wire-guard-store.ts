@@ -12,7 +12,7 @@ import { isReason } from './store/errors.ts'
 import type { Kv } from './store/kv.ts'
 import { KvObjects } from './store/kv-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
-import { type ReadEntry, readEntry } from './store/shown-event.ts'
+import { type EntryReader, entryReader } from './store/shown-event.ts'
 
 /** Less than a server waits: a renewal that goes on with the next member of etcd must still come in time. */
 export const guardCallTimes = { callMs: 2_500, attemptMs: 700 }
@@ -31,7 +31,7 @@ export interface GuardStoreOptions {
   readonly open: () => Promise<Kv>
   readonly clock?: Clock
   readonly newUid?: () => string
-  readonly read?: ReadEntry
+  readonly reader?: EntryReader
   readonly log: Log
 }
 
@@ -48,11 +48,11 @@ export class GuardStore {
 
   constructor(options: GuardStoreOptions) {
     this.#options = options
-    const { clock = systemClock, newUid = () => crypto.randomUUID(), read = readEntry } = options
+    const { clock = systemClock, newUid = () => crypto.randomUUID(), reader = entryReader } = options
     this.#clock = clock
     const late = <K extends 'get' | 'create' | 'update' | 'list'>(name: K): ObjectStore[K] =>
       (async (...args: unknown[]) => {
-        const objects = new KvObjects(await this.#open(), { clock, newUid, read })
+        const objects = new KvObjects(await this.#open(), { clock, newUid, reader })
         return (objects[name] as (...all: unknown[]) => unknown)(...args)
       }) as ObjectStore[K]
     const unused = () => {

@@ -7,7 +7,7 @@ import { defaultTerms, LeaseContender, type LeaseTerms } from './runtime/lease.t
 import type { Kv } from './store/kv.ts'
 import { KvObjects } from './store/kv-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
-import type { ReadEntry } from './store/shown-event.ts'
+import type { EntryReader } from './store/shown-event.ts'
 import { beginTerm } from './store/term.ts'
 
 /** What only the leader does. Its writes go through `objects`, which the store refuses once another leads. */
@@ -29,13 +29,13 @@ export interface LeaderOptions {
   readonly terms?: LeaseTerms
   readonly newUid?: () => string
   /** What objects are read with, as for `KvObjects`. */
-  readonly read?: ReadEntry
+  readonly reader?: EntryReader
 }
 
 /** Contends for leadership until the signal is aborted, and does what a leader does whenever this server is one. */
 export async function runLeader(options: LeaderOptions, signal: AbortSignal): Promise<void> {
   const { config, kv, objects, parts, clock = systemClock, terms = defaultTerms } = options
-  const { newUid = () => crypto.randomUUID(), read } = options
+  const { newUid = () => crypto.randomUUID(), reader } = options
   const log = options.log.child({ part: 'leader' })
   const contender = new LeaseContender({
     ...{ objects, clock, terms, identity: config.hostName },
@@ -49,7 +49,7 @@ export async function runLeader(options: LeaderOptions, signal: AbortSignal): Pr
     if (ended.aborted) onEnded()
     const term = {
       epoch,
-      objects: new KvObjects(own, { clock, newUid, ...(read && { read }) }),
+      objects: new KvObjects(own, { clock, newUid, ...(reader && { reader }) }),
       signal: stop.signal,
     }
     // The first that ends, for whatever reason, ends the others: half a leader is none.

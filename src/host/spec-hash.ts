@@ -20,11 +20,20 @@ function canonical(value: unknown): string {
   return `{${members.join(',')}}`
 }
 
+/** Specs are not changed once they were read, and each is asked for at every look at its machine. */
+const known = new WeakMap<VmSpec, string>()
+
 /**
  * 16 hex digits over the members of a spec that reach a guest only through a new start of its QEMU.
  * Equal specs have equal hashes, whatever the order of their keys.
  */
 export function specHash(spec: VmSpec): string {
+  const hash = known.get(spec) ?? hashOf(spec)
+  known.set(spec, hash)
+  return hash
+}
+
+function hashOf(spec: VmSpec): string {
   const needsRestart = Object.fromEntries(Object.entries(spec).filter(([key]) => !live.has(key)))
   return createHash('sha256').update(canonical(needsRestart)).digest('hex').slice(0, 16)
 }

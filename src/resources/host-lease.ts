@@ -67,8 +67,17 @@ export function leaseAnnotations(facts: HostLeaseFacts): Record<string, string> 
   }
 }
 
+/** Leases are not changed once they were read, and each is asked many times before it is renewed. */
+const known = new WeakMap<Lease, HostLeaseFacts>()
+
 /** What a host's lease says. @throws PlasmaError `BadHostLease` where it says nothing that can be relied on */
 export function leaseFacts(lease: Lease): HostLeaseFacts {
+  const facts = known.get(lease) ?? factsOf(lease)
+  known.set(lease, facts)
+  return facts
+}
+
+function factsOf(lease: Lease): HostLeaseFacts {
   const of = (name: string) => lease.metadata.annotations?.[`${prefix}${name}`]
   const ms = (name: string) => {
     const value = Number(of(name) ?? 'absent')

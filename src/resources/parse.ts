@@ -253,6 +253,8 @@ function counterpart(list: readonly unknown[], item: unknown, index: number): nu
 }
 
 function strip(next: unknown, stored: unknown, defaulted: unknown): unknown {
+  // The very value that is stored says what it said.
+  if (next === stored) return next
   if (Array.isArray(next) && Array.isArray(stored) && Array.isArray(defaulted)) {
     return next.map((item, index) => {
       const at = counterpart(defaulted, item, index)

@@ -74,7 +74,7 @@ function baseOf(host: SimHost, world: World) {
   return {
     ...{ host, world, process, clock, newUid, kv, hostName: host.name },
     log: world.logOf(process),
-    objects: new KvObjects(kv, { clock, newUid, read: world.read }),
+    objects: new KvObjects(kv, { clock, newUid, reader: world.reader }),
     signal: new AbortController().signal,
   }
 }
@@ -99,8 +99,11 @@ function leader({
       world.fence(hostName, process, command[1] ?? ''),
   }
   const parts = [(term: Parameters<typeof runTerm>[0]) => runTerm(term, { hostName, log, clock, hosts })]
-  const { read } = world
-  const led = runLeader({ config: { hostName }, ...{ kv, objects, log, clock, newUid, read, parts } }, signal)
+  const { reader } = world
+  const led = runLeader(
+    { config: { hostName }, ...{ kv, objects, log, clock, newUid, reader, parts } },
+    signal,
+  )
   return Promise.race([led, watch.run(signal)])
 }
 

@@ -37,7 +37,7 @@ export function startGuard(host: SimHost, world: World): void {
       log,
       clock: process.clock,
       newUid: () => random.uuid(),
-      read: world.read,
+      reader: world.reader,
     },
     open: async () => world.store.client(host.name, process),
   })

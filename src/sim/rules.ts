@@ -1,7 +1,7 @@
-import { isDeepStrictEqual } from 'node:util'
 import { FenceEvidence } from '../resources/fence-evidence.ts'
 import { leaderLease, systemNamespace } from '../resources/host-lease.ts'
 import { Lease } from '../resources/kinds.ts'
+import { same } from '../resources/parse.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import type { KvEvent } from '../store/kv.ts'
 import { keyFor, prefixFor } from '../store/object-keys.ts'
@@ -178,13 +178,14 @@ export class Rules {
 
   #written(event: KvEvent, by: SimProcess | undefined): void {
     if (by) this.writes += 1
+    const { reader } = this.#world
     if (event.key.startsWith(evidencePrefix) && event.type === 'put')
-      this.#evidence.push(JSON.parse(event.value))
+      this.#evidence.push(reader.stored<FenceEvidence>(event))
     if (event.key === leaderKey && event.type === 'put')
-      this.leader = (JSON.parse(event.value) as Lease).spec.holderIdentity
+      this.leader = reader.stored<Lease>(event).spec.holderIdentity
     if (!event.key.startsWith(vmPrefix)) return
     const before = this.vms.get(event.key)
-    const next = event.type === 'put' ? (JSON.parse(event.value) as VirtualMachine) : undefined
+    const next = event.type === 'put' ? reader.stored<VirtualMachine>(event) : undefined
     if (next) {
       this.vms.set(event.key, next)
       this.#byUid.set(next.metadata.uid ?? '', event.key)
@@ -198,7 +199,7 @@ export class Rules {
     const { name, deletionTimestamp } = before.metadata
     if (!next && deletionTimestamp === undefined)
       return this.broken('SpecIsTheUsers', `${by.name} deleted ${name}, which nobody asked for`)
-    if (next && !isDeepStrictEqual(before.spec, next.spec))
+    if (next && !same(before.spec, next.spec))
       this.broken('SpecIsTheUsers', `${by.name} changed the spec of ${name}`)
   }
 

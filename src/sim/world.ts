@@ -55,7 +55,7 @@ export class World implements Witness {
   readonly disks: SharedDisks
   readonly parts: HostParts
   /** What every client of the store reads objects with. */
-  readonly read = sharedReads()
+  readonly reader = sharedReads()
   /** The store as a person next to it sees it. */
   readonly objects: KvObjects
   readonly #tell: (line: string) => void
@@ -73,7 +73,7 @@ export class World implements Witness {
     const uids = this.random.fork('uids')
     const person = new SimProcess('person', this.timeline, { rate: 1, epoch: worldEpoch, bootedAt: 0 })
     this.objects = new KvObjects(this.store.direct(), {
-      ...{ clock: person.clock, newUid: () => uids.uuid(), read: this.read },
+      ...{ clock: person.clock, newUid: () => uids.uuid(), reader: this.reader },
     })
     this.disks = {
       files: new Set(),

@@ -21,7 +21,7 @@ import type {
   WriteOptions,
 } from './objects.ts'
 import { Rendered } from './rendered.ts'
-import { type ReadEntry, readEntry, ShownEvent, type Test } from './shown-event.ts'
+import { type EntryReader, entryReader, ShownEvent, type Test } from './shown-event.ts'
 import { detailsOf, invalid, metadataCauses, nameIn } from './validate.ts'
 
 /** The next write of an object that changed in between: the store of one process settles within a few tries. */
@@ -34,19 +34,19 @@ export class KvObjects implements TextStore {
   readonly #kv: Kv
   readonly #clock: Clock
   readonly #newUid: () => string
-  readonly #read: ReadEntry
+  readonly #reader: EntryReader
   readonly #rendered = new Rendered()
   readonly #shown = new WeakMap<KvEvent, ShownEvent>()
   /** Creates that keep a given uid come one after the other: two at once could both find it free. */
   #restoring: Promise<unknown> = Promise.resolve()
 
-  /** @param options `read` in place of `readEntry`, for many clients in one process that share what they read */
+  /** @param options `reader` in place of `entryReader`, for many clients in one process that share what they read */
   constructor(
     kv: Kv,
-    options: { readonly clock: Clock; readonly newUid: () => string; readonly read?: ReadEntry },
+    options: { readonly clock: Clock; readonly newUid: () => string; readonly reader?: EntryReader },
   ) {
     this.#kv = kv
-    this.#read = options.read ?? readEntry
+    this.#reader = options.reader ?? entryReader
     this.#clock = options.clock
     this.#newUid = options.newUid
   }
@@ -54,7 +54,7 @@ export class KvObjects implements TextStore {
   async get<T extends KubeObject>(kind: ResourceDefinition<T>, ref: Ref): Promise<T> {
     const entry = await this.#kv.get(keyFor(kind, ref))
     if (!entry) throw notFound(kind, ref.name)
-    return this.#read(kind, entry)
+    return this.#reader.shown(kind, entry)
   }
 
   async list<T extends KubeObject>(
@@ -62,7 +62,7 @@ export class KvObjects implements TextStore {
     options: ListOptions = {},
   ): Promise<ObjectList<T>> {
     const page = await this.#page(kind, options)
-    return { ...page, items: page.items.map((entry) => this.#read(kind, entry)) }
+    return { ...page, items: page.items.map((entry) => this.#reader.shown(kind, entry)) }
   }
 
   async listText(kind: ResourceDefinition, options: ListOptions = {}): Promise<ObjectList<string>> {
@@ -180,7 +180,7 @@ export class KvObjects implements TextStore {
     options: WatchOptions,
   ): AsyncGenerator<WatchEvent<T>> {
     // Worked out for this watcher alone: what it gets is its own to keep.
-    const shownOf = (event: KvEvent) => new ShownEvent(kind, event, this.#rendered, this.#read)
+    const shownOf = (event: KvEvent) => new ShownEvent(kind, event, this.#rendered, this.#reader)
     for await (const { shown, type } of this.#events(kind, options, shownOf))
       yield { type, object: shown.objectFor(type) as T }
   }
@@ -231,13 +231,13 @@ export class KvObjects implements TextStore {
     const key = keyFor(kind, object.metadata)
     const entry = await this.#kv.get(key)
     if (!entry) throw notFound(kind, object.metadata.name)
-    const before = stored<T>(entry)
+    const before = this.#reader.stored<T>(entry)
     const { uid, resourceVersion } = object.metadata
     checkPreconditions(kind, before, {
       ...(uid !== undefined && { uid }),
       ...(resourceVersion !== undefined && { resourceVersion }),
     })
-    const defaulted = this.#read(kind, entry)
+    const defaulted = this.#reader.shown(kind, entry, before)
     const checked = statusOnly ? withStatusOf(kind, before, object) : check(kind, object).stored
     const next = merge(before, withoutDefaults(kind, checked, { stored: before, defaulted }))
     if (same(before, next)) return defaulted
@@ -250,7 +250,7 @@ export class KvObjects implements TextStore {
       : await this.#kv.put(key, text, entry.revision)
     if (revision === undefined) throw conflict(kind, object.metadata.name)
     if (removed) this.#rendered.forget(key)
-    return this.#read(kind, { key, value: text, revision }, withRevision(next, revision))
+    return this.#reader.shown(kind, { key, value: text, revision }, withRevision(next, revision))
   }
 
   #freshMeta(metadata: ObjectMeta, options: WriteOptions): ObjectMeta {

@@ -6,32 +6,43 @@ import type { Rendered } from './rendered.ts'
 
 export type Test = (object: KubeObject) => boolean
 
-/**
- * A stored object as readers see it, with its resourceVersion.
- * @param known what the entry's text says, where the caller has it already
- */
-export type ReadEntry = <T extends KubeObject>(kind: ResourceDefinition<T>, entry: KvEntry, known?: T) => T
-export const readEntry: ReadEntry = <T extends KubeObject>(
-  kind: ResourceDefinition<T>,
-  entry: KvEntry,
-  known?: T,
-) => withDefaults(kind, known ?? stored<T>(entry))
+/** What the entries of a Kv say. Nobody changes what it gives. */
+export interface EntryReader {
+  /** An object as it is stored, without defaults, with its resourceVersion. */
+  stored<T extends KubeObject>(entry: KvEntry): T
+  /**
+   * The same as readers see it.
+   * @param known what the entry's text says, where the caller has it already
+   */
+  shown<T extends KubeObject>(kind: ResourceDefinition<T>, entry: KvEntry, known?: T): T
+}
+
+/** Reads anew each time. */
+export const entryReader: EntryReader = {
+  stored,
+  shown: (kind, entry, known) => withDefaults(kind, known ?? stored(entry)),
+}
 
 /** An event as watchers see it, worked out once for all of them, and no more of it than they ask for. */
 export class ShownEvent {
   readonly #kind: ResourceDefinition
   readonly #event: KvEvent
   readonly #rendered: Rendered
-  readonly #read: ReadEntry
+  readonly #reader: EntryReader
   #before: KubeObject | undefined
   #after: KubeObject | undefined
   #beforeText: string | undefined
 
-  constructor(kind: ResourceDefinition, event: KvEvent, rendered: Rendered, read: ReadEntry = readEntry) {
+  constructor(
+    kind: ResourceDefinition,
+    event: KvEvent,
+    rendered: Rendered,
+    reader: EntryReader = entryReader,
+  ) {
     this.#kind = kind
     this.#event = event
     this.#rendered = rendered
-    this.#read = read
+    this.#reader = reader
   }
 
   /** As it was, with the revision of this event. */
@@ -45,7 +56,7 @@ export class ShownEvent {
   /** As it is now; undefined where it was deleted. */
   after(): KubeObject | undefined {
     if (this.#event.type === 'delete') return undefined
-    this.#after ??= this.#read(this.#kind, this.#event)
+    this.#after ??= this.#reader.shown(this.#kind, this.#event)
     return this.#after
   }
 

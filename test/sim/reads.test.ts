@@ -9,7 +9,7 @@ test('what two processes read is worked out once, anew for each version, and nob
   const world = new World({ seed: 1, hosts: [], parts: product })
   const { clock } = new SimProcess('one', world.timeline, { rate: 1, epoch: worldEpoch, bootedAt: 0 })
   const client = () =>
-    new KvObjects(world.store.direct(), { clock, newUid: () => world.random.uuid(), read: world.read })
+    new KvObjects(world.store.direct(), { clock, newUid: () => world.random.uuid(), reader: world.reader })
   const [one, other] = [client(), client()]
   const ref = { name: 'host-a' }
   const made = await one.create(Host, {

@@ -17,8 +17,6 @@ const retryMs = 500
 /** Once machines are gone, how often it is looked for others, ms. */
 const lookAgainMs = 1_000
 const releaseMs = 2_000
-/** Why a nap ends early. Made once: it happens several times a second. */
-const woken = new Error('something is new')
 const remindEveryMs = 60_000
 
 const words: Readonly<Record<Standing, string>> = {
@@ -40,6 +38,7 @@ export class Guard {
   #said: Said
   #view: ClusterView
   #epoch: number
+  #told: { readonly members: ClusterView['members']; readonly peers: Record<string, string> } | undefined
   #standing: Standing | undefined
   #lookedAt = Number.NEGATIVE_INFINITY
   #looking = false
@@ -93,10 +92,12 @@ export class Guard {
     signal.addEventListener('abort', onAbort, { once: true })
     if (signal.aborted) onAbort()
     while (this.#leaving !== 'done') {
-      const nap = new AbortController()
-      this.#wake = () => nap.abort(woken)
+      const { promise: nap, resolve: wake } = Promise.withResolvers<void>()
+      const cancel = this.#deps.clock.after(tickMs, wake)
+      this.#wake = wake
       this.#tick()
-      await sleep(this.#deps.clock, tickMs, nap.signal).catch(() => {})
+      await nap
+      cancel()
     }
     signal.removeEventListener('abort', onAbort)
   }
@@ -186,8 +187,12 @@ export class Guard {
 
   /** For the guard after this one: it may have to ask while the store is away. */
   #peers(): Readonly<Record<string, string>> {
-    const known = [...this.#view.members].filter((one): one is [string, string] => one[1] !== undefined)
-    return Object.fromEntries(known.filter(([name]) => name !== this.#deps.host))
+    const { members } = this.#view
+    if (this.#told?.members === members) return this.#told.peers
+    const known = [...members].filter((one): one is [string, string] => one[1] !== undefined)
+    const peers = Object.fromEntries(known.filter(([name]) => name !== this.#deps.host))
+    this.#told = { members, peers }
+    return peers
   }
 
   /** Complaints that stay the same are logged once. */
