@@ -223,30 +223,49 @@ export interface Found {
   readonly log: readonly string[]
 }
 
-/** Plays the schedules of `count` seeds from `first` on, until a rule does not hold. */
+export interface SearchOptions {
+  readonly scheduleOf?: (seed: number) => Schedule
+  readonly signal?: AbortSignal
+  readonly onPlayed?: (seed: number) => void
+}
+
+/** As `firstBroken`, made as small as it gets, with all that happens in it. */
 export async function search(
   first: number,
   count: number,
   parts: HostParts,
-  options: {
-    readonly scheduleOf?: (seed: number) => Schedule
-    readonly signal?: AbortSignal
-    readonly onPlayed?: (seed: number) => void
-  } = {},
+  options: SearchOptions = {},
 ): Promise<Found | undefined> {
-  const { scheduleOf = randomSchedule, signal, onPlayed } = options
-  const { stackTraceLimit } = Error
-  // Simulated processes are refused a dozen things a second, and nobody reads from where in the program.
-  Error.stackTraceLimit = 0
-  try {
+  const broken = await firstBroken(first, count, parts, options)
+  if (!broken) return undefined
+  return quietly(async () => logged(await shrink(broken.schedule, broken.violation, parts), parts))
+}
+
+/** Plays the schedules of `count` seeds from `first` on, until a rule does not hold. */
+export function firstBroken(
+  first: number,
+  count: number,
+  parts: HostParts,
+  { scheduleOf = randomSchedule, signal, onPlayed }: SearchOptions = {},
+): Promise<Pick<Found, 'schedule' | 'violation'> | undefined> {
+  return quietly(async () => {
     for (let seed = first; seed < first + count; seed += 1) {
       signal?.throwIfAborted()
       const schedule = scheduleOf(seed)
       const { violation } = await play(schedule, parts)
       onPlayed?.(seed)
-      if (violation) return await logged(await shrink(schedule, violation, parts), parts)
+      if (violation) return { schedule, violation }
     }
     return undefined
+  })
+}
+
+/** Simulated processes are refused a dozen things a second, and nobody reads from where in the program. */
+async function quietly<T>(work: () => Promise<T>): Promise<T> {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return await work()
   } finally {
     Error.stackTraceLimit = stackTraceLimit
   }
