@@ -101,9 +101,12 @@ function outageOfAll(seed: number, bugs: Bugs = {}): number {
   return model.seen.stops
 }
 
+/** Seeds that found what few others find: they are tried first. */
+const rareFinds: readonly number[] = [1_825]
+
 /** The first of so many runs in which a lease is taken while a machine of its host runs. */
 function firstFound(bugs: Bugs, runs: number): number | undefined {
-  for (let seed = 1; seed <= runs; seed++) {
+  for (const seed of [...rareFinds, ...Array.from({ length: runs }, (_, index) => index + 1)]) {
     try {
       trouble(seed, bugs)
     } catch {
@@ -140,9 +143,8 @@ describe('the brake', () => {
     ['a new try hides that the last one failed', { tryHides: true }],
     ['one that has the store again takes back that it had lost it', { haveEnds: true }],
   ])('would be found to stop machines where %s', (_, bugs) => {
-    expect(Array.from({ length: 200 }, (_, seed) => outageOfAll(seed + 1, bugs)).some((n) => n > 0)).toBe(
-      true,
-    )
+    const seeds = Array.from({ length: 200 }, (_, index) => index + 1)
+    expect(seeds.some((seed) => outageOfAll(seed, bugs) > 0)).toBe(true)
   })
 
   test.each<[string, Bugs]>([
