@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Command } from 'commander'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
+import { applyOnServer, checkServerSide, type ServerSideOptions } from './apply-server.ts'
 import { type Client, connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
 import { isServerError, UsageError } from './failure.ts'
@@ -10,15 +11,13 @@ import { renderManifestError } from './manifest-error.ts'
 import { kindOfSource, type Manifest, readManifests, type Source } from './manifests.ts'
 import { type JsonObject, threeWayMergePatch } from './merge.ts'
 import { formatOf, oneOf } from './options.ts'
-import { renderObject } from './output.ts'
+import { renderObject, withoutAccount } from './output.ts'
 import { type Applied, type ApplySettings, dryRunNote, lastApplied, prune, type Stored } from './prune.ts'
 
-interface Options {
+interface Options extends ServerSideOptions {
   readonly filename?: readonly string[]
   readonly recursive?: boolean
-  readonly dryRun?: string | boolean
   readonly validate?: string | boolean
-  readonly prune?: boolean
   readonly selector?: string
   readonly output?: string
 }
@@ -132,6 +131,7 @@ async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
   if (options.prune && !options.selector)
     throw new UsageError('--prune needs -l', 'say which objects it may delete')
   if (options.selector && !options.prune) throw new UsageError('-l goes with --prune only')
+  checkServerSide(options)
   const format = formatOf(options.output, ['json', 'yaml', 'name'])
   const settings = settingsOf(options, io)
   const sources = await readManifests(options.filename, options.recursive === true, io)
@@ -145,7 +145,9 @@ async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
   for (const source of sources) {
     const { manifest } = source
     try {
-      const result = await applyOne(client, manifest, settings)
+      const result = options.serverSide
+        ? await applyOnServer(client, manifest, settings, options)
+        : await applyOne(client, manifest, settings)
       applied.push(result)
       const name = nameOf(result.kind, manifest.metadata.name)
       if (format === undefined) io.stdout.write(`${name} ${result.verb}${dryRunNote(settings.dryRun)}\n`)
@@ -159,7 +161,7 @@ async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
   if (applied.length > 0 && (format === 'json' || format === 'yaml')) {
     const objects = applied.map((a) => a.object)
     const list = { apiVersion: 'v1', kind: 'List', metadata: {}, items: objects }
-    io.stdout.write(await renderObject(objects.length === 1 ? objects[0] : list, format))
+    io.stdout.write(await renderObject(withoutAccount(objects.length === 1 ? objects[0] : list), format))
   }
   // After a failure nothing is pruned: what could not be applied would look like something nobody declares.
   if (options.selector && failures === 0) {
@@ -176,6 +178,9 @@ export const command: CommandModule<Options> = {
       .option('-R, --recursive', 'look into the folders below, too')
       .option('--dry-run [where]', 'none, client or server: say what would happen')
       .option('--validate [how]', 'unknown fields: strict (refuse), warn, ignore')
+      .option('--server-side', 'the server merges, and keeps account of who owns which field')
+      .option('--force-conflicts', 'with --server-side: take what another manager owns')
+      .option('--field-manager <name>', 'who applies, for --server-side; plasmavmc unless told')
       .option('--prune', 'delete objects matching -l that were applied before and are not in the files now')
       .option('-l, --selector <labels>', 'labels of what --prune may delete')
       .option('-o, --output <format>', 'json, yaml or name'),
@@ -183,6 +188,7 @@ export const command: CommandModule<Options> = {
     'apply -f vm.yaml',
     'apply -f machines/ -R',
     'apply -f vm.yaml --dry-run=server',
+    'apply -f vm.yaml --server-side',
     'apply -f machines/ --prune -l app=web',
     'explain vm.spec',
   ],

@@ -7,7 +7,7 @@ import { isServerError, UsageError } from './failure.ts'
 import type { Io } from './io.ts'
 import { apiVersionOf, kindOf, pathOf } from './kinds.ts'
 import { formatOf } from './options.ts'
-import { age, renderObject, renderTable } from './output.ts'
+import { age, renderObject, renderTable, withoutAccount } from './output.ts'
 import { type ListView, type ObjectView, targetsOf } from './targets.ts'
 
 const indent = (text: string, by: string) => text.replace(/^(?=.)/gm, by)
@@ -124,7 +124,8 @@ export const command: CommandModule<{ readonly output?: string; readonly selecto
     if (objects.length === 0) io.stderr.write('No resources found.\n')
     for (const [i, object] of objects.entries()) {
       if (i > 0) io.stdout.write(format === 'yaml' ? '---\n' : '\n')
-      if (format === 'json' || format === 'yaml') io.stdout.write(await renderObject(object, format))
+      if (format === 'json' || format === 'yaml')
+        io.stdout.write(await renderObject(withoutAccount(object), format))
       else io.stdout.write(await describeObject(client, object, io))
     }
     client.close()

@@ -7,7 +7,7 @@ import { printWatch, type TableView, tablePrinter, tableType } from './get-table
 import type { Invocation, Io } from './io.ts'
 import { nameOf, pathOf } from './kinds.ts'
 import { formatOf } from './options.ts'
-import { type Format, renderObject } from './output.ts'
+import { type Format, renderObject, withoutAccount } from './output.ts'
 import { type ListView, type ObjectView, targetsOf } from './targets.ts'
 
 interface Options {
@@ -18,6 +18,7 @@ interface Options {
   readonly fieldSelector?: string
   readonly headers?: boolean
   readonly showLabels?: boolean
+  readonly showManagedFields?: boolean
   readonly sortBy?: string
 }
 
@@ -115,11 +116,12 @@ async function printTables(task: Task, selections: readonly Selection[]): Promis
 
 async function render(task: Task, object: unknown): Promise<void> {
   const { options, io, format } = task
+  const shown = options.showManagedFields ? object : withoutAccount(object)
   if (options.output?.startsWith('jsonpath=')) {
-    const value = jsonPath(options.output.slice('jsonpath='.length))(object)
+    const value = jsonPath(options.output.slice('jsonpath='.length))(shown)
     const text = typeof value === 'string' ? value : value === undefined ? '' : JSON.stringify(value)
     io.stdout.write(`${text}\n`)
-  } else io.stdout.write(await renderObject(object, format === 'yaml' ? 'yaml' : 'json'))
+  } else io.stdout.write(await renderObject(shown, format === 'yaml' ? 'yaml' : 'json'))
 }
 
 async function printObjects(task: Task, selections: readonly Selection[]): Promise<void> {
@@ -191,6 +193,7 @@ export const command: CommandModule<Options> = {
       .option('-o, --output <format>', 'wide, json, yaml, name or jsonpath={.status.phase}')
       .option('-l, --selector <labels>', 'such as app=web,tier!=test')
       .option('--field-selector <fields>', 'such as status.phase=Running')
+      .option('--show-managed-fields', 'with who owns which fields, in json and yaml')
       .option('--show-labels', 'a last column with the labels')
       .option('--sort-by <path>', 'such as .status.restarts')
       .option('--no-headers', 'leave the header line out'),

@@ -31,6 +31,11 @@ async function causeLines(error: ServerError, source: Source): Promise<readonly 
   )
 }
 
+const isFieldConflict = ({ status }: ServerError) =>
+  status.details?.causes?.some(({ reason }) => reason === 'FieldManagerConflict') === true
+const conflictHelp =
+  '  to do: take these fields out of the manifest and leave them to their managers, or take their values over, or take the fields with --force-conflicts\n'
+
 /**
  * An error that one manifest caused, for people: with file and line, of every field where the server names some; or
  * as a Status, as JSON.
@@ -38,6 +43,8 @@ async function causeLines(error: ServerError, source: Source): Promise<readonly 
 export async function renderManifestError(error: unknown, source: Source, json: boolean): Promise<string> {
   if (json) return `${JSON.stringify(errorObject(error), null, 2)}\n`
   if (!(error instanceof ServerError)) return renderError(error)
+  if (isFieldConflict(error))
+    return `Error from server (Conflict) (${source.at}): ${error.message}\n${conflictHelp}`
   const lines = await causeLines(error, source)
   const { kind, metadata } = source.manifest
   if (lines.length > 0)

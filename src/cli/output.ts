@@ -144,6 +144,15 @@ export function age(ms: number): string {
 
 export type Format = 'json' | 'yaml' | 'name' | 'wide' | undefined
 
+/** An object, or a list of them, without `metadata.managedFields`: they are long, and seldom what is looked for. */
+export function withoutAccount(object: unknown): unknown {
+  if (typeof object !== 'object' || object === null) return object
+  const { metadata, items } = object as { metadata?: { managedFields?: unknown }; items?: unknown[] }
+  const { managedFields: _, ...kept } = metadata ?? {}
+  const shown = { ...object, ...(metadata && { metadata: kept }) }
+  return Array.isArray(items) ? { ...shown, items: items.map(withoutAccount) } : shown
+}
+
 /** Objects as JSON or YAML text, one document. YAML is loaded only when asked for. */
 export async function renderObject(object: unknown, format: 'json' | 'yaml'): Promise<string> {
   if (format === 'json') return `${JSON.stringify(object, null, 2)}\n`

@@ -10,7 +10,7 @@ export type Stored = Manifest & {
 }
 
 export interface Applied {
-  readonly verb: 'created' | 'configured' | 'unchanged'
+  readonly verb: 'created' | 'configured' | 'unchanged' | 'serverside-applied'
   readonly kind: ClientKind
   readonly object: Stored
 }

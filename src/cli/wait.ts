@@ -6,7 +6,7 @@ import { UsageError } from './failure.ts'
 import type { Invocation, Io } from './io.ts'
 import { nameOf } from './kinds.ts'
 import { durationMs, formatOf } from './options.ts'
-import { renderObject } from './output.ts'
+import { renderObject, withoutAccount } from './output.ts'
 import { progressLine } from './progress.ts'
 import { progressOf, targetsOf } from './targets.ts'
 
@@ -33,7 +33,8 @@ async function run({ args, options }: Invocation<Options>, io: Io): Promise<numb
       { ...wanted, progress: (o) => progress.show(`${name}: ${progressOf(o)}`) },
       io,
     ).finally(progress.end)
-    if (format === 'json' || format === 'yaml') io.stdout.write(await renderObject(state ?? null, format))
+    if (format === 'json' || format === 'yaml')
+      io.stdout.write(await renderObject(withoutAccount(state ?? null), format))
     else if (format === 'name') io.stdout.write(`${nameOf(kind, name)}\n`)
     else io.stdout.write(`${nameOf(kind, name)} condition met\n`)
   }

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { listOf } from './schema.ts'
 
 /** A Kubernetes condition (metav1.Condition). */
 export const condition = z.object({
@@ -9,6 +10,9 @@ export const condition = z.object({
   lastTransitionTime: z.string(),
   observedGeneration: z.int().optional(),
 })
+
+/** A status' list of conditions, told apart by their type. */
+export const conditions = z.array(condition).meta(listOf('type')).default([])
 
 export type Condition = z.output<typeof condition>
 

@@ -16,6 +16,8 @@ export interface ObjectMeta {
   labels?: Record<string, string>
   annotations?: Record<string, string>
   ownerReferences?: OwnerReference[]
+  /** Who owns which fields; see merge/managers.ts. */
+  managedFields?: readonly unknown[]
 }
 
 export interface OwnerReference {

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { condition } from './conditions.ts'
+import { conditions } from './conditions.ts'
 import { defineResource, type ObjectOf } from './define.ts'
 import { approximateQuantity, bytesOf } from './quantity.ts'
 
@@ -141,7 +141,7 @@ export const Host = defineResource({
             }),
           )
           .default([]),
-        conditions: z.array(condition).default([]),
+        conditions,
       })
       .optional(),
   }),

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { condition } from './conditions.ts'
+import { conditions } from './conditions.ts'
 import { defineResource, type ObjectOf, type ResourceDefinition } from './define.ts'
 import { FenceEvidence } from './fence-evidence.ts'
 import { Host } from './host.ts'
@@ -21,9 +21,7 @@ export const StoragePool = defineResource({
       capacity: quantity('What the disks may claim in all; unlimited where absent.').optional(),
       shared: z.boolean().default(false).describe('Every host sees the same files there.'),
     }),
-    status: z
-      .object({ available: z.string().optional(), conditions: z.array(condition).default([]) })
-      .optional(),
+    status: z.object({ available: z.string().optional(), conditions }).optional(),
   }),
   columns: [
     { name: 'Path', type: 'string', path: '.spec.path' },

@@ -10,6 +10,7 @@ const texts = (description: string) => ({
 const base = 'io.k8s.apimachinery.pkg.apis.meta.v1'
 const objectMetaName = `${base}.ObjectMeta`
 const ownerName = `${base}.OwnerReference`
+const managedFieldsName = `${base}.ManagedFieldsEntry`
 
 function objectMeta(refs: string) {
   return {
@@ -28,6 +29,11 @@ function objectMeta(refs: string) {
       generateName: text('Beginning of a name that the server completes.'),
       generation: number('Counts changes of the spec. Read-only.'),
       labels: texts('What selectors match.'),
+      managedFields: {
+        type: 'array',
+        description: 'Who set which fields, and how. Kept by the server.',
+        items: { $ref: `${refs}${managedFieldsName}` },
+      },
       name: text('Unique within the namespace.'),
       namespace: text('Where the name is unique.'),
       ownerReferences: {
@@ -55,11 +61,26 @@ const owner = {
   },
 }
 
+const managedFields = {
+  type: 'object',
+  description: 'The fields that one manager has set.',
+  properties: {
+    apiVersion: text('Version of the schema that the fields are of.'),
+    fieldsType: text('FieldsV1.'),
+    fieldsV1: { type: 'object', description: 'The fields, as a tree of path elements.' },
+    manager: text('Who.'),
+    operation: text('Apply or Update.'),
+    subresource: text('status, where it was set through that.'),
+    time: time('When they last changed.'),
+  },
+}
+
 /** Schemas of Kubernetes' own metadata types for OpenAPI documents; `refs` is where the document keeps its schemas. */
 export const metaSchemas = {
   objectMetaName,
   all: (refs: string): readonly (readonly [string, unknown])[] => [
     [objectMetaName, objectMeta(refs)],
     [ownerName, owner],
+    [managedFieldsName, managedFields],
   ],
 }

@@ -61,8 +61,12 @@ function operation(kind: Kind, action: string, flavour: Flavour) {
     parameter('fieldManager', 'query', 'string', 'Who changes it.', old),
     parameter('fieldValidation', 'query', 'string', 'Ignore, Warn or Strict: unknown fields.', old),
   ]
+  if (action === 'patch')
+    queries.push(parameter('force', 'query', 'boolean', 'Of an apply: takes what is owned by others.', old))
   const schema = { $ref: `${refs}${schemaName(kind)}` }
-  const patches = ['application/json-patch+json', 'application/merge-patch+json']
+  const patches = ['json-patch+json', 'merge-patch+json', 'apply-patch+yaml'].map(
+    (type) => `application/${type}`,
+  )
   const consumes = action === 'patch' ? patches : ['application/json', 'application/yaml']
   const content = action === 'patch' ? { schema: { type: 'object' } } : { schema }
   const body = old

@@ -22,13 +22,19 @@ export interface StructuralSchema {
   readonly items?: StructuralSchema
   readonly required?: readonly string[]
   readonly 'x-kubernetes-int-or-string'?: boolean
+  readonly 'x-kubernetes-list-type'?: 'atomic' | 'set' | 'map'
+  readonly 'x-kubernetes-list-map-keys'?: readonly string[]
   readonly 'x-kubernetes-validations'?: readonly { readonly rule: string; readonly message: string }[]
 }
 
 type Json = Readonly<Record<string, unknown>>
 
 const types: ReadonlySet<unknown> = new Set(['object', 'array', 'string', 'integer', 'number', 'boolean'])
-const copied = ['description', 'default', 'enum', 'minLength', 'maxLength', 'minItems', 'maxItems'] as const
+const listKeys = ['x-kubernetes-list-type', 'x-kubernetes-list-map-keys'] as const
+const copied = [
+  ...(['description', 'default', 'enum', 'minLength', 'maxLength', 'minItems', 'maxItems'] as const),
+  ...listKeys,
+]
 /** Formats that an API server knows too; zod's own (`starts_with`, `regex`) are said by `pattern`. */
 const formats: ReadonlySet<unknown> = new Set(['ipv4', 'ipv6', 'date-time', 'uuid'])
 /** Members we know and either translate or can leave out without loss. */
@@ -100,4 +106,9 @@ export function bodySchema(kind: Pick<ResourceDefinition, 'kind' | 'body'>): Str
   // `any` lets the custom quantity type through; whatever else became an empty schema is refused for its missing type.
   const json = z.toJSONSchema(kind.body, { io: 'input', unrepresentable: 'any', target: 'draft-7' })
   return structural(json as Json, kind.kind)
+}
+
+/** For `.meta()` of a list of objects that are told apart by these members, and merged one by one when applied. */
+export function listOf(...keys: string[]) {
+  return { 'x-kubernetes-list-type': 'map' as const, 'x-kubernetes-list-map-keys': keys }
 }

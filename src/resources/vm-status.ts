@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { condition } from './conditions.ts'
+import { conditions } from './conditions.ts'
+import { listOf } from './schema.ts'
 import { runStrategies } from './vm-strategies.ts'
 
 export const phases = [
@@ -130,9 +131,13 @@ export const vmStatus = z.object({
         progressPercent: z.int().optional(),
       }),
     )
+    .meta(listOf('name'))
     .default([]),
-  networks: z.array(z.object({ name: z.string(), mac: z.string() })).default([]),
-  conditions: z.array(condition).default([]),
+  networks: z
+    .array(z.object({ name: z.string(), mac: z.string() }))
+    .meta(listOf('name'))
+    .default([]),
+  conditions,
 })
 export type VmStatus = z.output<typeof vmStatus>
 

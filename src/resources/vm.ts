@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { defineResource, type ObjectOf } from './define.ts'
 import { exportKey, isNbdHost, nbd } from './nbd.ts'
 import { parseQuantity, quantity } from './quantity.ts'
+import { listOf } from './schema.ts'
 import { affinity, recovery, spread, toleration } from './vm-placement.ts'
 import { vmStatus } from './vm-status.ts'
 import { runStrategies } from './vm-strategies.ts'
@@ -158,11 +159,12 @@ export const vmSpec = z.object({
   disks: z
     .array(disk)
     .max(64)
+    .meta(listOf('name'))
     .default([])
     .describe(
       'Block devices. One that is taken out is detached, of a running machine where that goes without a restart; its file stays until the machine is deleted, and a disk of the same name gets it back.',
     ),
-  networks: z.array(network).max(16).default([]).describe('Network cards.'),
+  networks: z.array(network).max(16).meta(listOf('name')).default([]).describe('Network cards.'),
   cloudInit: cloudInit.optional().describe('A NoCloud seed disk.'),
   devices: devices.prefault({}).describe('Smaller devices.'),
   accelerator: z

@@ -2,7 +2,7 @@ import { type Clock, systemClock } from '../lib/clock.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
-import { understood } from '../resources/understood.ts'
+import { misunderstood, noteMisunderstood, understood } from '../resources/understood.ts'
 import { listAndWatch } from '../store/list-watch.ts'
 import type { ObjectStore } from '../store/objects.ts'
 
@@ -91,7 +91,7 @@ export class Informer<T extends KubeObject> {
   }
 
   #set(key: string, object: T | undefined): void {
-    const known = object && understood(this.#kind, object)
+    const known = object && lean(understood(this.#kind, object))
     if (known) this.#objects.set(key, known)
     else this.#objects.delete(key)
     for (const listener of this.#listeners) {
@@ -103,4 +103,13 @@ export class Informer<T extends KubeObject> {
       }
     }
   }
+}
+
+/** Without the account of who owns what, which no controller reads and which is as large as a small spec. */
+function lean<T extends KubeObject>(object: T): T {
+  const { managedFields, ...metadata } = object.metadata
+  if (!managedFields) return object
+  const why = misunderstood(object)
+  const copy = { ...object, metadata }
+  return why === undefined ? copy : noteMisunderstood(copy, why)
 }

@@ -12,6 +12,9 @@ const maxFlowDepth = 500
 /** Times an alias may multiply: a few lines could otherwise become gigabytes. */
 const maxAliasCount = 10
 
+/** Kubernetes' server-side apply. */
+export const applyType = 'application/apply-patch+yaml'
+
 function tooDeep(value: unknown, depth = 0): boolean {
   if (typeof value !== 'object' || value === null) return false
   return depth > maxDepth || Object.values(value).some((item) => tooDeep(item, depth + 1))
@@ -37,19 +40,17 @@ export function parseBody(raw: Buffer, contentType: string | undefined, encoding
     throw new ApiError('UnsupportedMediaType', `the body is encoded with ${encoding}; send it as it is`)
   const type = mediaType(contentType)
   const text = decode(raw)
-  const value = type === 'application/yaml' ? parseYaml(text) : parseJson(text, type)
+  const value = isYaml(type, text) ? parseYaml(text) : parseJson(text, type)
   if (tooDeep(value)) throw new ApiError('BadRequest', `the body is nested more than ${maxDepth} deep`)
   return value
 }
 
+/** What is applied is mostly JSON, which is YAML, too. */
+const isYaml = (type: string, text: string) =>
+  type === 'application/yaml' || (type === applyType && !/^\s*\{/.test(text))
+
 function parseJson(text: string, type: string): unknown {
-  if (type === 'application/apply-patch+yaml') {
-    throw new ApiError(
-      'UnsupportedMediaType',
-      'server-side apply is not supported; use client-side apply (kubectl apply --server-side=false)',
-    )
-  }
-  if (type !== 'application/json' && !type.endsWith('+json')) {
+  if (type !== 'application/json' && type !== applyType && !type.endsWith('+json')) {
     throw new ApiError(
       'UnsupportedMediaType',
       `the body of the request was in an unknown format: ${type}; use application/json or application/yaml`,

@@ -4,6 +4,7 @@ import { type Cause, unknownIn } from '../resources/parse.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError } from '../store/errors.ts'
 import type { Ref, TextStore } from '../store/objects.ts'
+import { tracking } from './field-manager.ts'
 import type { ResourcePath } from './path.ts'
 import { isDryRun, parameter } from './query.ts'
 import { shown } from './status.ts'
@@ -24,6 +25,8 @@ export interface Call {
   readonly duplicates: () => readonly string[]
   readonly contentType: string
   readonly table: boolean
+  /** The User-Agent header. */
+  readonly userAgent?: string
 }
 
 export interface Answer {
@@ -97,7 +100,8 @@ export function unknownFields(call: Call, object: KubeObject): string[] {
 
 /** Replaces the object, or its status where that is what the path names. */
 export function write(call: Call, object: KubeObject, deps: HandlerDeps): Promise<KubeObject> {
-  const options = { dryRun: isDryRun(call.query) }
+  const given = object.metadata.managedFields
+  const options = { dryRun: isDryRun(call.query), managedFields: tracking(call, deps.clock, given) }
   const { kind, subresource } = call.path
   return subresource === 'status'
     ? deps.objects.updateStatus(kind, object, options)

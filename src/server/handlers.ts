@@ -17,6 +17,7 @@ import {
   write,
 } from './call.ts'
 import { remove, removeCollection } from './delete-call.ts'
+import { tracking } from './field-manager.ts'
 import { listBody } from './list-text.ts'
 import { patch, writeTries } from './patch-call.ts'
 import { flag, isDryRun, numberOf, parameter, parseFieldSelector } from './query.ts'
@@ -95,7 +96,10 @@ async function create(call: Call, deps: HandlerDeps): Promise<Answer> {
   const object = objectOf(call, call.body)
   const warnings = unknownFields(call, object)
   if (namespace !== undefined) await deps.objects.get(Namespace, { name: namespace })
-  const options: WriteOptions = { dryRun: isDryRun(call.query), restoreUid: flag(call.query, 'restoreUid') }
+  const options: WriteOptions = {
+    ...{ dryRun: isDryRun(call.query), restoreUid: flag(call.query, 'restoreUid') },
+    managedFields: tracking(call, deps.clock),
+  }
   return { code: 201, body: await deps.objects.create(kind, object, options), warnings }
 }
 
@@ -110,7 +114,7 @@ async function act(
   action: NonNullable<(typeof actionOf)[string]>,
   deps: HandlerDeps,
 ): Promise<Answer> {
-  const options = { dryRun: isDryRun(call.query) }
+  const options = { dryRun: isDryRun(call.query), managedFields: tracking(call, deps.clock) }
   for (let i = 1; ; i += 1) {
     const vm = await deps.objects.get(VirtualMachine, refOf(call))
     const decision = requestAction(vm, action, { id: deps.newId(), at: rfc3339(deps.clock.now()) })

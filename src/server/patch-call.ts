@@ -1,7 +1,10 @@
 import { group } from '../resources/define.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError, isReason } from '../store/errors.ts'
+import { apply } from './apply-call.ts'
+import { applyType, mediaType } from './body.ts'
 import { type Answer, type Call, type HandlerDeps, objectOf, refOf, unknownFields, write } from './call.ts'
+import { refuseForce } from './field-manager.ts'
 import { jsonPatch, mergePatch } from './patch.ts'
 
 /** Patches without a resourceVersion are tried again when somebody else wrote in between. */
@@ -9,6 +12,8 @@ export const writeTries = 5
 
 /** Patches an object as it is shown, defaults included; the store drops them again. @throws ApiError */
 export async function patch(call: Call, deps: HandlerDeps): Promise<Answer> {
+  if (mediaType(call.contentType) === applyType) return apply(call, deps)
+  refuseForce(call)
   const change = patcherOf(call)
   for (let i = 1; ; i += 1) {
     const before = await deps.objects.get(call.path.kind, refOf(call))
@@ -30,7 +35,7 @@ export async function patch(call: Call, deps: HandlerDeps): Promise<Answer> {
 }
 
 function patcherOf(call: Call): (target: unknown) => unknown {
-  const type = call.contentType.split(';')[0]?.trim().toLowerCase() ?? ''
+  const type = mediaType(call.contentType)
   // Kubernetes knows strategies for its own kinds only; clients use them on Namespaces and Events.
   const strategic = call.path.kind.group !== group && type === 'application/strategic-merge-patch+json'
   if (type === 'application/merge-patch+json' || strategic) {
@@ -39,7 +44,7 @@ function patcherOf(call: Call): (target: unknown) => unknown {
     return (target) => mergePatch(target, call.body)
   }
   if (type === 'application/json-patch+json') return (target) => jsonPatch(target, call.body)
-  const supported = 'application/json-patch+json, application/merge-patch+json'
+  const supported = `application/json-patch+json, application/merge-patch+json, ${applyType}`
   throw new ApiError(
     'UnsupportedMediaType',
     `the body of the request was in an unknown format - accepted media types include: ${supported}`,

@@ -137,7 +137,9 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   const body = parseBody(raw, contentType, request.headers['content-encoding'])
   const duplicates = () => (/json$/.test(mediaType(contentType)) ? duplicateKeys(raw.toString(), body) : [])
   const { method } = request
-  const call: Call = { method, path, query: url.searchParams, body, duplicates, contentType, table }
+  const { 'user-agent': userAgent = '' } = request.headers
+  const query = url.searchParams
+  const call: Call = { method, path, query, body, duplicates, contentType, table, userAgent }
   const result = await handle(call, shared.handlerDeps)
   warn(reply, result)
   return json(reply, result.code, result.body)

@@ -57,6 +57,12 @@ export class KvObjects implements TextStore {
     return this.#reader.shown(kind, entry)
   }
 
+  async getStored<T extends KubeObject>(kind: ResourceDefinition<T>, ref: Ref): Promise<T> {
+    const entry = await this.#kv.get(keyFor(kind, ref))
+    if (!entry) throw notFound(kind, ref.name)
+    return this.#reader.stored(entry)
+  }
+
   async list<T extends KubeObject>(
     kind: ResourceDefinition<T>,
     options: ListOptions = {},
@@ -79,8 +85,8 @@ export class KvObjects implements TextStore {
       throw new ApiError('BadRequest', 'resourceVersion should not be set on objects to be created')
     const checked = check(kind, named(object, this.#newUid))
     const metadata = this.#freshMeta(checked.stored.metadata, options)
-    const fresh = { ...withoutStatus(kind, checked.stored), metadata }
-    const shown = { ...withoutStatus(kind, checked.object), metadata }
+    const fresh = managed(undefined, { ...withoutStatus(kind, checked.stored), metadata }, options)
+    const shown = { ...withoutStatus(kind, checked.object), metadata: fresh.metadata }
     if (!options.restoreUid || metadata.uid !== object.metadata.uid)
       return this.#insert(kind, fresh, shown, options)
     const created = this.#restoring.then(async () => {
@@ -239,7 +245,8 @@ export class KvObjects implements TextStore {
     })
     const defaulted = this.#reader.shown(kind, entry, before)
     const checked = statusOnly ? withStatusOf(kind, before, object) : check(kind, object).stored
-    const next = merge(before, withoutDefaults(kind, checked, { stored: before, defaulted }))
+    const changed = merge(before, withoutDefaults(kind, checked, { stored: before, defaulted }))
+    const next = managed(before, changed, options)
     if (same(before, next)) return defaulted
     const { deletionTimestamp, finalizers } = next.metadata
     const removed = deletionTimestamp !== undefined && !finalizers?.length
@@ -309,6 +316,17 @@ export class KvObjects implements TextStore {
     const items = labelSelector ? entries.filter((entry) => selector(stored(entry).metadata.labels)) : entries
     const token = more === undefined ? {} : { continue: continueToken({ after: more, at: revision }) }
     return { items, resourceVersion: String(revision), ...token }
+  }
+}
+
+/** The object with the account of who owns what of it. */
+function managed<T extends KubeObject>(before: T | undefined, next: T, { managedFields }: WriteOptions): T {
+  if (!managedFields) return next
+  const { managedFields: _, ...metadata } = next.metadata
+  const entries = managedFields(before, next)
+  return {
+    ...next,
+    metadata: entries.length > 0 ? { ...metadata, managedFields: entries } : metadata,
   }
 }
 

@@ -49,6 +49,11 @@ export interface WriteOptions {
    * Only stores of our own honour it; Kubernetes assigns uids itself. @throws AlreadyExists where the uid is taken
    */
   readonly restoreUid?: boolean
+  /**
+   * Works `metadata.managedFields` out from what is stored and what will be, both without defaults; where it is absent
+   * they stay as they are. Only stores of our own honour it; Kubernetes keeps its own account.
+   */
+  readonly managedFields?: (before: KubeObject | undefined, next: KubeObject) => readonly unknown[]
 }
 
 /**
@@ -99,6 +104,8 @@ export interface TextEvent {
 
 /** A store that also gives objects as the JSON text that a server sends. */
 export interface TextStore extends ObjectStore {
+  /** The object as it is stored, without defaults. @throws NotFound */
+  getStored<T extends KubeObject>(kind: ResourceDefinition<T>, ref: Ref): Promise<T>
   listText(kind: ResourceDefinition, options?: ListOptions): Promise<ObjectList<string>>
   watchText(kind: ResourceDefinition, options: TextWatchOptions): AsyncIterable<TextEvent>
 }

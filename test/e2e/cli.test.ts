@@ -64,6 +64,26 @@ describe('apply', () => {
     expect(await lab.cli('get', 'vm', 'dry')).toMatchObject({ code: 1 })
   })
 
+  test('on the server: takes no field of another manager unless it is forced, and shows whose it is', async () => {
+    const path = file('shared.yaml', yaml('shared'))
+    const applied = done(`${vm('shared')} serverside-applied\n`)
+    expect(await lab.cli('apply', '--server-side', '-f', path)).toEqual(applied)
+    file('shared.yaml', yaml('shared', { label: 'other' }))
+    const refused = await lab.cli('apply', '--server-side', '--field-manager', 'ci', '-f', path)
+    expect(refused).toMatchObject({ code: 1, stdout: '' })
+    expect(refused.stderr).toContain(
+      'conflict with "plasmavmc" using plasmavmc.io/v1alpha1: .metadata.labels.app',
+    )
+    expect(refused.stderr).toContain('--force-conflicts')
+    const forced = ['apply', '--server-side', '--force-conflicts', '--field-manager', 'ci', '-f', path]
+    expect(await lab.cli(...forced)).toEqual(applied)
+    const shown = await lab.cli('get', 'vm', 'shared', '-o', 'yaml', '--show-managed-fields')
+    expect(shown.stdout).toMatch(/managedFields:[\s\S]*manager: ci/)
+    expect((await lab.cli('get', 'vm', 'shared', '-o', 'yaml')).stdout).not.toContain('managedFields')
+    expect(await lab.cli('apply', '--force-conflicts', '-f', path)).toMatchObject({ code: 2 })
+    expect(await lab.cli('delete', 'vm', 'shared')).toMatchObject({ code: 0 })
+  })
+
   test('prunes what was applied before and is not in the files now, and only that', async () => {
     const keep = file('keep.yaml', yaml('a', { grace: 1 }), yaml('b'), yaml('c'))
     const pruned = await lab.cli('apply', '-f', keep, '--prune', '-l', 'app=shop')

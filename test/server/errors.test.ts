@@ -95,11 +95,11 @@ const table: readonly [
     /accepted media types include/,
   ],
   [
-    'server-side apply',
+    'server-side apply by nobody',
     ['PATCH', `${machines}/web`, 'a: b', { 'content-type': 'application/apply-patch+yaml' }],
-    415,
-    'UnsupportedMediaType',
-    /server-side/,
+    422,
+    'Invalid',
+    /fieldManager: Required value/,
   ],
   ...(['1e400', '-1', '0', '1.5', '99999999999999999999', '"two"', '{}'] as const).map(
     (cores) =>
