@@ -1,5 +1,9 @@
-/** Writes what derives from src/resources: crds/*.yaml and docs/reference/*.md. With --check only compares. */
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+/**
+ * Writes what derives from src/resources: crds/*.yaml and docs/reference/*.md; and from the protocol of gRPC the JSON
+ * that servers load, so that they parse no protocol and a pack needs no file beside it. With --check only compares.
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
@@ -57,9 +61,20 @@ function referencePage(kind: ResourceDefinition): string {
   ].join('')
 }
 
+const protocol = 'src/server/grpc/vmservice.proto'
+
+/** The protocol of gRPC as protobufjs' JSON, through the same protobufjs that loads it. */
+function protocolJson(): string {
+  const loader = createRequire(import.meta.url).resolve('@grpc/proto-loader')
+  const protobuf = createRequire(loader)('protobufjs')
+  const parsed = new protobuf.Root().loadSync(join(root, protocol), { keepCase: true })
+  return `${JSON.stringify(parsed.toJSON(), null, 2)}\n`
+}
+
 /** Every generated file by its path in the checkout. */
 export function generated(): ReadonlyMap<string, string> {
   const files = new Map<string, string>()
+  files.set(protocol.replace(/proto$/, 'json'), protocolJson())
   for (const kind of kinds) {
     files.set(`docs/reference/${kind.singular}.md`, referencePage(kind))
     if (kind.group === group) files.set(`crds/${kind.plural}.${kind.group}.yaml`, crdYaml(kind))
@@ -80,7 +95,7 @@ export function stale(): string[] {
   const wanted = generated()
   const found = present()
   const differing = [...wanted].filter(
-    ([file, text]) => !found.includes(file) || readFileSync(join(root, file), 'utf8') !== text,
+    ([file, text]) => !existsSync(join(root, file)) || readFileSync(join(root, file), 'utf8') !== text,
   )
   return [...differing.map(([file]) => file), ...found.filter((file) => !wanted.has(file))]
 }
@@ -88,7 +103,7 @@ export function stale(): string[] {
 function main(argv: readonly string[]): number {
   const files = stale()
   if (argv.includes('--check')) {
-    for (const file of files) console.error(`${file} is not what src/resources says: run npm run gen`)
+    for (const file of files) console.error(`${file} is not what it is made from: run npm run gen`)
     return files.length > 0 ? 1 : 0
   }
   const wanted = generated()
