@@ -12,7 +12,7 @@ import {
   type ServerWritableStream,
   type ServiceDefinition,
 } from '@grpc/grpc-js'
-import { fromJSON } from '@grpc/proto-loader'
+import { fromJSON, type MessageTypeDefinition, type PackageDefinition } from '@grpc/proto-loader'
 import { ReflectionService } from '@grpc/reflection'
 import { ApiError } from '../../store/errors.ts'
 import type { ServerDeps } from '../deps.ts'
@@ -21,7 +21,7 @@ import { callStatus, codes } from './codes.ts'
 import { defaultGrpcLimits, type GrpcLimits } from './limits.ts'
 import { VmCall } from './vm-call.ts'
 import { VmService } from './vm-service.ts'
-import descriptor from './vmservice.json' with { type: 'json' }
+import protocol from './vmservice.json' with { type: 'json' }
 import { sendEvents, watchVms } from './watch-vms.ts'
 
 export interface GrpcDeps
@@ -53,11 +53,11 @@ export function createGrpcServer(
   const limits = deps.grpcLimits ?? defaultGrpcLimits
   const callers: Callers = new WeakMap()
   const stopping = new AbortController()
-  const definition = fromJSON(descriptor as Parameters<typeof fromJSON>[0], loading)
+  const definition = fromJSON(protocol.messages as Parameters<typeof fromJSON>[0], loading)
   const server = new Server({ ...options(limits), interceptors: [door(deps, callers, limits)] })
   const handlers = handlersOf(deps, callers, limits, stopping.signal)
   server.addService(definition[serviceName] as ServiceDefinition, handlers)
-  new ReflectionService(definition, { services: [serviceName] }).addToServer(server)
+  new ReflectionService(told(definition), { services: [serviceName] }).addToServer(server)
   const pair = tls && { private_key: Buffer.from(tls.key), cert_chain: Buffer.from(tls.cert) }
   const credentials = pair ? ServerCredentials.createSsl(null, [pair]) : ServerCredentials.createInsecure()
   const injector = server.createConnectionInjector(credentials)
@@ -68,6 +68,12 @@ export function createGrpcServer(
       injector.drain(graceMs)
     },
   }
+}
+
+/** What reflection tells: not what protobufjs makes of its messages, which other clients than its own can't read. */
+function told(definition: PackageDefinition): PackageDefinition {
+  const message = definition['plasmavmc.Vm'] as MessageTypeDefinition
+  return { 'plasmavmc.Vm': { ...message, fileDescriptorProtos: [Buffer.from(protocol.file, 'base64')] } }
 }
 
 function options(limits: GrpcLimits) {

@@ -4,7 +4,7 @@ import { Host } from '../../../src/resources/kinds.ts'
 import { phases, VirtualMachine, vmFinalizer, vmStatus } from '../../../src/resources/vm.ts'
 import { stateOf } from '../../../src/server/grpc/vm-message.ts'
 import { liveMigration } from '../../../src/server/grpc/vm-service.ts'
-import descriptor from '../../../src/server/grpc/vmservice.json' with { type: 'json' }
+import protocol from '../../../src/server/grpc/vmservice.json' with { type: 'json' }
 import { type GrpcLab, grpcLab } from './fixture.ts'
 
 let lab: GrpcLab
@@ -173,7 +173,9 @@ test('every phase is a state of its own', async () => {
     await report('phases', { phase })
     expect((await lab.client.call('GetVm', { id })).state).toBe(stateOf(phase))
   }
-  const { VmState } = descriptor.nested.plasmavmc.nested as { VmState: { values: Record<string, number> } }
+  const { VmState } = protocol.messages.nested.plasmavmc.nested as {
+    VmState: { values: Record<string, number> }
+  }
   const states = Object.keys(VmState.values)
   expect(states).toEqual(['VM_STATE_UNSPECIFIED', ...phases.map(stateOf)])
   expect(states).toContain('VM_STATE_MIGRATING')

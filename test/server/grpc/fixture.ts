@@ -16,7 +16,7 @@ import { systemClock } from '../../../src/lib/clock.ts'
 import { silentLog } from '../../../src/lib/log.ts'
 import { Namespace } from '../../../src/resources/kinds.ts'
 import { type GrpcListener, type ListenOptions, listenGrpc } from '../../../src/server/grpc/listen.ts'
-import descriptor from '../../../src/server/grpc/vmservice.json' with { type: 'json' }
+import protocol from '../../../src/server/grpc/vmservice.json' with { type: 'json' }
 import { KvObjects } from '../../../src/store/kv-objects.ts'
 import { MemoryKv } from '../../../src/store/memory.ts'
 
@@ -24,7 +24,7 @@ import { MemoryKv } from '../../../src/store/memory.ts'
 export type Message = any
 
 const loading = { keepCase: true, longs: Number, enums: String, defaults: true }
-const definition = fromJSON(descriptor as Parameters<typeof fromJSON>[0], loading)
+const definition = fromJSON(protocol.messages as Parameters<typeof fromJSON>[0], loading)
 const service = definition['plasmavmc.VmService'] as ServiceDefinition
 
 /** What a caller sends to be known; `null` for nobody. */
