@@ -144,7 +144,7 @@ function callerOf(
  * Reads no message while an answer waits to be taken: the reflection service answers whatever comes, and a client that
  * asks on and on and reads nothing would fill the memory.
  */
-class PacedCall extends ServerInterceptingCall {
+export class PacedCall extends ServerInterceptingCall {
   #unsent = 0
   #wantsMore = false
 
