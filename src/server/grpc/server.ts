@@ -101,7 +101,7 @@ function door(deps: GrpcDeps, callers: Callers, limits: GrpcLimits): ServerInter
           onReceiveMetadata(metadata, pass) {
             const caller = callerOf(path, metadata, call, deps)
             try {
-              const asked = { path, authority: call.getHost() }
+              const asked = { path, authority: call.getHost() ?? '' }
               const identity = authenticateCall(metadata.get('authorization').map(String), asked, deps)
               callers.set(metadata, { ...caller, identity })
             } catch (error) {
@@ -233,7 +233,7 @@ async function attempt<Answer>(
   work: (call: VmCall) => Promise<Answer>,
 ): Promise<Answer> {
   if (!caller) throw new Error('a call came past the door')
-  const call = new VmCall(caller.identity, deps)
+  const call = new VmCall(caller, deps)
   try {
     const answer = await work(call)
     auditCall(deps, caller, call.asked, { code: 200 })

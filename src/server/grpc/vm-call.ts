@@ -6,11 +6,17 @@ import { type Asked, askedFor, authorizeCall } from './admission.ts'
 /** One call of somebody who is known: what it turned out to be about, for the audit log. */
 export class VmCall {
   readonly identity: Identity
+  /** The client's program, as the accounts of who owns which field name it. */
+  readonly userAgent: string
   asked: Asked | undefined
   readonly #deps: Pick<ServerDeps, 'authorize'>
 
-  constructor(identity: Identity, deps: Pick<ServerDeps, 'authorize'>) {
+  constructor(
+    { identity, userAgent = '' }: { readonly identity: Identity; readonly userAgent?: string },
+    deps: Pick<ServerDeps, 'authorize'>,
+  ) {
     this.identity = identity
+    this.userAgent = userAgent
     this.#deps = deps
   }
 

@@ -49,7 +49,7 @@ export class VmService {
     const path = vmPath({ namespace: namespaceOf(request) ?? 'default' })
     call.allow('POST', path)
     const duplicates = () => duplicatesOf(request)
-    return this.#shown(await this.#handle('POST', path, manifestOf(request), { duplicates }))
+    return this.#shown(await this.#handle(call, 'POST', path, manifestOf(request), { duplicates }))
   }
 
   async getVm({ id }: ById, call: VmCall): Promise<VmMessage> {
@@ -84,7 +84,7 @@ export class VmService {
   async deleteVm({ id }: ById, call: VmCall): Promise<object> {
     const { ref, uid } = await this.#locate(id, call, 'DELETE')
     const body = uid === undefined ? {} : { preconditions: { uid } }
-    const answer = await this.#handle('DELETE', vmPath(ref), body)
+    const answer = await this.#handle(call, 'DELETE', vmPath(ref), body)
     // A Status once it is gone, the object while something holds it.
     const { kind, metadata, details } = answer as Partial<KubeObject> & { details?: { uid?: string } }
     return { id: details?.uid ?? metadata?.uid ?? '', gone: kind === 'Status' }
@@ -111,7 +111,8 @@ export class VmService {
 
   async #act(id: string, verb: 'start' | 'stop', call: VmCall): Promise<VmMessage> {
     const { ref } = await this.#locate(id, call, 'POST', verb)
-    return this.#shown(await this.#handle('POST', vmPath({ ...ref, subresource: verb }), undefined))
+    const path = vmPath({ ...ref, subresource: verb })
+    return this.#shown(await this.#handle(call, 'POST', path, undefined))
   }
 
   #shown(object: unknown): VmMessage {
@@ -142,6 +143,7 @@ export class VmService {
 
   /** Does what a request of the REST API would. @returns the body of its answer */
   async #handle(
+    { userAgent }: VmCall,
     method: string,
     path: ResourcePath,
     body: unknown,
@@ -150,8 +152,9 @@ export class VmService {
     const { objects, clock } = this.#deps
     // Nobody would see a warning.
     const query = new URLSearchParams({ fieldValidation: 'Strict' })
-    const call = { method, path, query, body, duplicates, contentType: 'application/json', table: false }
-    return (await handle(call, { objects, clock, newId: randomUUID })).body
+    const contentType = 'application/json'
+    const asked = { method, path, query, body, duplicates, contentType, table: false, userAgent }
+    return (await handle(asked, { objects, clock, newId: randomUUID })).body
   }
 }
 

@@ -33,6 +33,7 @@ test('what is created is the object that the REST API has', async () => {
   const vm = await lab.objects.get(VirtualMachine, { namespace: 'default', name: 'test-vm' })
   expect(vm.metadata.uid).toBe(made.id)
   expect(vm.spec).toMatchObject({ cpu: { cores: 1 }, memory: '512Mi' })
+  expect(vm.metadata.managedFields).toMatchObject([{ manager: 'grpc-node-js', operation: 'Update' }])
   expect(await lab.client.call('GetVm', { id: made.id })).toEqual(made)
   expect(await lab.client.call('GetVm', { id: 'default/test-vm' })).toEqual(made)
 })

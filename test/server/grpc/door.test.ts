@@ -209,7 +209,7 @@ test('beyond this machine gRPC speaks TLS only', async () => {
   const pki = await ensurePki(dir, { names: [], now: Date.now() })
   const lab = await open({ host: '0.0.0.0', tls: pki })
   expect(lab.listener.tls).toBe(true)
-  const address = `127.0.0.1:${lab.listener.port}`
+  const address = `localhost:${lab.listener.port}`
   const withCreds = (creds: ChannelCredentials) => {
     const client = new VmClient(address, 'admin', creds)
     onTestFinished(() => client.close())
