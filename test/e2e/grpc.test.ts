@@ -92,8 +92,11 @@ test("the runbook's calls make, show and end a real machine", async () => {
 })
 
 test('capabilities are what this QEMU answered', async () => {
-  const { status: host } = await lab.client.json<Message>('GET', '/apis/plasmavmc.io/v1alpha1/hosts/lab')
-  expect(host.capabilities).toContain('live-migration')
+  let host: Message
+  await lab.until('the Host says what its QEMU can do', async () => {
+    host = (await lab.client.json<Message>('GET', '/apis/plasmavmc.io/v1alpha1/hosts/lab')).status
+    return host.capabilities.includes('live-migration')
+  })
   expect(await call('GetCapabilities', {})).toMatchObject({
     ...{ host: 'lab', qemu_capabilities: host.capabilities, qemu_version: host.qemuVersion },
     ...{ accelerator: 'tcg', live_migration: false },
