@@ -10,6 +10,7 @@ import { handle } from '../handlers.ts'
 import type { ResourcePath } from '../path.ts'
 import { vmPath } from './admission.ts'
 import { VmIds, type VmRef } from './ids.ts'
+import { defaultGrpcLimits, type GrpcLimits } from './limits.ts'
 import {
   type ById,
   type CreateVmRequest,
@@ -22,7 +23,7 @@ import {
 import type { VmCall } from './vm-call.ts'
 import { type VmMessage, vmMessage } from './vm-message.ts'
 
-/** Most machines of a page: 4 MiB is what clients of gRPC take unless told, and a machine is a kilobyte at most. */
+/** Most machines of a page. */
 const maxPage = 1_000
 
 /** Whether MigrateVm can move a machine. */
@@ -33,6 +34,7 @@ const noMigration = 'this version of PlasmaVMC has no live migration'
 export interface VmServiceDeps extends Pick<ServerDeps, 'objects' | 'clock'> {
   /** Name of the Host of this server. */
   readonly hostName: string
+  readonly grpcLimits?: Pick<GrpcLimits, 'answerBytes'>
 }
 
 /** What the calls of VmService do, over the same handlers as the REST API. Each rejects with ApiErrors. */
@@ -63,13 +65,17 @@ export class VmService {
     const scope = scopeOf(request)
     call.allow('GET', vmPath(scope.namespace === undefined ? {} : { namespace: scope.namespace }))
     const { page_size: size, page_token: token } = request
-    const limit = size === 0 ? maxPage : Math.min(size, maxPage)
-    const options = { ...scope, limit, ...(token !== '' && { continue: token }) }
-    const page = await this.#deps.objects.list(VirtualMachine, options)
-    return {
-      vms: page.items.map(vmMessage),
-      next_page_token: page.continue ?? '',
-      resource_version: page.resourceVersion,
+    const { answerBytes } = this.#deps.grpcLimits ?? defaultGrpcLimits
+    // Of JSON, which is longer than what is sent.
+    const maxBytes = answerBytes * 0.75
+    const from = token === '' ? {} : { continue: token }
+    for (let limit = size === 0 ? maxPage : Math.min(size, maxPage); ; limit = Math.ceil(limit / 2)) {
+      const page = await this.#deps.objects.list(VirtualMachine, { ...scope, ...from, limit })
+      const vms = page.items.map(vmMessage)
+      // Machines with many labels: half as many of them, again and again.
+      if (limit > 1 && Buffer.byteLength(JSON.stringify(vms)) > maxBytes) continue
+      const { continue: next = '', resourceVersion } = page
+      return { vms, next_page_token: next, resource_version: resourceVersion }
     }
   }
 

@@ -1,7 +1,8 @@
 import { status } from '@grpc/grpc-js'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { Host } from '../../../src/resources/kinds.ts'
 import { phases, VirtualMachine, vmFinalizer, vmStatus } from '../../../src/resources/vm.ts'
+import { defaultGrpcLimits } from '../../../src/server/grpc/limits.ts'
 import { stateOf } from '../../../src/server/grpc/vm-message.ts'
 import { liveMigration } from '../../../src/server/grpc/vm-service.ts'
 import protocol from '../../../src/server/grpc/vmservice.json' with { type: 'json' }
@@ -168,6 +169,22 @@ test('a list goes on page by page, and by labels', async () => {
   expect(names).toEqual(all.vms.map(({ name }: { name: string }) => name))
   const chosen = await lab.client.call('ListVms', { label_selector: 'app=web' })
   expect(chosen.vms.map(({ name }: { name: string }) => name)).toEqual(['full'])
+})
+
+test('a page is no larger than clients take', async () => {
+  const small = await grpcLab({ grpcLimits: { ...defaultGrpcLimits, answerBytes: 8_000 } })
+  onTestFinished(() => small.close())
+  const labels = Object.fromEntries(Array.from({ length: 10 }, (_, i) => [`label-${i}`, 'v'.repeat(60)]))
+  for (let i = 0; i < 20; i += 1) await small.client.call('CreateVm', { name: `vm-${i}`, labels })
+  const first = await small.client.call('ListVms')
+  expect(first.vms.length).toBeGreaterThan(2)
+  const ids = new Set<string>(first.vms.map(({ id }: { id: string }) => id))
+  for (let token = first.next_page_token; token !== ''; ) {
+    const page = await small.client.call('ListVms', { page_token: token })
+    for (const { id } of page.vms) ids.add(id)
+    token = page.next_page_token
+  }
+  expect(ids.size).toBe(20)
 })
 
 test('every phase is a state of its own', async () => {
