@@ -15,18 +15,37 @@ const part = `${target}.part`
 // As of the start: what changes while we pack must make the pack stale.
 const began = new Date()
 
-/** etcd3 parses protocol files beside itself at each start, which takes longer than to load it; in the pack they are data. */
-const etcdProtocol = {
-  name: 'etcd-protocol',
+/**
+ * Libraries of gRPC parse protocol files beside themselves at each start, which takes longer than to load them; in the
+ * pack they are data. Each with the call that reads it, whose first group is the file, and what stands for that call.
+ */
+const protocols = [
+  {
+    of: '/etcd3/lib/connection-pool.js',
+    call: /\.loadSync\)\(`\$\{__dirname\}(\/\.\.\/proto\/rpc\.proto)`,/,
+    keepCase: true,
+    instead: (json: string) => `.fromJSON)(${json},`,
+  },
+  ...['v1', 'v1alpha'].map((version) => ({
+    of: `/@grpc/reflection/build/src/implementations/reflection-${version}.js`,
+    call: /const protoPath = path\.join\(__dirname, '([^']+)'\);\s+const pkgDefinition = protoLoader\.loadSync\(protoPath,/,
+    keepCase: false,
+    instead: (json: string) => `const pkgDefinition = protoLoader.fromJSON(${json},`,
+  })),
+]
+
+const packedProtocols = {
+  name: 'packed-protocols',
   transform(code: string, id: string): string | undefined {
-    if (!id.endsWith('/etcd3/lib/connection-pool.js')) return undefined
-    const call = /\.loadSync\)\(`\$\{__dirname\}\/\.\.\/proto\/rpc\.proto`,/
-    if (!call.test(code)) throw new Error(`${id} reads its protocol in another way than this knows`)
+    const known = protocols.find(({ of }) => id.endsWith(of))
+    if (!known) return undefined
+    const [, file] = known.call.exec(code) ?? []
+    if (file === undefined) throw new Error(`${id} reads its protocol in another way than this knows`)
     const loader = createRequire(id).resolve('@grpc/proto-loader')
     const protobuf = createRequire(loader)('protobufjs')
-    const protocol = new protobuf.Root().loadSync(join(dirname(id), '../proto/rpc.proto'), { keepCase: true })
+    const protocol = new protobuf.Root().loadSync(join(dirname(id), file), { keepCase: known.keepCase })
     const text = JSON.stringify(JSON.stringify(protocol.toJSON()))
-    return code.replace(call, () => `.fromJSON)(JSON.parse(${text}),`)
+    return code.replace(known.call, () => known.instead(`JSON.parse(${text})`))
   },
 }
 
@@ -40,7 +59,7 @@ async function pack(name: string, source: string): Promise<void> {
     platform: 'node',
     // It loads native code from beside itself.
     external: ['lmdb'],
-    plugins: [etcdProtocol],
+    plugins: [packedProtocols],
     logLevel: 'warn',
   })
   const names = { entryFileNames: '[name].js', chunkFileNames: `${name}-[name]-[hash].js` }

@@ -20,6 +20,12 @@ const address = z
   })
   .refine(({ port }) => port <= 65_535, 'port must be at most 65535')
 
+/** `none`, or where gRPC is served; nothing where it is left to us. */
+const grpcAddress = z.union(
+  [z.literal('none'), address],
+  'must be host:port, such as 127.0.0.1:50051, or none',
+)
+
 const roleList = z
   .union([z.string().transform((text) => text.split(',').map((word) => word.trim())), z.array(z.string())])
   .pipe(z.array(z.enum(roles, 'must be some of api, controller, agent')).min(1))
@@ -68,6 +74,9 @@ const schema = z.strictObject({
   dataDir: folder.describe('Store, CA, credentials, disks, images.'),
   runDir: folder.describe('Sockets and launch records of machines.'),
   listen: address.describe('host:port of the API.'),
+  grpcListen: grpcAddress
+    .optional()
+    .describe('host:port of gRPC, or none; by default 127.0.0.1:50051, unless that is in use.'),
   hostName: z
     .string()
     .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, 'must be lower-case letters, digits, dots and -')
@@ -163,6 +172,7 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
     dataDir: defaultDataDir(env, uid),
     runDir: defaultRunDir(env, uid),
     listen: defaultAddress,
+    grpcListen: undefined,
     hostName: machine.toLowerCase(),
     store: 'lmdb',
     etcdEndpoints: undefined,

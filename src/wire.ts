@@ -10,23 +10,25 @@ import { LeaseWatch } from './controllers/hosts/watch.ts'
 import { runFenceCommand } from './host/fence-command.ts'
 import { checkRunDir } from './host/paths.ts'
 import { systemClock } from './lib/clock.ts'
-import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
+import { messageOf } from './lib/errors.ts'
 import { ensureFolder, inFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
 import { apiVersionOf } from './resources/define.ts'
 import { systemNamespace } from './resources/host-lease.ts'
 import { kinds, Namespace } from './resources/kinds.ts'
 import { ensurePki } from './server/pki.ts'
-import { createServer } from './server/server.ts'
+import { createServer, type ServerDeps } from './server/server.ts'
 import { ApiError, isReason } from './store/errors.ts'
 import { lockFolder } from './store/folder-lock.ts'
 import { KvObjects } from './store/kv-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 import { type Agent, startAgent } from './wire-agent.ts'
+import { grpcNames, startGrpc } from './wire-grpc.ts'
 import { peerVotes } from './wire-guard.ts'
 import { leaseTerms } from './wire-guard-settings.ts'
 import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
+import { addressText, listenError } from './wire-listen.ts'
 import { openServerStore, type ServerStore } from './wire-store.ts'
 import { runTerm } from './wire-term.ts'
 
@@ -126,7 +128,7 @@ async function startLeader(
 }
 
 function servesWhat(config: Config): string {
-  if (config.roles.includes('api')) return `serves on https://${addressOf(config)}`
+  if (config.roles.includes('api')) return `serves on https://${addressText(config.listen)}`
   return `runs as ${config.roles.join(' and ')}, without an API`
 }
 
@@ -183,10 +185,6 @@ function lateAgent(agent: () => Agent | undefined, expected: boolean): AgentPart
   }
 }
 
-function addressOf({ listen }: Config): string {
-  return `${listen.host.includes(':') ? `[${listen.host}]` : listen.host}:${listen.port}`
-}
-
 async function ensureNamespace(objects: ObjectStore, name: string): Promise<void> {
   const namespace = { apiVersion: apiVersionOf(Namespace), kind: 'Namespace', metadata: { name }, spec: {} }
   try {
@@ -199,7 +197,7 @@ async function ensureNamespace(objects: ObjectStore, name: string): Promise<void
 async function startApi(config: Config, objects: KvObjects, agent: ReturnType<typeof readiness>, log: Log) {
   const { dataDir, listen, hostName } = config
   const pki = await ensurePki(join(dataDir, 'pki'), {
-    names: [hostName, listen.host],
+    names: [hostName, listen.host, ...grpcNames(config)],
     now: systemClock.now(),
   })
   const { accessKeyId, secretAccessKey: secret } = ensureCredentials(dataDir)
@@ -208,7 +206,7 @@ async function startApi(config: Config, objects: KvObjects, agent: ReturnType<ty
   const audit = auditFile(file, (error, records) =>
     log.error('audit records are lost', { file, records, message: messageOf(error) }),
   )
-  const server = createServer({
+  const deps: ServerDeps = {
     objects,
     kinds,
     authenticate: (request) =>
@@ -227,33 +225,23 @@ async function startApi(config: Config, objects: KvObjects, agent: ReturnType<ty
     ready: agent.ready,
     consoleOf: agent.consoleOf,
     logOf: agent.logOf,
-  })
+  }
+  const server = createServer(deps)
+  let grpc: Awaited<ReturnType<typeof startGrpc>> | undefined
+  server.addHook('preClose', async () => grpc?.close())
   server.addHook('onClose', () => audit.flush())
   try {
     await server.listen({ host: listen.host, port: listen.port })
   } catch (error) {
-    throw listenError(config, error)
+    throw listenError('--listen', listen, error)
+  }
+  try {
+    grpc = await startGrpc(config, { ...deps, tls: pki })
+  } catch (error) {
+    await server.close()
+    throw error
   }
   return server
-}
-
-function listenError(config: Config, error: unknown): PlasmaError {
-  const address = addressOf(config)
-  const code = errnoOf(error) ?? ''
-  if (code === 'EADDRINUSE') {
-    const hint = 'another server may run already; choose another address with --listen'
-    return new PlasmaError('PortTaken', `--listen: ${address} is in use`, { hint, cause: error })
-  }
-  const words: Readonly<Record<string, string>> = {
-    EACCES: 'ports below 1024 need root',
-    EADDRNOTAVAIL: 'this machine has no such address',
-    ENOTFOUND: 'the host name is not known',
-    EAI_AGAIN: 'the host name could not be looked up',
-  }
-  return new PlasmaError('ListenFailed', `--listen: ${address}: ${words[code] ?? messageOf(error)}`, {
-    hint: 'such as --listen 127.0.0.1:7443',
-    cause: error,
-  })
 }
 
 /** Resolves when told to stop; rejects when a background part ended by itself, which must end the process. */

@@ -17,7 +17,10 @@ const floors = [
 ]
 
 /** Each is imported in one file of src. */
-const singleFile = ['lmdb', 'etcd3', '@grpc/grpc-js', '@kubernetes/client-node', 'node:child_process']
+const singleFile = [
+  ...['lmdb', 'etcd3', '@kubernetes/client-node', 'node:child_process'],
+  ...['@grpc/grpc-js', '@grpc/proto-loader', '@grpc/reflection'],
+]
 const longest = 400
 
 interface Source {
@@ -101,6 +104,21 @@ describe('architecture', () => {
   it.each(singleFile)('imports %s in at most one file', (name) => {
     const users = src.filter(({ imports }) => imports.includes(name)).map(({ file }) => file)
     expect(users.length, users.join(', ')).toBeLessThanOrEqual(1)
+  })
+
+  it('loads what speaks gRPC with the first connection, not with the server', () => {
+    const room = 'src/server/grpc/'
+    const users = src
+      .filter(({ imports }) => imports.some((name) => /(^|\/)(grpc\/)?server\.ts$/.test(name)))
+      .map(({ file }) => file)
+      .filter((file) => file.startsWith(room))
+    expect(users).toEqual([`${room}listen.ts`])
+    const text = readFileSync(join(root, `${room}listen.ts`), 'utf8')
+    const lines = text.split('\n').filter((line) => line.includes("'./server.ts'"))
+    expect(lines.map((line) => line.trim().split(' ', 2).join(' ')).sort()).toEqual([
+      'const {',
+      'import type',
+    ])
   })
 
   it('starts processes only in src/host', () => {

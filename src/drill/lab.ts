@@ -101,6 +101,9 @@ export class Lab {
       this.#runDir,
       '--listen',
       `127.0.0.1:${this.#port}`,
+      // Its default address is for the server that this machine has besides.
+      '--grpc-listen',
+      'none',
     ]
     try {
       const { pid } = await spawnDetached(this.#stage.program, ['serve', ...flags, '--host-name', 'drill'], {

@@ -17,3 +17,6 @@ export function defaultRunDir(env: Env, uid: number): string {
 
 /** Where the API listens unless told otherwise: `host:port`. */
 export const defaultAddress = '127.0.0.1:7443'
+
+/** Where gRPC is served unless told otherwise: `host:port`. */
+export const defaultGrpcAddress = { host: '127.0.0.1', port: 50051 } as const

@@ -43,7 +43,8 @@ export function admit(
   throw forbidden(identity, verb, path, url.pathname)
 }
 
-function forbidden(
+/** @returns what is said to an identity that may not do it */
+export function forbidden(
   identity: Identity,
   verb: Verb,
   path: ResourcePath | undefined,

@@ -238,6 +238,7 @@ test('kubeconfig calls this program for tokens', async () => {
     kind: 'ExecCredential',
     status: { token: expect.stringMatching(/^plasmavmc-v1\./) },
   })
+  expect((await s.run(['token', '--raw'])).out).toMatch(/^plasmavmc-v1\.[\w-]+\n$/)
   expect(s.seen).toHaveLength(0)
 })
 

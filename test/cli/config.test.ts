@@ -49,6 +49,17 @@ test.each([
   expect(() => loadConfig(flags, env, root)).toThrow(message)
 })
 
+test('gRPC has an address, or none, or is left to us', () => {
+  const of = (flags: object, env = {}) => loadConfig(flags, env, root).grpcListen
+  expect(of({})).toBeUndefined()
+  expect(of({ grpcListen: 'none' })).toBe('none')
+  expect(of({}, { PLASMAVMC_GRPC_LISTEN: '[::1]:0' })).toEqual({ host: '::1', port: 0 })
+  for (const wrong of ['nowhere', 'None', 'a:65536', ':1'])
+    expect(() => of({ grpcListen: wrong })).toThrow(
+      /^--grpc-listen: (must be host:port, .* or none|port must be at most 65535)/,
+    )
+})
+
 const etcd = { store: 'etcd', etcdEndpoints: 'a:1,b:2' }
 
 test.each([

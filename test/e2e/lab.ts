@@ -103,7 +103,8 @@ export class Lab {
     mkdirSync(this.dir, { recursive: true })
     const output = openSync(join(this.dir, 'server.log'), 'a')
     const own = ['--data-dir', this.dataDir, '--run-dir', this.runDir, '--listen', this.address]
-    const argv = [...under, program, 'serve', ...own, '--host-name', 'lab', '--accelerator', 'tcg', ...flags]
+    const fixed = ['--grpc-listen', 'none', '--host-name', 'lab', '--accelerator', 'tcg']
+    const argv = [...under, program, 'serve', ...own, ...fixed, ...flags]
     const child = spawn(argv[0] ?? '', argv.slice(1), { stdio: ['ignore', output, output], env: this.env })
     closeSync(output)
     this.#server = child
