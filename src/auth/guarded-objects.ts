@@ -1,0 +1,212 @@
+import { randomUUID } from 'node:crypto'
+import { AccessKey, accessKeyId } from '../resources/access-key.ts'
+import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
+import { same } from '../resources/parse.ts'
+import { ClusterRole, ClusterRoleBinding, type PolicyRule, Role, RoleBinding } from '../resources/rbac.ts'
+import { ApiError, isReason } from '../store/errors.ts'
+import type {
+  DeleteOptions,
+  ListOptions,
+  ObjectList,
+  Ref,
+  TextEvent,
+  TextStore,
+  TextWatchOptions,
+  WatchEvent,
+  WatchOptions,
+  WriteOptions,
+} from '../store/objects.ts'
+import { detailsOf, invalid, nameIn } from '../store/validate.ts'
+import { generateCredentials } from './credentials.ts'
+import {
+  bindingEscalation,
+  type Caller,
+  type Escalation,
+  granting,
+  grantsTheSame,
+  keyEscalation,
+  roleEscalation,
+} from './escalation.ts'
+
+/** What is done with the secrets of keys that come and go. */
+export interface SecretKeeper {
+  /** Keeps the secret of a key's uid. @throws ApiError */
+  keep(uid: string, secret: string): Promise<void>
+  forget(uid: string): Promise<void>
+  /** Resolves when this server lets in who signs with the key, or after a short while. */
+  known(accessKeyId: string): Promise<void>
+}
+
+/**
+ * The store as one sender of requests may use it: nobody grants what they don't have, whatever request they put it
+ * in, and a key that is made gets its secret. Every write of the API goes through here.
+ */
+export class GuardedObjects implements TextStore {
+  readonly #objects: TextStore
+  readonly #caller: Caller
+  readonly #secrets: SecretKeeper
+
+  constructor(objects: TextStore, caller: Caller, secrets: SecretKeeper) {
+    this.#objects = objects
+    this.#caller = caller
+    this.#secrets = secrets
+  }
+
+  get<T extends KubeObject>(kind: ResourceDefinition<T>, ref: Ref): Promise<T> {
+    return this.#objects.get(kind, ref)
+  }
+
+  list<T extends KubeObject>(kind: ResourceDefinition<T>, options?: ListOptions): Promise<ObjectList<T>> {
+    return this.#objects.list(kind, options)
+  }
+
+  listText(kind: ResourceDefinition, options?: ListOptions): Promise<ObjectList<string>> {
+    return this.#objects.listText(kind, options)
+  }
+
+  watch<T extends KubeObject>(
+    kind: ResourceDefinition<T>,
+    options: WatchOptions,
+  ): AsyncIterable<WatchEvent<T>> {
+    return this.#objects.watch(kind, options)
+  }
+
+  watchText(kind: ResourceDefinition, options: TextWatchOptions): AsyncIterable<TextEvent> {
+    return this.#objects.watchText(kind, options)
+  }
+
+  updateStatus<T extends KubeObject>(
+    kind: ResourceDefinition<T>,
+    object: T,
+    options?: WriteOptions,
+  ): Promise<T> {
+    return this.#objects.updateStatus(kind, object, options)
+  }
+
+  async create<T extends KubeObject>(
+    kind: ResourceDefinition<T>,
+    object: T,
+    options: WriteOptions = {},
+  ): Promise<T> {
+    if (!grants(kind)) return this.#objects.create(kind, object, options)
+    const named = isKey(kind) ? withKeyName(object) : object
+    // What is checked is what would be stored, defaults applied; what is not valid is refused here.
+    const checked = await this.#objects.create(kind, named, { ...options, dryRun: true })
+    await this.#refuseEscalation(kind, checked)
+    if (!isKey(kind) || options.dryRun) {
+      return options.dryRun ? checked : this.#objects.create(kind, named, options)
+    }
+    return this.#createKey(kind, named)
+  }
+
+  async #createKey<T extends KubeObject>(kind: ResourceDefinition<T>, object: T): Promise<T> {
+    const uid = randomUUID()
+    const { secretAccessKey } = generateCredentials()
+    // First: a secret without a key is of no use to anybody, a key without a secret would be a riddle.
+    await this.#secrets.keep(uid, secretAccessKey)
+    try {
+      const metadata = { ...object.metadata, uid }
+      const created = await this.#objects.create(kind, { ...object, metadata }, { restoreUid: true })
+      const id = accessKeyId(created.metadata.name)
+      await this.#secrets.known(id)
+      return { ...created, status: { accessKeyId: id, secretAccessKey } }
+    } catch (error) {
+      await this.#secrets.forget(uid).catch(() => {})
+      throw error
+    }
+  }
+
+  async update<T extends KubeObject>(
+    kind: ResourceDefinition<T>,
+    object: T,
+    options: WriteOptions = {},
+  ): Promise<T> {
+    if (!grants(kind)) return this.#objects.update(kind, object, options)
+    const before = await this.#objects.get(kind, object.metadata)
+    // Of another version nothing was checked: should it change meanwhile, this write must not be made.
+    const resourceVersion = object.metadata.resourceVersion ?? before.metadata.resourceVersion
+    const pinned = {
+      ...object,
+      metadata: { ...object.metadata, ...(resourceVersion && { resourceVersion }) },
+    }
+    const checked = await this.#objects.update(kind, pinned, { ...options, dryRun: true })
+    refuseOtherRole(kind, before, checked)
+    if (!grantsTheSame(before, checked)) await this.#refuseEscalation(kind, checked)
+    if (options.dryRun) return checked
+    const updated = await this.#objects.update(kind, pinned, options)
+    const { deletionTimestamp, finalizers, uid } = updated.metadata
+    if (isKey(kind) && deletionTimestamp !== undefined && !finalizers?.length) await this.#forget(uid)
+    return updated
+  }
+
+  async delete<T extends KubeObject>(
+    kind: ResourceDefinition<T>,
+    ref: Ref,
+    options: DeleteOptions = {},
+  ): Promise<T> {
+    const object = await this.#objects.delete(kind, ref, options)
+    const { finalizers, uid } = object.metadata
+    if (isKey(kind) && !options.dryRun && !finalizers?.length) await this.#forget(uid)
+    return object
+  }
+
+  /** The key is gone, whatever becomes of its secret: nobody can use that. */
+  async #forget(uid: string | undefined): Promise<void> {
+    if (uid !== undefined) await this.#secrets.forget(uid).catch(() => {})
+  }
+
+  async #refuseEscalation(kind: ResourceDefinition, object: KubeObject): Promise<void> {
+    const why = await this.#escalation(kind, object)
+    if (why === undefined) return
+    const { name } = object.metadata
+    throw new ApiError('Forbidden', `${nameIn(kind, name)} is forbidden: ${why}`, detailsOf(kind, name))
+  }
+
+  async #escalation(kind: ResourceDefinition, object: KubeObject): Promise<Escalation> {
+    if (isKey(kind)) return keyEscalation(this.#caller, object as AccessKey)
+    if (kind === (Role as ResourceDefinition) || kind === (ClusterRole as ResourceDefinition))
+      return roleEscalation(this.#caller, kind, object as Role | ClusterRole)
+    const binding = object as RoleBinding | ClusterRoleBinding
+    const rules = await this.#rulesBound(binding)
+    if (rules) return bindingEscalation(this.#caller, binding, rules)
+    // Who may bind it whatever it allows, may do so before it is there.
+    const anything = [{ verbs: ['*'], apiGroups: ['*'], resources: ['*'] }]
+    const why = bindingEscalation(this.#caller, binding, anything)
+    return why && `${binding.roleRef.kind} "${binding.roleRef.name}" not found`
+  }
+
+  /** What the role of a binding allows; undefined where there is no such role. */
+  async #rulesBound({ roleRef, metadata }: RoleBinding | ClusterRoleBinding) {
+    const reading: Promise<{ readonly rules: readonly PolicyRule[] }> =
+      roleRef.kind === 'Role'
+        ? this.#objects.get(Role, { name: roleRef.name, namespace: metadata.namespace ?? '' })
+        : this.#objects.get(ClusterRole, { name: roleRef.name })
+    try {
+      return (await reading).rules
+    } catch (error) {
+      if (isReason(error, 'NotFound')) return undefined
+      throw error
+    }
+  }
+}
+
+const isKey = (kind: ResourceDefinition) => kind === (AccessKey as ResourceDefinition)
+const grants = (kind: ResourceDefinition) => granting.includes(kind)
+
+/** A key whose name nobody chose gets one that nobody guesses; a prefix would make it no better. */
+function withKeyName<T extends KubeObject>(object: T): T {
+  if (object.metadata.name) return object
+  const { generateName: _, ...metadata } = object.metadata as T['metadata'] & { generateName?: string }
+  const name = generateCredentials().accessKeyId.toLowerCase()
+  return { ...object, metadata: { ...metadata, name } }
+}
+
+/** As in Kubernetes: a binding that is looked at once must not come to mean something else. @throws ApiError Invalid */
+function refuseOtherRole(kind: ResourceDefinition, before: KubeObject, after: KubeObject): void {
+  if (kind !== (RoleBinding as ResourceDefinition) && kind !== (ClusterRoleBinding as ResourceDefinition))
+    return
+  const [was, is] = [before, after].map((one) => (one as RoleBinding).roleRef)
+  if (same(was, is)) return
+  const message = `Invalid value: ${JSON.stringify(is)}: cannot change roleRef`
+  throw invalid(kind, after.metadata.name, [{ reason: 'FieldValueInvalid', field: 'roleRef', message }])
+}
