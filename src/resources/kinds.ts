@@ -1,7 +1,6 @@
 import { z } from 'zod'
-import { conditions } from './conditions.ts'
 import { AccessKey } from './access-key.ts'
-import { condition } from './conditions.ts'
+import { conditions } from './conditions.ts'
 import { defineResource, type ObjectOf, type ResourceDefinition } from './define.ts'
 import { FenceEvidence } from './fence-evidence.ts'
 import { Host } from './host.ts'
