@@ -133,8 +133,16 @@ export function openClient(
     if (body !== '') plain['content-length'] = String(Buffer.byteLength(body))
     // Of a body, the type is signed, too: two kinds of patch may be one text.
     const { 'content-type': type } = plain
-    const signed = { host: url.host, ...(type !== undefined && { 'content-type': type }) }
-    const headers = { ...plain, ...sign(method, url, signed, body) }
+    const { user, groups = [] } = connection.as ?? {}
+    const signed = {
+      host: url.host,
+      ...(type !== undefined && { 'content-type': type }),
+      ...(user !== undefined && { 'impersonate-user': user }),
+      // Signed as they are joined where a header stands more than once (SigV4), and sent one by one.
+      ...(groups.length > 0 && { 'impersonate-group': groups.join(',') }),
+    }
+    const each = groups.length > 0 ? { 'impersonate-group': groups } : {}
+    const headers = { ...plain, ...sign(method, url, signed, body), ...each }
     const timeoutMs = options.timeoutMs ?? defaultTimeoutMs
     const answer = await http.send({ method, url, headers, body }, timeoutMs, options.signal ?? signal)
     const code = answer.statusCode ?? 0
