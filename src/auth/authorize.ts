@@ -1,4 +1,5 @@
 import type { PolicyRule } from '../resources/rbac.ts'
+import { agentHost, agentRules } from './agent.ts'
 import { type Identity, mastersGroup } from './identity.ts'
 import { ruleAllows } from './rule-match.ts'
 import { type GrantIndex, noGrants, rulesOf } from './rules-of.ts'
@@ -38,7 +39,7 @@ export function allowed(
   grants: GrantIndex = noGrants,
 ): boolean {
   if (identity.groups.includes(mastersGroup)) return true
-  return rulesOf(grants, identity, namespaceOf(target)).some((rule) => ruleAllows(rule, verb, target))
+  return rulesFor(identity, namespaceOf(target), grants).some((rule) => ruleAllows(rule, verb, target))
 }
 
 /** What an identity may do, as rules. */
@@ -47,8 +48,10 @@ export function rulesFor(
   namespace?: string,
   grants: GrantIndex = noGrants,
 ): readonly PolicyRule[] {
+  const host = agentHost(identity)
   return [
     ...(identity.groups.includes(mastersGroup) ? everything : []),
+    ...(host === undefined ? [] : agentRules(host, namespace)),
     ...rulesOf(grants, identity, namespace),
   ]
 }

@@ -17,6 +17,7 @@ import type {
   WriteOptions,
 } from '../store/objects.ts'
 import { detailsOf, invalid, nameIn } from '../store/validate.ts'
+import { type AgentWrite, agentHost, agentRefusal } from './agent.ts'
 import { generateCredentials } from './credentials.ts'
 import {
   bindingEscalation,
@@ -27,6 +28,7 @@ import {
   keyEscalation,
   roleEscalation,
 } from './escalation.ts'
+import { mastersGroup } from './identity.ts'
 
 /** What is done with the secrets of keys that come and go. */
 export interface SecretKeeper {
@@ -45,11 +47,15 @@ export class GuardedObjects implements TextStore {
   readonly #objects: TextStore
   readonly #caller: Caller
   readonly #secrets: SecretKeeper
+  /** The host whose agent this is, if it is one. Members of system:masters are bound by nothing. */
+  readonly #agentOf: string | undefined
 
   constructor(objects: TextStore, caller: Caller, secrets: SecretKeeper) {
     this.#objects = objects
     this.#caller = caller
     this.#secrets = secrets
+    const { groups } = caller.identity
+    this.#agentOf = groups.includes(mastersGroup) ? undefined : agentHost(caller.identity)
   }
 
   get<T extends KubeObject>(kind: ResourceDefinition<T>, ref: Ref): Promise<T> {
@@ -75,12 +81,16 @@ export class GuardedObjects implements TextStore {
     return this.#objects.watchText(kind, options)
   }
 
-  updateStatus<T extends KubeObject>(
+  async updateStatus<T extends KubeObject>(
     kind: ResourceDefinition<T>,
     object: T,
-    options?: WriteOptions,
+    options: WriteOptions = {},
   ): Promise<T> {
-    return this.#objects.updateStatus(kind, object, options)
+    if (this.#agentOf === undefined) return this.#objects.updateStatus(kind, object, options)
+    const { before, pinned } = await this.#pinned(kind, object)
+    const after = await this.#objects.updateStatus(kind, pinned, { ...options, dryRun: true })
+    this.#refuseAgent({ kind, before, after, status: true })
+    return options.dryRun ? after : this.#objects.updateStatus(kind, pinned, options)
   }
 
   async create<T extends KubeObject>(
@@ -88,6 +98,7 @@ export class GuardedObjects implements TextStore {
     object: T,
     options: WriteOptions = {},
   ): Promise<T> {
+    this.#refuseAgent({ kind, after: object, status: false })
     if (!grants(kind)) return this.#objects.create(kind, object, options)
     const named = isKey(kind) ? withKeyName(object) : object
     // What is checked is what would be stored, defaults applied; what is not valid is refused here.
@@ -121,17 +132,12 @@ export class GuardedObjects implements TextStore {
     object: T,
     options: WriteOptions = {},
   ): Promise<T> {
-    if (!grants(kind)) return this.#objects.update(kind, object, options)
-    const before = await this.#objects.get(kind, object.metadata)
-    // Of another version nothing was checked: should it change meanwhile, this write must not be made.
-    const resourceVersion = object.metadata.resourceVersion ?? before.metadata.resourceVersion
-    const pinned = {
-      ...object,
-      metadata: { ...object.metadata, ...(resourceVersion && { resourceVersion }) },
-    }
+    if (!grants(kind) && this.#agentOf === undefined) return this.#objects.update(kind, object, options)
+    const { before, pinned } = await this.#pinned(kind, object)
     const checked = await this.#objects.update(kind, pinned, { ...options, dryRun: true })
+    this.#refuseAgent({ kind, before, after: checked, status: false })
     refuseOtherRole(kind, before, checked)
-    if (!grantsTheSame(before, checked)) await this.#refuseEscalation(kind, checked)
+    if (grants(kind) && !grantsTheSame(before, checked)) await this.#refuseEscalation(kind, checked)
     if (options.dryRun) return checked
     const updated = await this.#objects.update(kind, pinned, options)
     const { deletionTimestamp, finalizers, uid } = updated.metadata
@@ -144,10 +150,29 @@ export class GuardedObjects implements TextStore {
     ref: Ref,
     options: DeleteOptions = {},
   ): Promise<T> {
+    if (this.#agentOf !== undefined) {
+      const before = await this.#objects.get(kind, ref)
+      this.#refuseAgent({ kind, before, status: false })
+    }
     const object = await this.#objects.delete(kind, ref, options)
     const { finalizers, uid } = object.metadata
     if (isKey(kind) && !options.dryRun && !finalizers?.length) await this.#forget(uid)
     return object
+  }
+
+  /** What is there, and the write that is made of that version alone: of another, nothing was checked. */
+  async #pinned<T extends KubeObject>(kind: ResourceDefinition<T>, object: T) {
+    const before = await this.#objects.get(kind, object.metadata)
+    const resourceVersion = object.metadata.resourceVersion ?? before.metadata.resourceVersion
+    const metadata = { ...object.metadata, ...(resourceVersion !== undefined && { resourceVersion }) }
+    return { before, pinned: { ...object, metadata } }
+  }
+
+  /** @throws ApiError Forbidden where an agent reaches beyond its host */
+  #refuseAgent(write: AgentWrite): void {
+    const why = this.#agentOf === undefined ? undefined : agentRefusal(this.#agentOf, write)
+    if (why !== undefined)
+      throw forbidden(write.kind, (write.after ?? write.before)?.metadata.name ?? '', why)
   }
 
   /** The key is gone, whatever becomes of its secret: nobody can use that. */
@@ -157,9 +182,7 @@ export class GuardedObjects implements TextStore {
 
   async #refuseEscalation(kind: ResourceDefinition, object: KubeObject): Promise<void> {
     const why = await this.#escalation(kind, object)
-    if (why === undefined) return
-    const { name } = object.metadata
-    throw new ApiError('Forbidden', `${nameIn(kind, name)} is forbidden: ${why}`, detailsOf(kind, name))
+    if (why !== undefined) throw forbidden(kind, object.metadata.name, why)
   }
 
   async #escalation(kind: ResourceDefinition, object: KubeObject): Promise<Escalation> {
@@ -188,6 +211,10 @@ export class GuardedObjects implements TextStore {
       throw error
     }
   }
+}
+
+function forbidden(kind: ResourceDefinition, name: string, why: string): ApiError {
+  return new ApiError('Forbidden', `${nameIn(kind, name)} is forbidden: ${why}`, detailsOf(kind, name))
 }
 
 const isKey = (kind: ResourceDefinition) => kind === (AccessKey as ResourceDefinition)

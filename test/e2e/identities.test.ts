@@ -3,6 +3,8 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parseCredentials } from '../../src/auth/credentials.ts'
 import type { Credentials } from '../../src/auth/sign.ts'
+import { type Client, openClient } from '../../src/cli/client.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { EtcdLab } from '../fakes/etcd-server.ts'
 import { Lab, program, type Ran } from './lab.ts'
 
@@ -32,6 +34,15 @@ function as(
   return lab.run('env', [...env, program, ...args])
 }
 
+const own = '/apis/plasmavmc.io/v1alpha1'
+
+/** A client that signs as somebody. */
+function clientOf(lab: Lab, { accessKeyId, secretAccessKey }: Credentials): Client {
+  const [host = '', port] = lab.address.split(':')
+  const env = { PLASMAVMC_ACCESS_KEY_ID: accessKeyId, PLASMAVMC_SECRET_ACCESS_KEY: secretAccessKey }
+  return openClient({ host, port: Number(port), dataDir: lab.dataDir, flags: '' }, systemClock, env)
+}
+
 async function newKey(lab: Lab, user: string): Promise<Credentials> {
   const { stdout, stderr } = await lab.cli('key', 'create', user)
   const made = parseCredentials(stdout).get(user)
@@ -51,13 +62,17 @@ test('a key that is made on one server works on the other within a second, and i
   await two.until('the copy is taken', () =>
     readFileSync(join(two.dir, 'server.log'), 'utf8').includes('read anew'),
   )
-  const alice = await newKey(one, 'alice')
+  const key = { body: { metadata: {}, spec: { user: 'alice' } } }
+  const { status: alice } = await one.client.json<{ status: Credentials }>('POST', `${own}/accesskeys`, key)
   const made = performance.now()
+  const elsewhere = clientOf(two, alice)
+  const whoami = () =>
+    elsewhere.json('POST', '/apis/authentication.k8s.io/v1/selfsubjectreviews', { body: {} })
+  await two.until('it is let in', () => whoami().then(() => true), 1_000)
+  expect(performance.now() - made).toBeLessThan(1_000)
+  elsewhere.close()
   const client = () => as(two, alice, 'auth', 'whoami')
-  // One command takes most of a second by itself on a busy machine: the first that is begun must be let in.
-  const { stdout } = await client()
-  expect(stdout).toMatch(/Username +alice/)
-  expect(performance.now() - made).toBeLessThan(10_000)
+  expect((await client()).stdout).toMatch(/Username +alice/)
   expect((await one.cli('key', 'disable', alice.accessKeyId)).code).toBe(0)
   await two.until('it is refused', async () => (await client()).stderr.includes('InvalidClientTokenId'))
 })
