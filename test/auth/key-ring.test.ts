@@ -46,7 +46,7 @@ describe('keys of the store', () => {
   it('are refused when they are disabled, expired, going, not understood, or gone', () => {
     expect(verdict(key({ disabled: true }))).toMatchObject({ code: 'InvalidClientTokenId' })
     expect(verdict(key({}, { deletionTimestamp: 'x' }))).toMatchObject({ code: 'InvalidClientTokenId' })
-    expect(verdict(key({ disabled: 'later' }))).toMatchObject({ code: 'InvalidClientTokenId' })
+    expect(verdict(key({ expiresAt: 'some day' }))).toMatchObject({ code: 'InvalidClientTokenId' })
     expect(verdict(key({}, { uid: 'other' }))).toMatchObject({ code: 'SignatureDoesNotMatch' })
     expect(verdict(undefined)).toMatchObject({ code: 'SignatureDoesNotMatch' })
     const expiresAt = new Date(now).toISOString()
