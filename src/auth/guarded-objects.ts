@@ -62,6 +62,10 @@ export class GuardedObjects implements TextStore {
     return this.#objects.get(kind, ref)
   }
 
+  getStored<T extends KubeObject>(kind: ResourceDefinition<T>, ref: Ref): Promise<T> {
+    return this.#objects.getStored(kind, ref)
+  }
+
   list<T extends KubeObject>(kind: ResourceDefinition<T>, options?: ListOptions): Promise<ObjectList<T>> {
     return this.#objects.list(kind, options)
   }
@@ -98,7 +102,7 @@ export class GuardedObjects implements TextStore {
     object: T,
     options: WriteOptions = {},
   ): Promise<T> {
-    this.#refuseAgent({ kind, after: object, status: false })
+    this.#refuseCreate(kind, object)
     if (!grants(kind)) return this.#objects.create(kind, object, options)
     const named = isKey(kind) ? withKeyName(object) : object
     // What is checked is what would be stored, defaults applied; what is not valid is refused here.
@@ -107,17 +111,22 @@ export class GuardedObjects implements TextStore {
     if (!isKey(kind) || options.dryRun) {
       return options.dryRun ? checked : this.#objects.create(kind, named, options)
     }
-    return this.#createKey(kind, named)
+    return this.#createKey(kind, named, options)
   }
 
-  async #createKey<T extends KubeObject>(kind: ResourceDefinition<T>, object: T): Promise<T> {
+  async #createKey<T extends KubeObject>(
+    kind: ResourceDefinition<T>,
+    object: T,
+    options: WriteOptions,
+  ): Promise<T> {
     const uid = randomUUID()
     const { secretAccessKey } = generateCredentials()
     // First: a secret without a key is of no use to anybody, a key without a secret would be a riddle.
     await this.#secrets.keep(uid, secretAccessKey)
     try {
       const metadata = { ...object.metadata, uid }
-      const created = await this.#objects.create(kind, { ...object, metadata }, { restoreUid: true })
+      const withUid = { ...options, restoreUid: true }
+      const created = await this.#objects.create(kind, { ...object, metadata }, withUid)
       const id = accessKeyId(created.metadata.name)
       await this.#secrets.known(id)
       return { ...created, status: { accessKeyId: id, secretAccessKey } }
@@ -166,6 +175,19 @@ export class GuardedObjects implements TextStore {
     const resourceVersion = object.metadata.resourceVersion ?? before.metadata.resourceVersion
     const metadata = { ...object.metadata, ...(resourceVersion !== undefined && { resourceVersion }) }
     return { before, pinned: { ...object, metadata } }
+  }
+
+  /** An apply makes what is not there, and the verb of its request says nothing of that. @throws ApiError Forbidden */
+  #refuseCreate(kind: ResourceDefinition, object: KubeObject): void {
+    const { name, namespace } = object.metadata
+    const target = {
+      ...{ group: kind.group, resource: kind.plural },
+      ...(name && { name }),
+      ...(namespace !== undefined && { namespace }),
+    }
+    if (!this.#caller.may('create', target))
+      throw forbidden(kind, name, `User ${JSON.stringify(this.#caller.identity.name)} cannot create it`)
+    this.#refuseAgent({ kind, after: object, status: false })
   }
 
   /** @throws ApiError Forbidden where an agent reaches beyond its host */

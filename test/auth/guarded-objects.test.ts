@@ -104,8 +104,14 @@ describe('the secret of a key', () => {
   })
 
   it('is not made for whom its maker may not be', async () => {
-    const guarded = new GuardedObjects(objects, callerOf('mallory'), keeper)
-    await expect(guarded.create(AccessKey, key())).rejects.toMatchObject({ code: 'Forbidden' })
+    const mallory = callerOf('mallory')
+    const maker = { ...mallory, may: (verb: string) => verb === 'create' }
+    const guarded = new GuardedObjects(objects, maker, keeper)
+    const words = expect.stringMatching(/cannot impersonate users "a"/)
+    await expect(guarded.create(AccessKey, key())).rejects.toMatchObject({
+      code: 'Forbidden',
+      message: words,
+    })
     expect(kept.size).toBe(0)
   })
 })

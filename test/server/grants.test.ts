@@ -73,6 +73,25 @@ describe('nobody grants what they do not have', () => {
     }
   })
 
+  it('in a role that is applied by the server, which must be let create what is not there', async () => {
+    const client = lab.client(mallory)
+    const one = `${rbacPath}/clusterroles/applied`
+    const apply = (by: typeof client, rules: readonly object[]) =>
+      by.json('PATCH', one, {
+        contentType: 'application/apply-patch+yaml',
+        query: { fieldManager: 'test', force: 'true' },
+        body: { apiVersion: `${rbac}/v1`, kind: 'ClusterRole', metadata: { name: 'applied' }, rules },
+      })
+    const refused = forbidden(/not currently held/)
+    await expect(apply(client, everything)).rejects.toMatchObject(refused)
+    await grant('patcher', [{ verbs: ['patch', 'escalate'], apiGroups: [rbac], resources: ['clusterroles'] }])
+    const patcher = lab.client(await lab.key('patcher'))
+    await expect(apply(patcher, viewer)).rejects.toMatchObject(forbidden(/User "patcher" cannot create/))
+    await apply(client, viewer)
+    await expect(apply(client, everything)).rejects.toMatchObject(refused)
+    await apply(patcher, everything)
+  })
+
   it('a role that has more than they have may be labelled, as that grants nothing', async () => {
     const path = `${rbacPath}/clusterroles/cluster-admin`
     await lab.client(mallory).json('PATCH', path, { ...merge, body: { metadata: { labels: { a: 'b' } } } })
