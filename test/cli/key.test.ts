@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { parseCredentials } from '../../src/auth/credentials.ts'
 import type { Credentials } from '../../src/auth/sign.ts'
+import { openClient } from '../../src/cli/client.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { IdentitiesLab, until } from '../server/identities-lab.ts'
 
 let lab: IdentitiesLab
@@ -95,9 +97,20 @@ it.each([
   [['auth', 'can'], /auth can: no such action.*can-i/s],
   [['auth', 'can-i', 'get'], /needs a verb and what/],
   [['auth', 'can-i', 'get', 'pods'], /doesn't have a resource type "pods"/],
+  [['--as', 'x', 'token'], /a token is that of its key/],
   [['--as-group', 'x', 'get', 'vms'], /--as-group needs --as/],
 ])('refuses %j as usage', async (argv, message) => {
   const { code, err } = await run(...argv)
   expect(err).toMatch(message)
   expect(code).toBe(2)
+})
+
+it('signs a WebSocket as somebody, too, and puts it into a kubeconfig', async () => {
+  const connection = { host: '127.0.0.1', port: 1, dataDir: lab.dataDir, flags: '' }
+  const client = openClient({ ...connection, as: { user: 'bob', groups: ['a', 'b'] } }, systemClock)
+  const { headers } = await client.signedSocket('/x')
+  expect(headers).toMatchObject({ 'impersonate-user': 'bob', 'impersonate-group': ['a', 'b'] })
+  expect(headers['authorization']).toMatch(/SignedHeaders=host;impersonate-group;impersonate-user;/)
+  const { out } = await run('--as', 'bob', '--as-group', 'a', 'kubeconfig', '-o', 'json')
+  expect(JSON.parse(out).users[0].user).toMatchObject({ as: 'bob', 'as-groups': ['a'] })
 })
