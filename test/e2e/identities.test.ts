@@ -104,3 +104,34 @@ test('keys and roles outlive a kill of the server, and what they allow is what h
   expect(audit).not.toContain(bob.secretAccessKey)
   expect(readFileSync(join(one.dir, 'server.log'), 'utf8')).not.toContain(bob.secretAccessKey)
 })
+
+test('nobody grants or becomes what they are not', async () => {
+  const [one] = labs
+  const rbac = '/apis/rbac.authorization.k8s.io/v1'
+  const eve = await newKey(one, 'eve')
+  const rules = [
+    { verbs: ['create'], apiGroups: ['rbac.authorization.k8s.io'], resources: ['clusterroles'] },
+    { verbs: ['create'], apiGroups: ['plasmavmc.io'], resources: ['accesskeys'] },
+  ]
+  await one.client.json('POST', `${rbac}/clusterroles`, { body: { metadata: { name: 'eve' }, rules } })
+  const roleRef = { kind: 'ClusterRole', name: 'eve' }
+  const body = { metadata: { name: 'eve' }, roleRef, subjects: [{ kind: 'User', name: 'eve' }] }
+  await one.client.json('POST', `${rbac}/clusterrolebindings`, { body })
+  await one.until(
+    'she may',
+    async () => (await as(one, eve, 'auth', 'can-i', 'create', 'accesskeys')).code === 0,
+  )
+  const hers = clientOf(one, eve)
+  const everything = [{ verbs: ['*'], apiGroups: ['*'], resources: ['*'] }]
+  const role = { body: { metadata: { name: 'more' }, rules: everything } }
+  await expect(hers.json('POST', `${rbac}/clusterroles`, role)).rejects.toThrow(/not currently held/)
+  const key = { body: { metadata: {}, spec: { user: 'admin', groups: ['system:masters'] } } }
+  await expect(hers.json('POST', `${own}/accesskeys`, key)).rejects.toThrow(/cannot impersonate/)
+  hers.close()
+  const asAdmin = await as(one, eve, '--as', 'admin', '--as-group', 'system:masters', 'get', 'vms')
+  expect(asAdmin).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/cannot impersonate resource "users"/),
+  })
+  expect((await one.cli('--as', 'eve', 'auth', 'whoami')).stdout).toMatch(/Username +eve/)
+})
