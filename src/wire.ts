@@ -2,7 +2,6 @@ import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
 import { auditFile } from './auth/audit-file.ts'
 import { authenticate } from './auth/authenticate.ts'
-import { allowed } from './auth/authorize.ts'
 import { ensureCredentials } from './auth/credentials.ts'
 import { bootstrapIdentity } from './auth/identity.ts'
 import type { Config, Role } from './config.ts'
@@ -27,6 +26,7 @@ import { type Agent, startAgent } from './wire-agent.ts'
 import { grpcNames, startGrpc } from './wire-grpc.ts'
 import { peerVotes } from './wire-guard.ts'
 import { leaseTerms } from './wire-guard-settings.ts'
+import { type Identities, startIdentities } from './wire-identities.ts'
 import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
 import { addressText, listenError } from './wire-listen.ts'
 import { openServerStore, type ServerStore } from './wire-store.ts'
@@ -75,16 +75,20 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   let agent: Agent | undefined
   let server: Awaited<ReturnType<typeof startApi>> | undefined
   let leader: Promise<void> | undefined
+  let identities: Identities | undefined
   let cancelFlush = () => {}
   try {
     const objects = new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
     await ensureNamespace(objects, 'default')
     const runs = (role: Role) => config.roles.includes(role)
+    const who = { kv, objects, dataDir, clock: systemClock, log: log.child({ part: 'identities' }) }
+    if (runs('api')) identities = await startIdentities(who, stopping.signal)
     // Before the agent: where the port is taken, no machine is touched.
-    if (runs('api'))
+    if (identities)
       server = await startApi(
         config,
         objects,
+        identities,
         readiness(
           store,
           lateAgent(() => agent, runs('agent')),
@@ -99,11 +103,14 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
     // Written at exit otherwise, which a server that is killed never sees.
     cancelFlush = systemClock.after(flushCompiledMs, flushCompileCache)
-    await untilAborted(stopping.signal, [agent?.ended, leader])
+    await untilAborted(stopping.signal, [agent?.ended, leader, identities?.ended])
   } finally {
     cancelFlush()
     stopping.abort()
-    await withinDeadline(Promise.allSettled([server?.close(), agent?.stopped, leader]), log)
+    await withinDeadline(
+      Promise.allSettled([server?.close(), agent?.stopped, leader, identities?.ended]),
+      log,
+    )
     io.signal.removeEventListener('abort', onAbort)
     await store.close()
     await unlock()
@@ -194,14 +201,20 @@ async function ensureNamespace(objects: ObjectStore, name: string): Promise<void
   }
 }
 
-async function startApi(config: Config, objects: KvObjects, agent: ReturnType<typeof readiness>, log: Log) {
+async function startApi(
+  config: Config,
+  objects: KvObjects,
+  identities: Identities,
+  agent: ReturnType<typeof readiness>,
+  log: Log,
+) {
   const { dataDir, listen, hostName } = config
   const pki = await ensurePki(join(dataDir, 'pki'), {
     names: [hostName, listen.host, ...grpcNames(config)],
     now: systemClock.now(),
   })
   const { accessKeyId, secretAccessKey: secret } = ensureCredentials(dataDir)
-  const admin = { secret, identity: bootstrapIdentity }
+  const admin = { secret, identity: { ...bootstrapIdentity, accessKeyId } }
   const file = join(dataDir, 'audit.log')
   const audit = auditFile(file, (error, records) =>
     log.error('audit records are lost', { file, records, message: messageOf(error) }),
@@ -209,14 +222,19 @@ async function startApi(config: Config, objects: KvObjects, agent: ReturnType<ty
   const deps: ServerDeps = {
     objects,
     kinds,
-    authenticate: (request) =>
-      authenticate(request, {
-        secretOf: (id) => (id === accessKeyId ? admin : undefined),
+    authenticate: (request) => {
+      const verdict = authenticate(request, {
+        secretOf: (id) => (id === accessKeyId ? admin : identities.secretOf(id)),
         now: systemClock.now(),
         region: 'local',
         service: 'plasmavmc',
-      }),
-    authorize: allowed,
+      })
+      if (verdict.ok) identities.used(verdict.identity)
+      return verdict
+    },
+    authorize: identities.authorize,
+    rulesOf: identities.rulesOf,
+    objectsFor: identities.objectsFor,
     audit: audit.record,
     log,
     clock: systemClock,

@@ -15,6 +15,8 @@ export interface AuditInput {
   readonly target: Target
   /** Absent where nobody was let in. */
   readonly identity?: Identity
+  /** Who signed, where that is somebody else. */
+  readonly impersonator?: Identity
   readonly sourceIp: string
   readonly userAgent?: string
   readonly code: number
@@ -37,7 +39,8 @@ function withoutSignature(rawUrl: string): string {
 
 /** A request and its answer as a record. Signatures in URLs are blotted out. */
 export function auditRecord(input: AuditInput): AuditRecord {
-  const { identity, target } = input
+  const { identity, impersonator, target } = input
+  const signer = impersonator ?? identity
   return {
     kind: 'Event',
     apiVersion: 'audit.k8s.io/v1',
@@ -46,9 +49,8 @@ export function auditRecord(input: AuditInput): AuditRecord {
     stage: 'ResponseComplete',
     requestURI: withoutSignature(input.rawUrl),
     verb: input.verb,
-    user: identity
-      ? { username: identity.name, groups: identity.groups }
-      : { username: 'system:anonymous', groups: ['system:unauthenticated'] },
+    user: signer ? userOf(signer) : { username: 'system:anonymous', groups: ['system:unauthenticated'] },
+    ...(impersonator && identity && { impersonatedUser: userOf(identity) }),
     sourceIPs: [input.sourceIp],
     ...(input.userAgent === undefined ? {} : { userAgent: input.userAgent.slice(0, 256) }),
     ...('path' in target ? {} : { objectRef: objectRef(target) }),
@@ -56,6 +58,12 @@ export function auditRecord(input: AuditInput): AuditRecord {
     requestReceivedTimestamp: rfc3339Micro(input.receivedAt),
     stageTimestamp: rfc3339Micro(input.answeredAt),
   }
+}
+
+/** UserInfo of authentication.k8s.io/v1, with the key that signed. */
+export function userOf({ name, groups, accessKeyId }: Identity) {
+  const extra = { 'authentication.kubernetes.io/credential-id': [`KEY=${accessKeyId}`] }
+  return { username: name, groups, ...(accessKeyId !== undefined && { extra }) }
 }
 
 function objectRef(target: Exclude<Target, { path: string }>): object {

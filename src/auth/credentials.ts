@@ -45,7 +45,7 @@ export function parseCredentials(text: string): Map<string, Credentials> {
 }
 
 /** Reads a file that only its owner may read. @throws PlasmaError `TooOpen`, or the system's error */
-function readPrivate(file: string): string {
+export function readPrivate(file: string): string {
   const fd = openSync(file, 'r')
   try {
     const { mode, size } = fstatSync(fd)

@@ -2,6 +2,8 @@
 export interface Identity {
   readonly name: string
   readonly groups: readonly string[]
+  /** The id of the key that signed; absent where it is impersonated. */
+  readonly accessKeyId?: string
 }
 
 /** Members may do everything; Kubernetes' own name for it. */
@@ -15,6 +17,8 @@ export interface AccessKey {
   readonly secret: string
   readonly identity: Identity
   readonly disabled?: boolean
+  /** Wall milliseconds from which on it is refused. */
+  readonly expiresAt?: number
 }
 
 /** Looks an access key up by its id. */

@@ -1,6 +1,7 @@
 /** AWS's names of what can be wrong with a signature. */
 export type RefusalCode =
   | 'AuthorizationQueryParametersError'
+  | 'ExpiredToken'
   | 'IncompleteSignature'
   | 'InvalidClientTokenId'
   | 'InvalidToken'

@@ -6,6 +6,15 @@ import type { Scope } from './scope.ts'
 const maxCached = 1024
 
 const cache = new Map<string, KeyObject>()
+let derived = 0
+
+/** How many keys were derived so far. */
+export const derivations = (): number => derived
+
+/** The work of deriving a key, for nothing: for whoever must not show by its time that a key was at hand. */
+export function deriveForNothing(): void {
+  derive('nobody0000000000000000000000000000000000', ['20150830', 'local', 'plasmavmc', 'aws4_request'])
+}
 
 /** The signing key of a secret for a scope (SigV4, "Derive a signing key"); remembered, least recently used goes first. */
 export function signingKey(secret: string, { date, region, service }: Scope): KeyObject {
@@ -19,5 +28,6 @@ export function signingKey(secret: string, { date, region, service }: Scope): Ke
 }
 
 function derive(secret: string, parts: readonly string[]): KeyObject {
+  derived += 1
   return createSecretKey(parts.reduce<Buffer>(hmacSha256, Buffer.from(`AWS4${secret}`)))
 }

@@ -142,10 +142,11 @@ function headerProblem({ headers, signedHeaders, bodySha256 }: CanonicalParts): 
   const absent = signedHeaders.find((name) => valuesOf(headers, name).length === 0)
   if (absent !== undefined) return refuse('IncompleteSignature', `${absent} is signed but was not received`)
   // What a body means hangs on its type: two kinds of patch are one JSON text.
+  // For whom it is done is no less than what is done.
   const needed = (name: string) =>
-    name.startsWith('x-amz-') || (name === 'content-type' && bodySha256 !== emptySha256)
+    /^(x-amz|impersonate)-/.test(name) || (name === 'content-type' && bodySha256 !== emptySha256)
   const left = headers.find(([name]) => needed(name) && !signedHeaders.includes(name))
-  const why = 'must be signed: every x-amz- header must, and the content-type of a body'
+  const why = 'must be signed: every x-amz- and impersonate- header must, and the content-type of a body'
   return left && refuse('IncompleteSignature', `${left[0]} ${why}`)
 }
 
@@ -171,5 +172,7 @@ function judge(claim: Claim, date: string, canonicals: readonly string[], option
     return refuse('SignatureDoesNotMatch', 'the access key is unknown, or the signature is not its')
   }
   if (key.disabled) return refuse('InvalidClientTokenId', 'the access key is disabled')
+  if (key.expiresAt !== undefined && options.now >= key.expiresAt)
+    return refuse('ExpiredToken', 'the access key has expired')
   return { ok: true, identity: key.identity }
 }

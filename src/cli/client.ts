@@ -37,7 +37,7 @@ export interface Client {
   /** The frames of a watch until the server ends it. @throws ServerError, also for an ERROR frame */
   watch<T>(path: string, options: RequestOptions): AsyncGenerator<WatchFrame<T>>
   /** URL and signed headers for a WebSocket that another library opens. */
-  signedSocket(path: string): Promise<{ url: URL; headers: Record<string, string>; ca: string }>
+  signedSocket(path: string): Promise<{ url: URL; headers: Record<string, string | string[]>; ca: string }>
   close(): void
 }
 
@@ -110,17 +110,18 @@ export function openClient(
   const address = addressOf(connection)
   const http = openHttp(ca, clock, { address, flags: connection.flags })
 
-  const sign = (method: string, url: URL, headers: Record<string, string>, body: string) =>
-    signRequest({
-      method,
-      url,
-      headers,
-      body,
-      credentials,
-      now: clock.now(),
-      region: 'local',
-      service: 'plasmavmc',
-    })
+  const { user, groups = [] } = connection.as ?? {}
+  const sign = (method: string, url: URL, plain: Record<string, string>, body: string) => {
+    const headers = {
+      ...plain,
+      ...(user !== undefined && { 'impersonate-user': user }),
+      // Signed as they are joined where a header stands more than once (SigV4), and sent one by one.
+      ...(groups.length > 0 && { 'impersonate-group': groups.join(',') }),
+    }
+    const scope = { region: 'local', service: 'plasmavmc' }
+    const signed = signRequest({ method, url, headers, body, credentials, now: clock.now(), ...scope })
+    return { ...signed, ...(groups.length > 0 && { 'impersonate-group': [...groups] }) }
+  }
 
   const send = async (method: string, path: string, options: RequestOptions): Promise<IncomingMessage> => {
     const url = urlOf(connection, path, options.query)

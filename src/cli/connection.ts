@@ -12,6 +12,8 @@ export interface Connection {
   readonly dataDir: string
   /** What a user must repeat on the next command line to reach the same server; empty for the defaults. */
   readonly flags: string
+  /** Whom requests are to be done as. */
+  readonly as?: { readonly user: string; readonly groups: readonly string[] }
 }
 
 /** `host:port`, `[v6]:port` or an https URL. @throws UsageError */
@@ -32,7 +34,16 @@ export function connectionOf(options: GlobalOptions, io: Pick<Io, 'env' | 'uid'>
     options.dataDir !== undefined && dataDir !== fallback ? `--data-dir ${quote(dataDir)}` : '',
     options.server !== undefined && address !== defaultAddress ? `--server ${quote(address)}` : '',
   ]
-  return { ...parseAddress(address), dataDir, flags: flags.filter(Boolean).join(' ') }
+  const as = impersonationOf(options)
+  return { ...parseAddress(address), dataDir, flags: flags.filter(Boolean).join(' '), ...(as && { as }) }
+}
+
+/** @throws UsageError */
+function impersonationOf({ as: user, asGroup: groups = [] }: GlobalOptions): Connection['as'] {
+  if (user === undefined && groups.length > 0) throw new UsageError('--as-group needs --as')
+  const odd = [user ?? 'x', ...groups].find((one) => !/^[!-~]([ -~]{0,251}[!-~])?$/.test(one))
+  if (odd !== undefined) throw new UsageError(`--as: "${odd}" is no name`, 'such as --as alice')
+  return user === undefined ? undefined : { user, groups }
 }
 
 /** A word as a POSIX shell takes it. */

@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
 import { Agent, type RequestOptions, request } from 'node:https'
 import type { Clock } from '../lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
@@ -9,7 +9,7 @@ const maxAnswerBytes = 256 << 20
 export interface HttpRequest {
   readonly method: string
   readonly url: URL
-  readonly headers: Readonly<Record<string, string>>
+  readonly headers: Readonly<Record<string, string | readonly string[]>>
   readonly body?: string | undefined
 }
 
@@ -57,7 +57,12 @@ export function openHttp(ca: string, clock: Clock, describe: { address: string; 
     send: (wanted, timeoutMs, signal) =>
       new Promise((resolve, reject) => {
         const { method, url, headers, body } = wanted
-        const options: RequestOptions = { method, headers, agent, ...(signal ? { signal } : {}) }
+        const options: RequestOptions = {
+          method,
+          headers: headers as OutgoingHttpHeaders,
+          agent,
+          ...(signal ? { signal } : {}),
+        }
         const outgoing = request(url, options)
         const cancel = clock.after(timeoutMs, () =>
           outgoing.destroy(

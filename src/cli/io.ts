@@ -34,4 +34,7 @@ export interface GlobalOptions {
   readonly server?: string
   readonly dataDir?: string
   readonly namespace?: string
+  /** Whom to be, and in which groups: for who may impersonate. */
+  readonly as?: string
+  readonly asGroup?: readonly string[]
 }

@@ -14,6 +14,7 @@ export interface ClientKind {
 
 const own = { group: 'plasmavmc.io', version: 'v1alpha1' } as const
 const core = { group: '', version: 'v1' } as const
+const rbac = { group: 'rbac.authorization.k8s.io', version: 'v1', shortNames: [] } as const
 const lease = { group: 'coordination.k8s.io', version: 'v1' } as const
 
 export const clientKinds: readonly ClientKind[] = [
@@ -24,6 +25,11 @@ export const clientKinds: readonly ClientKind[] = [
   { ...core, kind: 'Event', plural: 'events', shortNames: ['ev'], namespaced: true },
   { ...core, kind: 'Namespace', plural: 'namespaces', shortNames: ['ns'], namespaced: false },
   { ...own, kind: 'FenceEvidence', plural: 'fenceevidences', shortNames: ['fe'], namespaced: false },
+  { ...own, kind: 'AccessKey', plural: 'accesskeys', shortNames: ['ak'], namespaced: false },
+  { ...rbac, kind: 'Role', plural: 'roles', namespaced: true },
+  { ...rbac, kind: 'ClusterRole', plural: 'clusterroles', namespaced: false },
+  { ...rbac, kind: 'RoleBinding', plural: 'rolebindings', namespaced: true },
+  { ...rbac, kind: 'ClusterRoleBinding', plural: 'clusterrolebindings', namespaced: false },
 ]
 
 const namesOf = (k: ClientKind) => [k.plural, k.kind.toLowerCase(), ...k.shortNames]

@@ -23,12 +23,14 @@ export const command: CommandModule<{ readonly output?: string }> = {
       interactiveMode: 'Never',
       provideClusterInfo: false,
     }
+    const { user, groups = [] } = connection.as ?? {}
+    const as = { ...(user !== undefined && { as: user }), ...(groups.length > 0 && { 'as-groups': groups }) }
     const context = { cluster: name, user: name, namespace: options.namespace ?? 'default' }
     const config = {
       apiVersion: 'v1',
       kind: 'Config',
       clusters: [{ name, cluster }],
-      users: [{ name, user: { exec } }],
+      users: [{ name, user: { exec, ...as } }],
       contexts: [{ name, context }],
       'current-context': name,
     }

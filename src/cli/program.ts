@@ -50,6 +50,8 @@ const groups: Readonly<Record<string, readonly Entry[]>> = {
   'Access and upkeep:': [
     ['kubeconfig', 'print a kubeconfig for kubectl', () => import('./kubeconfig.ts')],
     ['token', 'print a token for kubectl (ExecCredential)', () => import('./token.ts')],
+    ['auth', 'can-i, whoami: who you are and what you may do', () => import('./auth.ts')],
+    ['key', 'make, list, disable, rotate and delete access keys', () => import('./key.ts')],
     ['version', 'print versions', () => import('./version.ts')],
     ['drill', 'play failures on real QEMUs in a scratch folder', () => import('./drill.ts')],
     [
@@ -62,7 +64,8 @@ const groups: Readonly<Record<string, readonly Entry[]>> = {
 
 export const commands: readonly Entry[] = Object.values(groups).flat()
 
-const valued = new Set(['--server', '--data-dir', '-n', '--namespace'])
+const valued = new Set(['--server', '--data-dir', '-n', '--namespace', '--as', '--as-group'])
+const collect = (value: string, before: readonly string[] = []) => [...before, value]
 
 /** The command's name: the first word that is neither a global option nor its value. */
 export function commandName(argv: readonly string[]): string | undefined {
@@ -80,6 +83,8 @@ function skeleton(io: Io, complain: (text: string) => void): Command {
     .option('--server <host:port>', 'address of the API (PLASMAVMC_SERVER; default 127.0.0.1:7443)')
     .option('--data-dir <dir>', 'where the CA and the credentials lie (PLASMAVMC_DATA_DIR)')
     .option('-n, --namespace <name>', 'namespace (PLASMAVMC_NAMESPACE; default "default")')
+    .option('--as <user>', 'do it as that user, who you must be let impersonate')
+    .option('--as-group <name>', 'and in that group; may be given more than once', collect)
     .helpCommand('help [command]', 'show help for a command')
     .helpOption('-h, --help', 'show help')
     .showHelpAfterError("see 'plasmavmc help'")

@@ -3,6 +3,7 @@ import { execCredential, makeToken } from '../auth/token.ts'
 import { addressOf } from './client.ts'
 import type { CommandModule } from './command.ts'
 import { connectionOf } from './connection.ts'
+import { UsageError } from './failure.ts'
 import { formatOf } from './options.ts'
 
 export const command: CommandModule<{ readonly output?: string; readonly raw?: boolean }> = {
@@ -13,6 +14,7 @@ export const command: CommandModule<{ readonly output?: string; readonly raw?: b
   run: async ({ options }, io) => {
     formatOf(options.output, ['json'])
     const connection = connectionOf(options, io)
+    if (connection.as) throw new UsageError('a token is that of its key', 'give --as to kubectl')
     const credentials = readCredentials(connection.dataDir, io.env)
     const { token, expiresAt } = makeToken({ credentials, host: addressOf(connection), now: io.clock.now() })
     if (options.raw) {

@@ -73,6 +73,10 @@ export interface ResourceDefinition<T extends KubeObject = KubeObject> {
   readonly namespaced: boolean
   /** Whether status is a subresource, written apart. */
   readonly hasStatus: boolean
+  /** What can be done with it where that is not everything: reviews are only created, and kept nowhere. */
+  readonly verbs?: readonly string[]
+  /** What its names may be: a DNS subdomain unless told; any path segment (roles), or an access key's id. */
+  readonly names?: 'segment' | 'key'
   readonly description: string
   /** The top-level members besides apiVersion, kind and metadata; defaults included. */
   readonly body: z.ZodObject
@@ -91,6 +95,8 @@ type Definition = {
   categories?: readonly string[]
   namespaced?: boolean
   hasStatus?: boolean
+  verbs?: readonly string[]
+  names?: 'segment' | 'key'
   description: string
   columns?: readonly Column[]
   rules?: readonly Rule[]

@@ -1,9 +1,11 @@
 import { z } from 'zod'
+import { AccessKey } from './access-key.ts'
 import { conditions } from './conditions.ts'
 import { defineResource, type ObjectOf, type ResourceDefinition } from './define.ts'
 import { FenceEvidence } from './fence-evidence.ts'
 import { Host } from './host.ts'
 import { quantity } from './quantity.ts'
+import { rbacKinds } from './rbac.ts'
 import { VirtualMachine } from './vm.ts'
 
 const age = { name: 'Age', type: 'date', path: '.metadata.creationTimestamp' } as const
@@ -123,6 +125,8 @@ export const kinds: readonly ResourceDefinition[] = [
   Event,
   Namespace,
   FenceEvidence,
+  AccessKey,
+  ...rbacKinds,
 ] as const
 
 /** Finds a kind by plural, singular, short name or kind, case-insensitive, with an optional `.group` suffix. */

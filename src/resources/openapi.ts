@@ -93,6 +93,8 @@ function operations(kind: Kind, actions: readonly string[], path: string, flavou
 function pathsOf(kind: Kind, flavour: Flavour): Record<string, unknown> {
   const root = `${kind.group === '' ? '/api' : '/apis'}/${apiVersionOf(kind)}`
   const many = `${root}${kind.namespaced ? '/namespaces/{namespace}' : ''}/${kind.plural}`
+  // What is only created is asked for nowhere else.
+  if (kind.verbs && !kind.verbs.includes('get')) return { [many]: operations(kind, ['post'], many, flavour) }
   const wanted: [string, string[]][] = [
     [many, ['get', 'post', 'delete']],
     [`${many}/{name}`, ['get', 'put', 'patch', 'delete']],

@@ -2,21 +2,34 @@ import type { IncomingMessage } from 'node:http'
 import { auditRecord } from '../auth/audit.ts'
 import type { Target, Verb } from '../auth/authorize.ts'
 import { emptySha256, sha256Hex } from '../auth/hash.ts'
-import { fromRawHeaders } from '../auth/header-pairs.ts'
+import { fromRawHeaders, type HeaderPair, headerPairs } from '../auth/header-pairs.ts'
 import type { Identity } from '../auth/identity.ts'
+import { impersonated, impersonationTargets } from '../auth/impersonation.ts'
+import { messageOf } from '../lib/errors.ts'
 import { ApiError } from '../store/errors.ts'
 import type { ServerDeps } from './deps.ts'
 import { parsePath, type ResourcePath, targetOf, verbOf } from './path.ts'
-import { flag, refuseAmbiguous } from './query.ts'
+import { flag, parameter, refuseAmbiguous } from './query.ts'
 import type { RequestTarget } from './target.ts'
 
-/** A request whose sender is known and may do what it asks for. */
+/** A request whose sender is known. */
 export interface Admitted {
+  /** For whom it is done: the sender, or whom they want to be. */
   readonly identity: Identity
+  /** The sender where they want to be somebody else. */
+  readonly impersonator?: Identity
   readonly verb: Verb
   readonly target: Target
   /** Absent where the path is no resource. */
   readonly path: ResourcePath | undefined
+}
+
+/** What was refused, by the error that said so. */
+const refused = new WeakMap<object, Admitted>()
+
+/** What a sender who is known was refused; undefined where an error is no such refusal. */
+export function refusedTo(error: unknown): Admitted | undefined {
+  return error instanceof ApiError ? refused.get(error) : undefined
 }
 
 /** Who it is and whether they may. `body` is as received. @throws ApiError Unauthorized, Forbidden, BadRequest */
@@ -27,33 +40,66 @@ export function admit(
   deps: ServerDeps,
 ): Admitted {
   const { method = 'GET' } = request
+  const headers = fromRawHeaders(request.rawHeaders)
   const verdict = deps.authenticate({
     method,
     rawUrl: request.url ?? '/',
-    headers: fromRawHeaders(request.rawHeaders),
+    headers,
     bodySha256: body.length === 0 ? emptySha256 : sha256Hex(body),
   })
   if (!verdict.ok) throw new ApiError('Unauthorized', `${verdict.code}: ${verdict.message}`)
   refuseAmbiguous(url.searchParams)
   const path = parsePath(url.pathname, deps.kinds)
   const verb = path ? verbOf(method, path, flag(url.searchParams, 'watch')) : (method.toLowerCase() as Verb)
-  const target = path ? targetOf(path) : { path: url.pathname }
-  const { identity } = verdict
-  if (deps.authorize(identity, verb, target)) return { identity, verb, target, path }
-  throw forbidden(identity, verb, path, url.pathname)
+  const target = path ? namedTarget(path, verb, url) : { path: url.pathname }
+  const about = { verb, target, path }
+  const wanted = wantedIdentity(headers)
+  if (!wanted) return allow({ ...about, identity: verdict.identity }, deps)
+  return allow({ ...about, identity: wanted, impersonator: verdict.identity }, deps)
 }
 
-/** @returns what is said to an identity that may not do it */
-export function forbidden(
-  identity: Identity,
-  verb: Verb,
-  path: ResourcePath | undefined,
-  pathname: string,
-): ApiError {
-  const who = `User "${identity.name}" cannot ${verb}`
-  if (!path) return new ApiError('Forbidden', `forbidden: ${who} path "${pathname}"`)
-  const { kind, namespace, name, subresource } = path
-  const { group, plural } = kind
+/** @throws ApiError Forbidden, which {@link refusedTo} knows */
+function allow(admitted: Admitted, deps: ServerDeps): Admitted {
+  const error = refusalOf(admitted, deps)
+  if (!error) return admitted
+  refused.set(error, admitted)
+  throw error
+}
+
+function refusalOf(
+  { identity, impersonator, verb, target }: Admitted,
+  deps: ServerDeps,
+): ApiError | undefined {
+  if (impersonator) {
+    const may = (one: Target) => deps.authorize(impersonator, 'impersonate', one)
+    const stranger = impersonationTargets(identity).find((one) => !may(one))
+    if (stranger) return forbidden(impersonator, 'impersonate', stranger)
+  }
+  return deps.authorize(identity, verb, target) ? undefined : forbidden(identity, verb, target)
+}
+
+/** @throws ApiError BadRequest */
+function wantedIdentity(headers: readonly HeaderPair[]): Identity | undefined {
+  try {
+    return impersonated(headerPairs(headers))
+  } catch (error) {
+    throw new ApiError('BadRequest', messageOf(error), {}, { cause: error })
+  }
+}
+
+/** A list or watch of the one object that its field selector names is about that object, as for Kubernetes. */
+function namedTarget(path: ResourcePath, verb: Verb, { searchParams }: RequestTarget): Target {
+  const target = targetOf(path)
+  if (path.name !== undefined || (verb !== 'list' && verb !== 'watch')) return target
+  const [, name] = /^metadata\.name==?([^,=]+)$/.exec(parameter(searchParams, 'fieldSelector') ?? '') ?? []
+  return name === undefined ? target : { ...target, name }
+}
+
+/** What is said to an identity that may not do it. */
+export function forbidden(identity: Identity, verb: string, target: Target): ApiError {
+  const who = `User ${JSON.stringify(identity.name)} cannot ${verb}`
+  if ('path' in target) return new ApiError('Forbidden', `forbidden: ${who} path "${target.path}"`)
+  const { group, resource: plural, namespace, name, subresource } = target
   const resource = subresource === undefined ? plural : `${plural}/${subresource}`
   const what = `${plural}${group === '' ? '' : `.${group}`}${name === undefined ? '' : ` "${name}"`}`
   const scope = namespace === undefined ? 'at the cluster scope' : `in the namespace "${namespace}"`
@@ -89,6 +135,7 @@ export function recordAudit(deps: ServerDeps, request: IncomingMessage, outcome:
       rawUrl: url,
       target: admitted?.target ?? { path: url.split('?')[0] ?? '/' },
       ...(admitted && { identity: admitted.identity }),
+      ...(admitted?.impersonator && { impersonator: admitted.impersonator }),
       sourceIp: socket.remoteAddress ?? '',
       ...(userAgent !== undefined && { userAgent }),
     }),

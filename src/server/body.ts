@@ -1,6 +1,8 @@
 import { isScalar, LineCounter, parseDocument, visit, type YAMLMap } from 'yaml'
 import { messageOf } from '../lib/errors.ts'
 import { ApiError } from '../store/errors.ts'
+import { decodeProtobuf } from './protobuf.ts'
+import { messageFor } from './protobuf-kinds.ts'
 
 /** Deeper than any manifest; a body beyond it is an attack on the parser's stack. */
 const maxDepth = 100
@@ -33,12 +35,13 @@ export function mediaType(contentType = 'application/json'): string {
   return contentType.split(';')[0]?.trim().toLowerCase() ?? ''
 }
 
-/** A JSON or YAML body as a value. @throws ApiError BadRequest with the place, UnsupportedMediaType */
+/** A JSON, YAML or protobuf body as a value. @throws ApiError BadRequest with the place, UnsupportedMediaType */
 export function parseBody(raw: Buffer, contentType: string | undefined, encoding = 'identity'): unknown {
   if (raw.length === 0) return undefined
   if (encoding !== 'identity')
     throw new ApiError('UnsupportedMediaType', `the body is encoded with ${encoding}; send it as it is`)
   const type = mediaType(contentType)
+  if (type === 'application/vnd.kubernetes.protobuf') return decodeProtobuf(raw, messageFor)
   const text = decode(raw)
   const value = isYaml(type, text) ? parseYaml(text) : parseJson(text, type)
   if (tooDeep(value)) throw new ApiError('BadRequest', `the body is nested more than ${maxDepth} deep`)

@@ -1,10 +1,11 @@
 import type { AuditRecord } from '../auth/audit.ts'
-import type { Target, Verb } from '../auth/authorize.ts'
+import type { Target } from '../auth/authorize.ts'
 import type { Identity } from '../auth/identity.ts'
 import type { SignedRequest, Verdict } from '../auth/verify.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/log.ts'
 import type { ResourceDefinition } from '../resources/define.ts'
+import type { PolicyRule } from '../resources/rbac.ts'
 import type { Ref } from '../store/objects.ts'
 import type { HandlerDeps } from './call.ts'
 import type { Limits } from './limits.ts'
@@ -20,7 +21,12 @@ export interface ServerDeps {
   readonly objects: HandlerDeps['objects']
   readonly kinds: readonly ResourceDefinition[]
   readonly authenticate: (request: SignedRequest) => Verdict
-  readonly authorize: (identity: Identity, verb: Verb, target: Target) => boolean
+  /** Verbs are those of requests, and those that only roles know, such as impersonate. */
+  readonly authorize: (identity: Identity, verb: string, target: Target) => boolean
+  /** What somebody may do, in a namespace where one is named; nothing unless told. */
+  readonly rulesOf?: (identity: Identity, namespace?: string) => readonly PolicyRule[]
+  /** The store as somebody may use it; `objects` for all unless told. */
+  readonly objectsFor?: (identity: Identity) => HandlerDeps['objects']
   readonly audit: (record: AuditRecord) => void
   readonly log: Log
   readonly clock: Clock

@@ -41,7 +41,7 @@ function resourceList(kinds: readonly ResourceDefinition[], group: string, versi
         singularName: kind.singular,
         namespaced: kind.namespaced,
         kind: kind.kind,
-        verbs,
+        verbs: kind.verbs ?? verbs,
       },
       ...(kind.shortNames.length > 0 && { shortNames: kind.shortNames }),
       ...(kind.categories.length > 0 && { categories: kind.categories }),

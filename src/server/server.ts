@@ -3,10 +3,11 @@ import type { OutgoingHttpHeaders } from 'node:http'
 import { Readable } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
+import { reviewKinds } from '../resources/reviews.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { ApiError } from '../store/errors.ts'
 import { negotiate } from './accept.ts'
-import { type Admitted, admit, recordAudit } from './admit.ts'
+import { type Admitted, admit, recordAudit, refusedTo } from './admit.ts'
 import { mediaType, parseBody } from './body.ts'
 import { type Answer, type Call, type HandlerDeps, refOf } from './call.ts'
 import type { ServerDeps } from './deps.ts'
@@ -18,6 +19,7 @@ import { collectBodies, defaultLimits, saidFirst, serverOptions, whileSilent } f
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
 import { numberOf, parameter, parseFieldSelector } from './query.ts'
+import { isReview, review } from './reviews.ts'
 import { statusOf } from './status.ts'
 import { type RequestTarget, splitTarget } from './target.ts'
 import { unreadable } from './unreadable.ts'
@@ -47,7 +49,8 @@ interface Context {
 }
 
 /** The admin API: Kubernetes' REST dialect, every request signed. Call `listen`, or `inject` in tests. */
-export function createServer(deps: ServerDeps): FastifyInstance {
+export function createServer(given: ServerDeps): FastifyInstance {
+  const deps = { ...given, kinds: [...given.kinds, ...reviewKinds] }
   const limits = deps.limits ?? defaultLimits
   const broken = unreadable()
   const options = {
@@ -98,6 +101,7 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
     return result
   } catch (error) {
     const { code, body } = statusOf(error)
+    admitted ??= refusedTo(error)
     recordAudit(deps, request.raw, { id, receivedAt, admitted, code, reason: String(body['reason']) })
     count(metrics, admitted, code)
     throw error
@@ -127,7 +131,7 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   const { path, verb } = admitted
   if (!path) return plainPath(context, shared)
   const table = negotiate(request.headers.accept) === 'table'
-  if (verb === 'watch') return watch(context, path, table, shared)
+  if (verb === 'watch' && !isReview(path.kind)) return watch(context, path, table, shared)
   if (request.method === 'GET' && path.name !== undefined) {
     if (path.subresource === 'log') return log(path, url, reply, shared.deps)
     if (path.subresource === 'console')
@@ -140,9 +144,16 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   const { 'user-agent': userAgent = '' } = request.headers
   const query = url.searchParams
   const call: Call = { method, path, query, body, duplicates, contentType, table, userAgent }
-  const result = await handle(call, shared.handlerDeps)
+  const result = isReview(path.kind)
+    ? review(call, admitted.identity, shared.deps)
+    : await handle(call, handlerDepsOf(admitted, shared))
   warn(reply, result)
   return json(reply, result.code, result.body)
+}
+
+/** What somebody writes goes through their own view of the store. */
+function handlerDepsOf({ identity }: Admitted, { deps, handlerDeps }: Shared): HandlerDeps {
+  return deps.objectsFor ? { ...handlerDeps, objects: deps.objectsFor(identity) } : handlerDeps
 }
 
 function plainPath({ request, reply, url }: Context, { documents, metrics }: Shared): unknown {

@@ -6,7 +6,7 @@ import { WebSocketServer } from 'ws'
 import type { ResourceDefinition } from '../resources/define.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { ApiError } from '../store/errors.ts'
-import { type Admitted, admit, recordAudit } from './admit.ts'
+import { type Admitted, admit, recordAudit, refusedTo } from './admit.ts'
 import { refOf } from './call.ts'
 import { Consoles } from './console.ts'
 import type { ServerDeps } from './deps.ts'
@@ -34,6 +34,7 @@ export function attachConsoles(app: FastifyInstance, deps: ServerDeps, metrics: 
       })
     } catch (error) {
       const { code, body } = statusOf(error)
+      admitted ??= refusedTo(error)
       if (code >= 500) deps.log.error('console upgrade failed', { err: error })
       recordAudit(deps, request, { id, receivedAt, admitted, code, reason: String(body['reason']) })
       refuse(socket, code, body)

@@ -1,9 +1,20 @@
+import { accessKeyName } from '../resources/access-key.ts'
 import type { KubeObject, ObjectMeta, ResourceDefinition } from '../resources/define.ts'
 import type { Cause } from '../resources/parse.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError } from './errors.ts'
 
 const subdomain = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/
+/** Kubernetes' path segment name, in printable ASCII. */
+const pathSegment = /^(?!\.{1,2}$)[!-$&-.0-~]+$/
+const nameForms = {
+  subdomain: [subdomain, 'must be a DNS subdomain: lower-case letters, digits, - and ., at most 253'],
+  segment: [pathSegment, 'must be printable ASCII without / and %, at most 253 characters'],
+  key: [
+    accessKeyName,
+    'must be lower-case letters, digits and -, at most 63: the id of a key in small letters',
+  ],
+} as const
 const dnsLabel = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/
 /** Kubernetes' qualified name: of labels, annotations and finalizers. */
 const qualifiedName = /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/
@@ -52,10 +63,9 @@ function nameCauses(kind: ResourceDefinition, { name, namespace }: ObjectMeta): 
       field: 'metadata.name',
       message: 'Required value: name or generateName is required',
     })
-  else if (typeof name === 'string' && (name.length > 253 || !subdomain.test(name))) {
-    causes.push(
-      bad('metadata.name', name, 'must be a DNS subdomain: lower-case letters, digits, - and ., at most 253'),
-    )
+  else if (typeof name === 'string') {
+    const [form, why] = nameForms[kind.names ?? 'subdomain']
+    if (name.length > 253 || !form.test(name)) causes.push(bad('metadata.name', name, why))
   }
   if (kind.namespaced && !namespace)
     causes.push({ reason: 'FieldValueRequired', field: 'metadata.namespace', message: 'Required value' })

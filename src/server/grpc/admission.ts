@@ -73,7 +73,7 @@ export function authorizeCall(
   deps: Pick<ServerDeps, 'authorize'>,
   shown: ResourcePath = path,
 ): void {
-  if (!deps.authorize(identity, verb, target)) throw forbidden(identity, verb, shown, '')
+  if (!deps.authorize(identity, verb, target)) throw forbidden(identity, verb, targetOf(shown))
 }
 
 const reads: ReadonlySet<Verb> = new Set(['get', 'list', 'watch'])

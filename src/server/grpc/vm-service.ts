@@ -31,7 +31,7 @@ export const migrates = false
 
 const noMigration = 'this version of PlasmaVMC has no live migration'
 
-export interface VmServiceDeps extends Pick<ServerDeps, 'objects' | 'clock'> {
+export interface VmServiceDeps extends Pick<ServerDeps, 'objects' | 'objectsFor' | 'clock'> {
   /** Name of the Host of this server. */
   readonly hostName: string
   readonly grpcLimits?: Pick<GrpcLimits, 'answerBytes'>
@@ -149,13 +149,14 @@ export class VmService {
 
   /** Does what a request of the REST API would. @returns the body of its answer */
   async #handle(
-    { userAgent }: VmCall,
+    { identity, userAgent }: VmCall,
     method: string,
     path: ResourcePath,
     body: unknown,
     { duplicates = () => [] }: Partial<Pick<Call, 'duplicates'>> = {},
   ): Promise<unknown> {
-    const { objects, clock } = this.#deps
+    const { clock } = this.#deps
+    const objects = this.#deps.objectsFor?.(identity) ?? this.#deps.objects
     // Nobody would see a warning.
     const query = new URLSearchParams({ fieldValidation: 'Strict' })
     const contentType = 'application/json'
