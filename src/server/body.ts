@@ -1,6 +1,7 @@
 import { isScalar, LineCounter, parseDocument, visit, type YAMLMap } from 'yaml'
 import { messageOf } from '../lib/errors.ts'
 import { ApiError } from '../store/errors.ts'
+import { parseProtobuf, protobufType } from './protobuf.ts'
 
 /** Deeper than any manifest; a body beyond it is an attack on the parser's stack. */
 const maxDepth = 100
@@ -39,6 +40,7 @@ export function parseBody(raw: Buffer, contentType: string | undefined, encoding
   if (encoding !== 'identity')
     throw new ApiError('UnsupportedMediaType', `the body is encoded with ${encoding}; send it as it is`)
   const type = mediaType(contentType)
+  if (type === protobufType) return parseProtobuf(raw)
   const text = decode(raw)
   const value = isYaml(type, text) ? parseYaml(text) : parseJson(text, type)
   if (tooDeep(value)) throw new ApiError('BadRequest', `the body is nested more than ${maxDepth} deep`)
