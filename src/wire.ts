@@ -12,9 +12,8 @@ import { systemClock } from './lib/clock.ts'
 import { messageOf } from './lib/errors.ts'
 import { ensureFolder, inFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
-import { apiVersionOf } from './resources/define.ts'
 import { systemNamespace } from './resources/host-lease.ts'
-import { kinds, Namespace } from './resources/kinds.ts'
+import { kinds, Namespace, namespaceNamed } from './resources/kinds.ts'
 import { ensurePki } from './server/pki.ts'
 import { createServer, type ServerDeps } from './server/server.ts'
 import { ApiError, isReason } from './store/errors.ts'
@@ -31,6 +30,7 @@ import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
 import { addressText, listenError } from './wire-listen.ts'
 import { openServerStore, type ServerStore } from './wire-store.ts'
 import { runTerm } from './wire-term.ts'
+import { runTidy } from './wire-tidy.ts'
 
 export interface ServeIo {
   readonly signal: AbortSignal
@@ -99,7 +99,7 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     if (config.store === 'etcd') {
       await ensureNamespace(objects, systemNamespace)
       if (runs('controller')) leader = startLeader({ config, kv, objects, log }, stopping.signal)
-    }
+    } else leader = runTidy({ kv, objects, log }, stopping.signal)
     io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
     // Written at exit otherwise, which a server that is killed never sees.
     cancelFlush = systemClock.after(flushCompiledMs, flushCompileCache)
@@ -130,7 +130,10 @@ async function startLeader(
   const watch = new LeaseWatch(objects, clock, log.child({ part: 'hosts' }))
   const votes = peerVotes({ kv, objects, hostName, clock })
   const hosts = { watch, votes, runCommand: runFenceCommand, brakePercent, terms: leaseTerms(config) }
-  const parts = [(term: Term) => runTerm(term, { hostName, log, hosts })]
+  const parts = [
+    (term: Term) => runTerm(term, { hostName, log, hosts }),
+    ({ objects: own, signal: ended }: Term) => runTidy({ kv, objects: own, log }, ended),
+  ]
   await Promise.all([watch.run(signal), runLeader({ config, kv, objects, log, parts }, signal)])
 }
 
@@ -193,9 +196,8 @@ function lateAgent(agent: () => Agent | undefined, expected: boolean): AgentPart
 }
 
 async function ensureNamespace(objects: ObjectStore, name: string): Promise<void> {
-  const namespace = { apiVersion: apiVersionOf(Namespace), kind: 'Namespace', metadata: { name }, spec: {} }
   try {
-    await objects.create(Namespace, namespace)
+    await objects.create(Namespace, namespaceNamed(name))
   } catch (error) {
     if (!isReason(error, 'AlreadyExists')) throw error
   }

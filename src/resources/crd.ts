@@ -60,6 +60,9 @@ export function toCrd(kind: ResourceDefinition): Crd {
     storage: true,
     schema: { openAPIV3Schema: objectSchema(kind) },
     ...(kind.hasStatus ? { subresources: { status: {} } } : {}),
+    ...(kind.selectable.length > 0 && {
+      selectableFields: kind.selectable.map((path) => ({ jsonPath: `.${path}` })),
+    }),
     additionalPrinterColumns: kind.columns.map(({ name, type, path, priority, description }) => ({
       name,
       type,

@@ -25,6 +25,8 @@ export interface OwnerReference {
   kind: string
   name: string
   uid: string
+  controller?: boolean
+  blockOwnerDeletion?: boolean
 }
 
 export interface KubeObject {
@@ -81,6 +83,13 @@ export interface ResourceDefinition<T extends KubeObject = KubeObject> {
   /** The top-level members besides apiVersion, kind and metadata; defaults included. */
   readonly body: z.ZodObject
   readonly columns: readonly Column[]
+  /** Paths of texts that field selectors may ask for, besides metadata.name and metadata.namespace: `status.phase`. */
+  readonly selectable: readonly string[]
+  /**
+   * Whether spec.finalizers keep an object that is being deleted, too, which only the subresource `finalize` writes, and
+   * status.phase tells that it is: Kubernetes' Namespace alone.
+   */
+  readonly finalized: boolean
   readonly rules: readonly Rule[]
   /** Carries the object type; has no value at run time. */
   readonly object?: T
@@ -99,6 +108,8 @@ type Definition = {
   names?: 'segment' | 'key'
   description: string
   columns?: readonly Column[]
+  selectable?: readonly string[]
+  finalized?: boolean
   rules?: readonly Rule[]
 }
 
@@ -115,6 +126,8 @@ export function defineResource<B extends z.ZodObject>(
     namespaced: true,
     hasStatus: true,
     columns: [],
+    selectable: [],
+    finalized: false,
     rules: [],
     ...definition,
   })

@@ -63,6 +63,12 @@ export const Event = defineResource({
   plural: 'events',
   shortNames: ['ev'],
   hasStatus: false,
+  selectable: [
+    ...['kind', 'namespace', 'name', 'uid', 'apiVersion', 'resourceVersion', 'fieldPath'].map(
+      (name) => `involvedObject.${name}`,
+    ),
+    ...['reason', 'reportingComponent', 'source', 'type'],
+  ],
   description: "Kubernetes' Event: what happened to an object.",
   body: z.object({
     involvedObject: z
@@ -105,14 +111,34 @@ export const Namespace = defineResource({
   plural: 'namespaces',
   shortNames: ['ns'],
   namespaced: false,
+  finalized: true,
+  selectable: ['status.phase'],
   description: "Kubernetes' Namespace.",
   body: z.object({
-    spec: z.object({}).prefault({}),
-    status: z.object({ phase: z.string().optional() }).optional(),
+    spec: z
+      .object({
+        finalizers: z
+          .array(z.string())
+          .default(['kubernetes'])
+          .describe('Who must finish before the namespace goes.'),
+      })
+      .prefault({}),
+    status: z
+      .object({
+        phase: z.enum(['Active', 'Terminating']).default('Active').describe('Whether it is being deleted.'),
+        conditions: conditions.optional().describe('Why it is not gone yet.'),
+      })
+      .prefault({}),
   }),
   columns: [{ name: 'Status', type: 'string', path: '.status.phase' }, age],
 })
 export type Namespace = ObjectOf<typeof Namespace>
+
+/** A new namespace. */
+export const namespaceNamed = (name: string): Namespace => ({
+  ...{ apiVersion: 'v1', kind: 'Namespace', metadata: { name } },
+  ...{ spec: { finalizers: ['kubernetes'] }, status: { phase: 'Active' } },
+})
 
 export { Host } from './host.ts'
 

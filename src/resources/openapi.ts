@@ -114,7 +114,7 @@ function schemasOf(kinds: readonly Kind[], flavour: Flavour): Record<string, unk
   ])
 }
 
-/** The OpenAPI 2.0 document of `/openapi/v2`, as JSON; clients that ask for protobuf need `/openapi/v3`. */
+/** The OpenAPI 2.0 document of `/openapi/v2`, from which its protobuf form is made, too. */
 export function openApiV2(kinds: readonly ResourceDefinition[]): OpenApi {
   return {
     swagger: '2.0',
@@ -140,12 +140,21 @@ export function openApiV3(kinds: readonly ResourceDefinition[], groupVersion: st
   }
 }
 
-/** The index of `/openapi/v3`: each group version's path (`apis/plasmavmc.io/v1alpha1`, `api/v1`) and its address. */
-export function openApiV3Index(kinds: readonly ResourceDefinition[]): OpenApi {
+/**
+ * The index of `/openapi/v3`: each group version's path (`apis/plasmavmc.io/v1alpha1`, `api/v1`) and its address.
+ * @param hashOf a document, by its path, which makes its address one of a content that never changes
+ */
+export function openApiV3Index(
+  kinds: readonly ResourceDefinition[],
+  hashOf: (path: string) => string,
+): OpenApi {
   const paths = kinds.map((kind) => `${kind.group === '' ? 'api' : 'apis'}/${apiVersionOf(kind)}`)
   return {
     paths: Object.fromEntries(
-      [...new Set(paths)].map((path) => [path, { serverRelativeURL: `/openapi/v3/${path}` }]),
+      [...new Set(paths)].map((path) => {
+        const address = `/openapi/v3/${path}`
+        return [path, { serverRelativeURL: `${address}?hash=${hashOf(address)}` }]
+      }),
     ),
   }
 }

@@ -11,14 +11,23 @@ export interface TableColumn {
 
 export interface TableRow {
   readonly cells: readonly unknown[]
-  readonly object: { readonly apiVersion: string; readonly kind: string; readonly metadata: ObjectMeta }
+  readonly object?: { readonly apiVersion: string; readonly kind: string; readonly metadata: ObjectMeta }
+}
+
+/** What a row says of its object besides the cells. */
+export type IncludeObject = 'None' | 'Metadata' | 'Object'
+
+interface ListMeta {
+  readonly resourceVersion?: string
+  readonly continue?: string
+  readonly remainingItemCount?: number
 }
 
 /** A meta.k8s.io/v1 Table: what `kubectl get` asks for. */
 export interface Table {
   readonly kind: 'Table'
   readonly apiVersion: 'meta.k8s.io/v1'
-  readonly metadata: { readonly resourceVersion?: string; readonly continue?: string }
+  readonly metadata: ListMeta
   readonly columnDefinitions: readonly TableColumn[]
   readonly rows: readonly TableRow[]
 }
@@ -28,7 +37,9 @@ export interface TableOptions {
   readonly now: number
   /** Leaves out columns of priority 1 where false; kubectl hides them itself, so they are sent unless told otherwise. */
   readonly wide?: boolean
-  readonly metadata?: { readonly resourceVersion?: string; readonly continue?: string }
+  readonly metadata?: ListMeta
+  /** Metadata unless told otherwise. */
+  readonly includeObject?: IncludeObject
 }
 
 const second = 1000
@@ -92,7 +103,7 @@ export function toTable<T extends KubeObject>(
   objects: readonly T[],
   options: TableOptions,
 ): Table {
-  const { now, wide = true, metadata = {} } = options
+  const { now, wide = true, metadata = {}, includeObject = 'Metadata' } = options
   const columns = kind.columns.filter((column) => wide || !column.priority)
   return {
     kind: 'Table',
@@ -101,7 +112,10 @@ export function toTable<T extends KubeObject>(
     columnDefinitions: [nameColumn, ...columns.map(definition)],
     rows: objects.map((object) => ({
       cells: [object.metadata.name, ...columns.map((column) => cell(column, object, now))],
-      object: { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata: object.metadata },
+      ...(includeObject === 'Metadata' && {
+        object: { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata: object.metadata },
+      }),
+      ...(includeObject === 'Object' && { object }),
     })),
   }
 }

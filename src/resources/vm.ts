@@ -222,6 +222,7 @@ export const VirtualMachine = defineResource({
   plural: 'virtualmachines',
   shortNames: ['vm', 'vms'],
   categories: ['all', 'plasmavmc'],
+  selectable: ['status.phase', 'status.hostName', 'spec.runStrategy'],
   description: 'A virtual machine that PlasmaVMC keeps as declared.',
   body: z.object({
     spec: vmSpec.prefault({}).describe('What the machine should be.'),

@@ -1,6 +1,5 @@
 import { rfc3339 } from '../lib/clock.ts'
 import type { KubeObject } from '../resources/define.ts'
-import { Namespace } from '../resources/kinds.ts'
 import { type FieldSet, nothing, pathText } from '../resources/merge/field-set.ts'
 import { fieldTypeOf } from '../resources/merge/field-type.ts'
 import { changesBetween, FieldError, fieldsOf } from '../resources/merge/fields.ts'
@@ -20,6 +19,7 @@ import { ApiError, isReason } from '../store/errors.ts'
 import { invalid } from '../store/validate.ts'
 import { type Answer, type Call, type HandlerDeps, objectOf, refOf, unknownFields } from './call.ts'
 import { authorOf, managersOf } from './field-manager.ts'
+import { openNamespace } from './namespace-calls.ts'
 import { writeTries } from './patch-call.ts'
 import { flag, isDryRun } from './query.ts'
 
@@ -44,7 +44,8 @@ export async function apply(call: Call, deps: HandlerDeps): Promise<Answer> {
       return { ...answer, warnings }
     } catch (error) {
       if (error instanceof FieldError) throw untyped(call, error)
-      const raced = isReason(error, live ? 'Conflict' : 'AlreadyExists') && !(error instanceof Refusal)
+      const changed = isReason(error, 'Conflict') || (!live && isReason(error, 'AlreadyExists'))
+      const raced = changed && !(error instanceof Refusal)
       if (!raced || config.metadata.resourceVersion !== undefined || i >= writeTries) throw error
     }
   }
@@ -94,7 +95,10 @@ async function make(
     const what = uid === undefined ? `resourceVersion ${resourceVersion}` : `uid ${uid}`
     throw new Refusal(`the provided object specified ${what}, and no existing object was found`)
   }
-  if (namespace !== undefined) await deps.objects.get(Namespace, { name: namespace })
+  const within =
+    namespace === undefined
+      ? {}
+      : { within: await openNamespace(namespace, kind, config.metadata.name, deps) }
   const at = rfc3339(deps.clock.now())
   const { object, own } = applied({
     ...{ type: fieldTypeOf(kind), live: undefined, config, author, at },
@@ -103,6 +107,7 @@ async function make(
   const managedFields = () => writeManagers([own])
   const body = await deps.objects.create(kind, object as KubeObject, {
     ...{ dryRun: isDryRun(call.query), managedFields },
+    ...within,
   })
   return { code: 201, body }
 }

@@ -4,6 +4,7 @@ import { type Cause, unknownIn } from '../resources/parse.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError } from '../store/errors.ts'
 import type { Ref, TextStore } from '../store/objects.ts'
+import type { Form } from './accept.ts'
 import { tracking } from './field-manager.ts'
 import type { ResourcePath } from './path.ts'
 import { isDryRun, parameter } from './query.ts'
@@ -24,7 +25,7 @@ export interface Call {
   /** Paths of what stands more than once in the body; worked out when asked for. */
   readonly duplicates: () => readonly string[]
   readonly contentType: string
-  readonly table: boolean
+  readonly form: Form
   /** The User-Agent header. */
   readonly userAgent?: string
 }

@@ -1,11 +1,9 @@
 import { rfc3339 } from '../lib/clock.ts'
-import { apiVersionOf, type KubeObject, type ResourceDefinition } from '../resources/define.ts'
-import { Namespace } from '../resources/kinds.ts'
-import { toTable } from '../resources/table.ts'
+import type { ResourceDefinition } from '../resources/define.ts'
 import { VirtualMachine, vmStatusOf } from '../resources/vm.ts'
 import { actionOf, requestAction } from '../resources/vm-actions.ts'
 import { ApiError, isReason } from '../store/errors.ts'
-import type { ListOptions, ObjectList, WriteOptions } from '../store/objects.ts'
+import type { WriteOptions } from '../store/objects.ts'
 import {
   type Answer,
   type Call,
@@ -18,9 +16,11 @@ import {
 } from './call.ts'
 import { remove, removeCollection } from './delete-call.ts'
 import { tracking } from './field-manager.ts'
-import { listBody } from './list-text.ts'
+import { list } from './list-call.ts'
+import { finalize, openNamespace } from './namespace-calls.ts'
 import { patch, writeTries } from './patch-call.ts'
-import { flag, isDryRun, numberOf, parameter, parseFieldSelector } from './query.ts'
+import { flag, isDryRun } from './query.ts'
+import { shownOne, viewOf } from './show.ts'
 
 /** Does one call on a resource; watches are not calls. @throws ApiError */
 export async function handle(call: Call, deps: HandlerDeps): Promise<Answer> {
@@ -30,6 +30,10 @@ export async function handle(call: Call, deps: HandlerDeps): Promise<Answer> {
     subresource !== undefined && Object.hasOwn(actionOf, subresource) ? actionOf[subresource] : undefined
   if (action && kind === (VirtualMachine as ResourceDefinition)) {
     if (method === 'POST') return act(call, action, deps)
+    throw methodNotAllowed()
+  }
+  if (subresource === 'finalize' && kind.finalized) {
+    if (method === 'PUT') return finalize(call, deps)
     throw methodNotAllowed()
   }
   if (subresource !== undefined && !(subresource === 'status' && kind.hasStatus))
@@ -45,48 +49,10 @@ export async function handle(call: Call, deps: HandlerDeps): Promise<Answer> {
   throw methodNotAllowed()
 }
 
-function shown(call: Call, objects: readonly KubeObject[], deps: HandlerDeps, metadata = {}): unknown {
-  return toTable(call.path.kind, objects, { now: deps.clock.now(), metadata })
-}
-
 async function get(call: Call, deps: HandlerDeps): Promise<Answer> {
   const object = await deps.objects.get(call.path.kind, refOf(call))
-  return { code: 200, body: call.table ? shown(call, [object], deps) : object }
-}
-
-async function list(call: Call, deps: HandlerDeps): Promise<Answer> {
-  const { path, query } = call
-  const { kind } = path
-  const labelSelector = parameter(query, 'labelSelector')
-  const limit = numberOf(query, 'limit')
-  const token = parameter(query, 'continue')
-  const options: ListOptions = {
-    ...(path.namespace !== undefined && { namespace: path.namespace }),
-    ...(labelSelector && { labelSelector }),
-    ...(limit !== undefined && { limit }),
-    ...(token && { continue: token }),
-  }
-  const fieldSelector = parameter(query, 'fieldSelector')
-  const metaOf = (page: ObjectList<unknown>) => ({
-    resourceVersion: page.resourceVersion,
-    ...(page.continue !== undefined && { continue: page.continue }),
-  })
-  if (!fieldSelector && !call.table) {
-    const page = await deps.objects.listText(kind, options)
-    const head = JSON.stringify({
-      apiVersion: apiVersionOf(kind),
-      kind: `${kind.kind}List`,
-      metadata: metaOf(page),
-    })
-    return { code: 200, body: listBody(head, page.items) }
-  }
-  const page = await deps.objects.list(kind, options)
-  const items = page.items.filter(parseFieldSelector(fieldSelector))
-  if (call.table) return { code: 200, body: shown(call, items, deps, metaOf(page)) }
-  return {
-    code: 200,
-    body: { apiVersion: apiVersionOf(kind), kind: `${kind.kind}List`, metadata: metaOf(page), items },
-  }
+  const view = viewOf({ kind: call.path.kind, form: call.form }, call.query, () => deps.clock.now())
+  return { code: 200, body: shownOne(view, object) }
 }
 
 async function create(call: Call, deps: HandlerDeps): Promise<Answer> {
@@ -95,12 +61,20 @@ async function create(call: Call, deps: HandlerDeps): Promise<Answer> {
     throw new ApiError('MethodNotAllowed', 'a namespaced object is created under its namespace')
   const object = objectOf(call, call.body)
   const warnings = unknownFields(call, object)
-  if (namespace !== undefined) await deps.objects.get(Namespace, { name: namespace })
   const options: WriteOptions = {
     ...{ dryRun: isDryRun(call.query), restoreUid: flag(call.query, 'restoreUid') },
     managedFields: tracking(call, deps.clock),
   }
-  return { code: 201, body: await deps.objects.create(kind, object, options), warnings }
+  for (let i = 1; ; i += 1) {
+    const { name } = object.metadata
+    const within = namespace === undefined ? {} : { within: await openNamespace(namespace, kind, name, deps) }
+    try {
+      return { code: 201, body: await deps.objects.create(kind, object, { ...options, ...within }), warnings }
+    } catch (error) {
+      // The namespace was written to in between.
+      if (i >= writeTries || !isReason(error, 'Conflict')) throw error
+    }
+  }
 }
 
 async function put(call: Call, deps: HandlerDeps): Promise<Answer> {

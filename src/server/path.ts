@@ -33,7 +33,7 @@ export function parsePath(path: string, kinds: readonly ResourceDefinition[]): R
     kinds.find((k) => k.plural === plural && k.group === group && k.version === version)
   const [first, second, third, ...more] = rest
   // `/namespaces/N/plural` is a namespaced kind; `/namespaces/N` and `/namespaces/N/status` are the Namespace itself.
-  if (first === 'namespaces' && third !== undefined && third !== 'status') {
+  if (first === 'namespaces' && third !== undefined && third !== 'status' && third !== 'finalize') {
     const kind = find(third)
     const [name, subresource, extra] = more
     if (!kind?.namespaced || extra !== undefined) return undefined

@@ -1,16 +1,14 @@
 import { ApiError } from '../store/errors.ts'
-import { shown } from './status.ts'
-
-export type FieldTest = (object: unknown) => boolean
 
 /** One value of a query parameter; the first where it is repeated. */
 export function parameter(query: URLSearchParams, name: string): string | undefined {
   return query.get(name) ?? undefined
 }
 
+/** Whether a query says yes, as Kubernetes reads it: whatever is neither false nor 0, a bare name included. */
 export function flag(query: URLSearchParams, name: string): boolean {
   const value = query.get(name)
-  return value === 'true' || value === '1'
+  return value !== null && value !== '0' && value.toLowerCase() !== 'false'
 }
 
 /** A whole number of a query parameter. @throws ApiError BadRequest */
@@ -38,25 +36,4 @@ export function isDryRun(query: URLSearchParams): boolean {
   if (other !== undefined)
     throw new ApiError('BadRequest', `dryRun: Unsupported value: "${other}": supported values: "All"`)
   return values.length > 0
-}
-
-const selectable =
-  /^(metadata\.(name|namespace)|involvedObject\.(name|namespace|kind|uid|apiVersion|fieldPath|resourceVersion)|reason|type|status\.phase|status\.hostName|spec\.runStrategy)$/
-
-function valueAt(object: unknown, path: string): string {
-  let value: unknown = object
-  for (const step of path.split('.')) value = (value as Record<string, unknown> | undefined)?.[step]
-  return value === undefined || value === null ? '' : shown(value)
-}
-
-/** A field selector: `metadata.name=web,status.phase!=Running`. @throws ApiError BadRequest for a field that can't be selected by */
-export function parseFieldSelector(text: string | undefined): FieldTest {
-  if (!text) return () => true
-  const tests = text.split(',').map((part): FieldTest => {
-    const [, path = '', operator, value = ''] = /^([^=!]+)(==?|!=)(.*)$/.exec(part.trim()) ?? []
-    if (!selectable.test(path))
-      throw new ApiError('BadRequest', `fieldSelector: "${part}": field label not supported`)
-    return (object) => (valueAt(object, path) === value) === (operator !== '!=')
-  })
-  return (object) => tests.every((test) => test(object))
 }

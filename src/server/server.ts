@@ -2,28 +2,30 @@ import { randomUUID } from 'node:crypto'
 import type { OutgoingHttpHeaders } from 'node:http'
 import { Readable } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
+import type { ResourceDefinition } from '../resources/define.ts'
 import { reviewKinds } from '../resources/reviews.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { ApiError } from '../store/errors.ts'
-import { negotiate } from './accept.ts'
+import { type Form, negotiate } from './accept.ts'
 import { type Admitted, admit, recordAudit, refusedTo } from './admit.ts'
 import { mediaType, parseBody } from './body.ts'
 import { type Answer, type Call, type HandlerDeps, refOf } from './call.ts'
 import type { ServerDeps } from './deps.ts'
-import { discovery, subresources } from './discovery.ts'
+import { Documents, subresources } from './discovery.ts'
 import { duplicateKeys } from './duplicate-keys.ts'
 import { handle } from './handlers.ts'
 import { healthText } from './health.ts'
 import { collectBodies, defaultLimits, saidFirst, serverOptions, whileSilent } from './limits.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
-import { numberOf, parameter, parseFieldSelector } from './query.ts'
+import { numberOf, parameter } from './query.ts'
 import { isReview, review } from './reviews.ts'
+import { sendDocument, sendJson } from './send.ts'
 import { statusOf } from './status.ts'
 import { type RequestTarget, splitTarget } from './target.ts'
 import { unreadable } from './unreadable.ts'
 import { attachConsoles } from './upgrade.ts'
+import { versionInfo } from './version.ts'
 import { sendWatch, startWatch } from './watch.ts'
 
 export type { ServerDeps } from './deps.ts'
@@ -36,7 +38,7 @@ const openPaths: ReadonlySet<string> = new Set(['/livez', '/readyz', '/healthz',
 interface Shared {
   readonly deps: ServerDeps
   readonly handlerDeps: HandlerDeps
-  readonly documents: ReadonlyMap<string, unknown>
+  readonly documents: Documents
   readonly metrics: Metrics
 }
 
@@ -73,7 +75,7 @@ export function createServer(given: ServerDeps): FastifyInstance {
   const shared: Shared = {
     deps,
     handlerDeps: { objects: deps.objects, clock: deps.clock, newId: randomUUID },
-    documents: discovery(deps.kinds, ''),
+    documents: new Documents(deps.kinds),
     metrics: new Metrics(),
   }
   collectBodies(app, limits)
@@ -130,8 +132,8 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   const { request, reply, url, raw, admitted } = context
   const { path, verb } = admitted
   if (!path) return plainPath(context, shared)
-  const table = negotiate(request.headers.accept) === 'table'
-  if (verb === 'watch' && !isReview(path.kind)) return watch(context, path, table, shared)
+  const form = negotiate(request.headers.accept)
+  if (verb === 'watch' && !isReview(path.kind)) return watch(context, path, form, shared)
   if (request.method === 'GET' && path.name !== undefined) {
     if (path.subresource === 'log') return log(path, url, reply, shared.deps)
     if (path.subresource === 'console')
@@ -143,12 +145,12 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   const { method } = request
   const { 'user-agent': userAgent = '' } = request.headers
   const query = url.searchParams
-  const call: Call = { method, path, query, body, duplicates, contentType, table, userAgent }
+  const call: Call = { method, path, query, body, duplicates, contentType, form, userAgent }
   const result = isReview(path.kind)
     ? review(call, admitted.identity, shared.deps)
     : await handle(call, handlerDepsOf(admitted, shared))
   warn(reply, result)
-  return json(reply, result.code, result.body)
+  return sendJson(request.headers, reply, result.code, result.body)
 }
 
 /** What somebody writes goes through their own view of the store. */
@@ -156,10 +158,10 @@ function handlerDepsOf({ identity }: Admitted, { deps, handlerDeps }: Shared): H
   return deps.objectsFor ? { ...handlerDeps, objects: deps.objectsFor(identity) } : handlerDeps
 }
 
-function plainPath({ request, reply, url }: Context, { documents, metrics }: Shared): unknown {
+function plainPath({ request, reply, url }: Context, { deps, documents, metrics }: Shared): unknown {
   if (request.method === 'GET') {
-    const document = documents.get(url.pathname)
-    if (document !== undefined) return json(reply, 200, document)
+    const document = documents.find(url.pathname, request.headers.accept)
+    if (document) return sendDocument(request.headers, reply, url, document, deps.clock.now())
     if (url.pathname === '/metrics') {
       const numbers = { residentBytes: process.memoryUsage.rss(), uptimeSeconds: process.uptime() }
       return reply.header('content-type', 'text/plain; version=0.0.4').send(metrics.render(numbers))
@@ -171,16 +173,10 @@ function plainPath({ request, reply, url }: Context, { documents, metrics }: Sha
 function watch(
   { reply, url }: Context,
   path: ResourcePath,
-  table: boolean,
+  form: Form,
   { deps, metrics }: Shared,
 ): undefined {
-  const fieldSelector = parameter(url.searchParams, 'fieldSelector')
-  const chosen = parseFieldSelector(fieldSelector)
-  const named = ({ metadata }: KubeObject) => path.name === undefined || metadata.name === path.name
-  const matches = (object: KubeObject) => named(object) && chosen(object)
-  const all = path.name === undefined && !fieldSelector
-  const request = { path, query: url.searchParams, table, ...(!all && { matches }) }
-  const started = startWatch(request, deps.objects, deps.clock)
+  const started = startWatch({ path, query: url.searchParams, form }, deps.objects, deps.clock)
   // Written by hand: the head must go out before the first event, which may be hours away.
   reply.hijack()
   const head = { ...reply.getHeaders(), 'content-type': 'application/json' } as OutgoingHttpHeaders
@@ -214,11 +210,7 @@ function warn(reply: FastifyReply, { warnings = [] }: Answer): void {
 /** What is told to whoever asks, without a signature. */
 async function open(url: RequestTarget, reply: FastifyReply, deps: ServerDeps): Promise<unknown> {
   const path = url.pathname
-  if (path === '/version') {
-    const [major = '0', minor = '0'] = deps.version.split('.')
-    const platform = `${process.platform}/${process.arch}`
-    return json(reply, 200, { major, minor, gitVersion: `v${deps.version}`, platform })
-  }
+  if (path === '/version') return json(reply, 200, versionInfo(deps.version))
   const { code, text } = healthText(
     path.slice(1),
     path === '/readyz' ? await deps.ready() : [],

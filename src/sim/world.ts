@@ -1,8 +1,7 @@
 import type { FenceOutcome } from '../host/fence-command.ts'
 import { sleep } from '../lib/clock.ts'
 import { silentLog } from '../lib/log.ts'
-import { apiVersionOf } from '../resources/define.ts'
-import { Namespace } from '../resources/kinds.ts'
+import { Namespace, namespaceNamed } from '../resources/kinds.ts'
 import { KvObjects } from '../store/kv-objects.ts'
 import { SimProcess, Timeline } from './clock.ts'
 import { type Ender, SimHost, type Witness } from './host.ts'
@@ -106,12 +105,7 @@ export class World implements Witness {
   /** Creates what is there before any host, then boots all hosts. */
   async begin(): Promise<void> {
     for (const name of ['default', 'plasmavmc-system'])
-      await this.objects.create(Namespace, {
-        apiVersion: apiVersionOf(Namespace),
-        kind: 'Namespace',
-        metadata: { name },
-        spec: {},
-      })
+      await this.objects.create(Namespace, namespaceNamed(name))
     for (const host of this.hosts.values()) this.boot(host)
   }
 

@@ -60,7 +60,8 @@ export class EtcdLists {
       for (const kv of page.kvs) entries.push(keys.entry(kv))
       const last = entries.at(-1)
       if (!page.more || !last) return { entries, revision }
-      if (entries.length === limit) return { entries, revision, more: last.key }
+      if (entries.length === limit)
+        return { entries, revision, more: last.key, left: Number(page.count) - page.kvs.length }
       start = keys.after(last.key)
     }
   }

@@ -4,7 +4,7 @@ import { sharedPrefix } from './etcd-keys.ts'
 import { type StreamOptions, streamEtcd } from './etcd-stream.ts'
 import { Feed } from './feed.ts'
 import { historyChunk, tooOld, weightOf } from './history.ts'
-import type { KvEvent } from './kv.ts'
+import type { KvEvent, WatchProgress } from './kv.ts'
 
 /** A reader wants what is not kept here any more: everything after `from`. */
 class Behind extends Error {
@@ -30,7 +30,12 @@ export class EtcdWatches {
     return this.#shared.size
   }
 
-  async *watch(prefix: string, from: bigint, given: AbortSignal): AsyncGenerator<KvEvent> {
+  async *watch(
+    prefix: string,
+    from: bigint,
+    given: AbortSignal,
+    progress?: WatchProgress,
+  ): AsyncGenerator<KvEvent> {
     const { cluster } = this.#options
     const signal = AbortSignal.any([given, cluster.closed])
     if (signal.aborted) return
@@ -39,7 +44,7 @@ export class EtcdWatches {
     while (!signal.aborted) {
       const shared = this.#join(prefix, seen)
       try {
-        for await (const event of this.#read(shared, prefix, seen, signal)) {
+        for await (const event of this.#read(shared, prefix, seen, signal, progress)) {
           seen = event.revision
           yield event
         }
@@ -56,11 +61,12 @@ export class EtcdWatches {
     prefix: string,
     from: bigint,
     signal: AbortSignal,
+    progress: WatchProgress | undefined,
   ): AsyncGenerator<KvEvent> {
     let seen = from
     for (;;) {
       try {
-        return yield* shared.live(prefix, seen, signal)
+        return yield* shared.live(prefix, seen, signal, progress)
       } catch (error) {
         if (!(error instanceof Behind)) throw error
         seen = error.from
@@ -151,9 +157,9 @@ class SharedWatch {
    * What is kept, then what comes, until the signal is aborted or the watch fails: then `check` says why.
    * @throws Behind
    */
-  live(prefix: string, from: bigint, signal: AbortSignal): AsyncGenerator<KvEvent> {
+  live(prefix: string, from: bigint, signal: AbortSignal, progress?: WatchProgress): AsyncGenerator<KvEvent> {
     const either = AbortSignal.any([signal, this.#failed.signal])
-    return this.#feed.watch(prefix, from, either, (after) => this.#since(after))
+    return this.#feed.watch(prefix, from, either, (after) => this.#since(after), progress)
   }
 
   /** @throws the failure, unless the reader was further than the watch and can go on with another one */
@@ -171,7 +177,7 @@ class SharedWatch {
         this.#bytes += weightOf(event)
       }
       this.#trim()
-      if (events.length > 0) this.#feed.publish(events)
+      this.#feed.publish(events, upTo)
     }
   }
 

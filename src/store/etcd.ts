@@ -12,7 +12,7 @@ import { EtcdReplaced, type EtcdSeen } from './etcd-seen.ts'
 import { type SilenceTimes, silenceTimes } from './etcd-stream.ts'
 import { EtcdWatches } from './etcd-watches.ts'
 import { EtcdWrites, modIs } from './etcd-writes.ts'
-import type { Kv, KvCondition, KvEntry, KvEvent, KvList, KvListOptions } from './kv.ts'
+import type { Kv, KvCondition, KvEntry, KvEvent, KvList, KvListOptions, WatchProgress } from './kv.ts'
 
 export interface EtcdOptions extends EtcdAccess {
   /** Such as `http://10.0.0.1:2379`, all with the same scheme. */
@@ -187,8 +187,8 @@ class EtcdStore implements EtcdKv {
     return this.#write(key, [{ key, revision: expected }, ...(also ? [also] : [])], change, 0)
   }
 
-  watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent> {
-    return this.#watches.watch(prefix, from, signal)
+  watch(prefix: string, from: bigint, signal: AbortSignal, progress?: WatchProgress): AsyncIterable<KvEvent> {
+    return this.#watches.watch(prefix, from, signal, progress)
   }
 
   settled(): Promise<void> {

@@ -1,5 +1,5 @@
 import { weightOf } from './history.ts'
-import type { KvEvent } from './kv.ts'
+import type { KvEvent, WatchProgress } from './kv.ts'
 
 /** Events, and bytes of them, that wait for a reader. One that is further behind goes back to the history. */
 const maxPending = 1_000
@@ -19,10 +19,14 @@ interface Reader {
 export class Feed {
   readonly #readers = new Set<Reader>()
 
-  /** Events must come in revision order. */
-  publish(events: readonly KvEvent[]): void {
+  /**
+   * Events must come in revision order.
+   * @param upTo where there are no others up to a later revision than that of the last one
+   */
+  publish(events: readonly KvEvent[], upTo = 0n): void {
     for (const reader of this.#readers) {
       for (const event of events) offer(reader, event)
+      if (upTo > reader.upTo && !reader.behind) reader.upTo = upTo
       if (reader.pending.length > 0) reader.wake()
     }
   }
@@ -36,6 +40,7 @@ export class Feed {
     from: bigint,
     signal: AbortSignal,
     history: (after: bigint) => readonly KvEvent[],
+    progress: WatchProgress = {},
   ): AsyncGenerator<KvEvent> {
     let seen = from
     while (!signal.aborted) {
@@ -49,12 +54,13 @@ export class Feed {
       // No await lies between the empty history and this: nothing falls between.
       const reader: Reader = { prefix, pending: [], bytes: 0, upTo: seen, behind: false, wake() {} }
       this.#readers.add(reader)
+      const next = () => {
+        progress.upTo = () => (reader.pending.length > 0 || reader.behind ? undefined : reader.upTo)
+        return taken(reader, signal)
+      }
       try {
-        for (
-          let events = await taken(reader, signal);
-          events.length > 0;
-          events = await taken(reader, signal)
-        ) {
+        for (let events = await next(); events.length > 0; events = await next()) {
+          progress.upTo = () => undefined
           for (const event of events) {
             // Its commit may have been read from the history before it was published.
             if (event.revision > seen) yield event
@@ -62,6 +68,7 @@ export class Feed {
           }
         }
       } finally {
+        progress.upTo = () => undefined
         this.#readers.delete(reader)
       }
       if (reader.upTo > seen) seen = reader.upTo

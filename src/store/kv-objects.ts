@@ -1,9 +1,11 @@
 import { type Clock, rfc3339 } from '../lib/clock.ts'
 import type { KubeObject, ObjectMeta, ResourceDefinition } from '../resources/define.ts'
+import { Namespace } from '../resources/kinds.ts'
 import { parse, parseStatus, same, withDefaults, withoutDefaults } from '../resources/parse.ts'
 import { unknownMembers } from '../resources/understood.ts'
+import { deleted, finalized, isHeld } from './deletion.ts'
 import { ApiError, isReason } from './errors.ts'
-import type { Kv, KvEvent } from './kv.ts'
+import type { Kv, KvCondition, KvEvent } from './kv.ts'
 import { parseSelector } from './labels.ts'
 import { alreadyExists, checkPreconditions, conflict, notFound } from './object-errors.ts'
 import { continueToken, keyFor, placeOf, prefixFor, revisionOf } from './object-keys.ts'
@@ -86,7 +88,9 @@ export class KvObjects implements TextStore {
     const checked = check(kind, named(object, this.#newUid))
     const metadata = this.#freshMeta(checked.stored.metadata, options)
     const fresh = managed(undefined, { ...withoutStatus(kind, checked.stored), metadata }, options)
-    const shown = { ...withoutStatus(kind, checked.object), metadata: fresh.metadata }
+    const shown = kind.finalized
+      ? withDefaults(kind, fresh)
+      : { ...withoutStatus(kind, checked.object), metadata: fresh.metadata }
     if (!options.restoreUid || metadata.uid !== object.metadata.uid)
       return this.#insert(kind, fresh, shown, options)
     const created = this.#restoring.then(async () => {
@@ -109,9 +113,11 @@ export class KvObjects implements TextStore {
       if (await this.#kv.get(key)) throw alreadyExists(kind, fresh.metadata.name)
       return shown
     }
-    const revision = await this.#kv.put(key, text, 0n)
-    if (revision === undefined) throw alreadyExists(kind, fresh.metadata.name)
-    return withRevision(shown, revision)
+    const { within } = options
+    const revision = await this.#kv.put(key, text, 0n, within && namespaceCondition(within))
+    if (revision !== undefined) return withRevision(shown, revision)
+    if (!within || (await this.#kv.get(key))) throw alreadyExists(kind, fresh.metadata.name)
+    throw conflict(kind, fresh.metadata.name, `namespace ${within.name} has changed meanwhile`)
   }
 
   update<T extends KubeObject>(
@@ -123,7 +129,8 @@ export class KvObjects implements TextStore {
       const metadata = keptMeta(before.metadata, next.metadata)
       const { status: _, ...body } = next
       const status = kind.hasStatus ? before.status : next.status
-      const merged = { ...body, metadata, ...(status !== undefined && { status }) } as T
+      const whole = { ...body, metadata, ...(status !== undefined && { status }) } as T
+      const merged = kind.finalized ? finalized(before, whole, options.finalize ?? false) : whole
       if (!same(specOf(merged), specOf(before))) {
         merged.metadata.generation = (before.metadata.generation ?? 0) + 1
       }
@@ -159,24 +166,15 @@ export class KvObjects implements TextStore {
       if (!entry) throw notFound(kind, ref.name)
       const object = stored<T>(entry)
       checkPreconditions(kind, object, options)
-      const shown = withDefaults(kind, object)
-      if (options.dryRun) return shown
-      if (!object.metadata.finalizers?.length) {
-        const revision = await this.#kv.delete(key, entry.revision)
-        if (revision === undefined) continue
-        this.#rendered.forget(key)
-        return withRevision(shown, revision)
-      } else if (object.metadata.deletionTimestamp !== undefined) return shown
-      else {
-        const deletionTimestamp = rfc3339(this.#clock.now())
-        const generation = (object.metadata.generation ?? 0) + 1
-        const marked = {
-          ...object,
-          metadata: { ...object.metadata, deletionTimestamp, deletionGracePeriodSeconds: 0, generation },
-        }
-        const revision = await this.#kv.put(key, serialize(kind, marked), entry.revision)
-        if (revision !== undefined) return withDefaults(kind, withRevision(marked, revision))
-      }
+      const next = deleted(kind, object, options, rfc3339(this.#clock.now()))
+      const shown = withDefaults(kind, next)
+      if (options.dryRun || (next === object && isHeld(kind, next))) return shown
+      const revision = isHeld(kind, next)
+        ? await this.#kv.put(key, serialize(kind, next), entry.revision)
+        : await this.#kv.delete(key, entry.revision)
+      if (revision === undefined) continue
+      if (!isHeld(kind, next)) this.#rendered.forget(key)
+      return withRevision(shown, revision)
     }
     throw conflict(kind, ref.name)
   }
@@ -211,7 +209,7 @@ export class KvObjects implements TextStore {
     options: TextWatchOptions,
     shownOf: (event: KvEvent) => ShownEvent,
   ): AsyncGenerator<{ shown: ShownEvent; type: WatchEvent<KubeObject>['type']; revision: bigint }> {
-    const { labelSelector, matches, namespace, resourceVersion, signal } = options
+    const { labelSelector, matches, namespace, resourceVersion, signal, progress } = options
     const selector = parseSelector(labelSelector)
     const selected: Test = ({ metadata }) => selector(metadata.labels)
     const tests = [...(labelSelector ? [selected] : []), ...(matches ? [matches] : [])]
@@ -220,6 +218,7 @@ export class KvObjects implements TextStore {
       prefixFor(kind, namespace),
       revisionOf(resourceVersion),
       signal,
+      progress,
     )) {
       const shown = shownOf(event)
       const type = shown.typeFor(test)
@@ -248,8 +247,7 @@ export class KvObjects implements TextStore {
     const changed = merge(before, withoutDefaults(kind, checked, { stored: before, defaulted }))
     const next = managed(before, changed, options)
     if (same(before, next)) return defaulted
-    const { deletionTimestamp, finalizers } = next.metadata
-    const removed = deletionTimestamp !== undefined && !finalizers?.length
+    const removed = next.metadata.deletionTimestamp !== undefined && !isHeld(kind, next)
     const text = serialize(kind, next)
     if (options.dryRun) return withDefaults(kind, next)
     const revision = removed
@@ -301,22 +299,40 @@ export class KvObjects implements TextStore {
 
   /** With a selector a page may have less than `limit`, even nothing, and go on: Kubernetes allows that. */
   async #page(kind: ResourceDefinition, options: ListOptions) {
-    const { namespace, limit, labelSelector } = options
+    const { namespace, limit, labelSelector, name, resourceVersion } = options
+    if (name !== undefined) return this.#one(kind, options, name)
     const selector = parseSelector(labelSelector)
     const prefix = prefixFor(kind, namespace)
-    const place = options.continue === undefined ? undefined : placeOf(options.continue, prefix)
+    const exact = resourceVersion === undefined ? undefined : { at: revisionOf(resourceVersion) }
+    const place = options.continue === undefined ? exact : placeOf(options.continue, prefix)
     const page = await this.#kv
       .list(prefix, { ...place, ...(limit !== undefined && limit > 0 && { limit }) })
       .catch((error: unknown) => {
-        if (!place || !isReason(error, 'Gone')) throw error
+        if (options.continue === undefined || !isReason(error, 'Gone')) throw error
         const message = 'the provided continue parameter is too old to display a consistent list result'
         throw new ApiError('Expired', message, {}, { hint: 'list anew, without it' })
       })
     const { entries, revision, more } = page
     const items = labelSelector ? entries.filter((entry) => selector(stored(entry).metadata.labels)) : entries
     const token = more === undefined ? {} : { continue: continueToken({ after: more, at: revision }) }
-    return { items, resourceVersion: String(revision), ...token }
+    const remaining = page.left === undefined || labelSelector ? {} : { remainingItemCount: page.left }
+    return { items, resourceVersion: String(revision), ...token, ...remaining }
   }
+
+  /** A list of the one object of a name, or of none. */
+  async #one(kind: ResourceDefinition, options: ListOptions, name: string) {
+    const { namespace, labelSelector, resourceVersion } = options
+    const key = keyFor(kind, { name, ...(namespace !== undefined && { namespace }) })
+    const at = resourceVersion === undefined ? {} : { at: revisionOf(resourceVersion) }
+    const { entries, revision } = await this.#kv.list(key, { ...at, limit: 1 })
+    const selector = parseSelector(labelSelector)
+    const items = entries.filter((entry) => entry.key === key && selector(stored(entry).metadata.labels))
+    return { items, resourceVersion: String(revision) }
+  }
+}
+
+function namespaceCondition({ name, resourceVersion }: NonNullable<WriteOptions['within']>): KvCondition {
+  return { key: keyFor(Namespace as ResourceDefinition, { name }), revision: revisionOf(resourceVersion) }
 }
 
 /** The object with the account of who owns what of it. */

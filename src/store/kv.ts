@@ -24,6 +24,17 @@ export interface KvList {
   readonly revision: bigint
   /** Present when `limit` cut the list: the key to continue after. */
   readonly more?: string
+  /** How many come after `more`, where the store knows without reading them. */
+  readonly left?: number
+}
+
+/** What one watch has shown so far; its store fills it in. */
+export interface WatchProgress {
+  /**
+   * Up to this revision everything was shown to the reader, who has asked for the next event and waits. Undefined while
+   * events are on their way.
+   */
+  upTo?: () => bigint | undefined
 }
 
 export type KvEvent =
@@ -72,8 +83,9 @@ export interface Kv {
   delete(key: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined>
   /**
    * Events after revision `from`, in revision order, only for keys under `prefix`, until the signal is aborted.
+   * @param progress is told how far it is, by stores that can tell
    * @throws ApiError `Gone` when `from` is older than the kept history, or when this reader fell too far behind.
    */
-  watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent>
+  watch(prefix: string, from: bigint, signal: AbortSignal, progress?: WatchProgress): AsyncIterable<KvEvent>
   close(): Promise<void>
 }

@@ -4,7 +4,8 @@ type Labels = Readonly<Record<string, string>>
 type Test = (labels: Labels) => boolean
 export type Selector = (labels: Labels | undefined) => boolean
 
-const name = /^([a-z0-9]([-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/
+const name =
+  /^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/
 const value = /^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$/
 /** Words, and what stands between them. */
 const tokens = /\s*(==|!=|[=!<>(),]|[^\s=!<>(),]+)\s*/y

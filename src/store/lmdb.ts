@@ -6,7 +6,16 @@ import { Feed } from './feed.ts'
 import { lockFolder } from './folder-lock.ts'
 import { defaultHistory, historyChunk, pageOf, setBack, tooOld, undo, weightOf } from './history.ts'
 import { endOfPrefix } from './key-range.ts'
-import type { Kv, KvCondition, KvEntry, KvEvent, KvList, KvListOptions, KvPrevious } from './kv.ts'
+import type {
+  Kv,
+  KvCondition,
+  KvEntry,
+  KvEvent,
+  KvList,
+  KvListOptions,
+  KvPrevious,
+  WatchProgress,
+} from './kv.ts'
 import { entryOf, entryRow, eventOf, eventRow } from './rows.ts'
 
 export interface LmdbOptions {
@@ -98,7 +107,10 @@ class LmdbKv implements Kv {
         transaction,
       }
       const now = this.#objects.getRange(range).map(({ key, value }) => entryOf(key, value))
-      return pageOf(setBack(now, were), limit, wanted)
+      const page = pageOf(setBack(now, were), limit, wanted)
+      if (page.more === undefined || were.size > 0) return page
+      const rest = { ...range, start: page.more, exclusiveStart: true }
+      return { ...page, left: this.#objects.getKeysCount(rest) }
     })
   }
 
@@ -117,10 +129,10 @@ class LmdbKv implements Kv {
     })
   }
 
-  watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent> {
-    return this.#feed.watch(prefix, from, signal, (after) =>
-      this.#read((transaction) => [...this.#since(after, transaction, historyChunk)]),
-    )
+  watch(prefix: string, from: bigint, signal: AbortSignal, progress?: WatchProgress): AsyncIterable<KvEvent> {
+    const history = (after: bigint) =>
+      this.#read((transaction) => [...this.#since(after, transaction, historyChunk)])
+    return this.#feed.watch(prefix, from, signal, history, progress)
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,6 @@
 import { Feed } from './feed.ts'
 import { defaultHistory, historyChunk, pageOf, setBack, tooOld, undo, weightOf } from './history.ts'
-import type { Kv, KvCondition, KvEntry, KvEvent, KvList, KvListOptions } from './kv.ts'
+import type { Kv, KvCondition, KvEntry, KvEvent, KvList, KvListOptions, WatchProgress } from './kv.ts'
 
 /** A Kv in memory: the same semantics as the durable ones, gone with the process. Also the store of the tests. */
 export class MemoryKv implements Kv {
@@ -28,7 +28,10 @@ export class MemoryKv implements Kv {
     const were = undo(this.#since(at), prefix, after)
     const keys = [...this.#entries.keys()].filter((key) => key.startsWith(prefix) && key > after).sort()
     const now = keys.map((key) => this.#entries.get(key) as KvEntry)
-    return pageOf(setBack(now, were), limit, at)
+    const page = pageOf(setBack(now, were), limit, at)
+    return page.more === undefined || were.size > 0
+      ? page
+      : { ...page, left: now.length - page.entries.length }
   }
 
   async put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
@@ -49,8 +52,8 @@ export class MemoryKv implements Kv {
     return revision
   }
 
-  watch(prefix: string, from: bigint, signal: AbortSignal): AsyncIterable<KvEvent> {
-    return this.#feed.watch(prefix, from, signal, (after) => this.#since(after, historyChunk))
+  watch(prefix: string, from: bigint, signal: AbortSignal, progress?: WatchProgress): AsyncIterable<KvEvent> {
+    return this.#feed.watch(prefix, from, signal, (after) => this.#since(after, historyChunk), progress)
   }
 
   async close(): Promise<void> {}

@@ -40,7 +40,7 @@ export function keptMeta(before: ObjectMeta, next: ObjectMeta): ObjectMeta {
     ...system,
     ...(labels && { labels }),
     ...(annotations && { annotations }),
-    ...(ownerReferences && { ownerReferences }),
+    ...(ownerReferences?.length && { ownerReferences }),
     ...(kept?.length && { finalizers: kept }),
   }
 }

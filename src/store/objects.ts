@@ -1,4 +1,5 @@
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
+import type { WatchProgress } from './kv.ts'
 
 /** Names one object. `namespace` is absent for cluster-scoped kinds. */
 export interface Ref {
@@ -14,12 +15,18 @@ export interface ListOptions {
   readonly limit?: number
   /** From the page before; the list goes on as it was when its first page was made. */
   readonly continue?: string
+  /** Only the one of this name, where there is one; needs `namespace` where the kind has one. */
+  readonly name?: string
+  /** The list as it was at this version; as it is where absent. @throws Gone for one that is too old, or not yet there */
+  readonly resourceVersion?: string
 }
 
 export interface ObjectList<T> {
   readonly items: readonly T[]
   readonly resourceVersion: string
   readonly continue?: string
+  /** How many the pages that follow have in all, where that is known: never with a selector. */
+  readonly remainingItemCount?: number
 }
 
 export type WatchEvent<T> = {
@@ -40,10 +47,19 @@ export interface DeleteOptions {
   readonly uid?: string
   readonly resourceVersion?: string
   readonly dryRun?: boolean
+  /**
+   * What becomes of the objects that name this one as their owner: they go after it, before it, or stay. Unsaid, it is as
+   * the finalizers say that are there, else after it. It takes a garbage collector.
+   */
+  readonly propagation?: 'Background' | 'Foreground' | 'Orphan'
 }
 
 export interface WriteOptions {
   readonly dryRun?: boolean
+  /** On create: only while the namespace has this version, else Conflict. Only stores of our own honour it. */
+  readonly within?: { readonly name: string; readonly resourceVersion: string }
+  /** On update of a kind that is `finalized`: its spec.finalizers, and nothing else, are replaced. */
+  readonly finalize?: boolean
   /**
    * On create, keep the given metadata.uid: a machine that is adopted keeps the identity its QEMU carries.
    * Only stores of our own honour it; Kubernetes assigns uids itself. @throws AlreadyExists where the uid is taken
@@ -90,6 +106,8 @@ export interface ObjectStore {
 export interface TextWatchOptions extends WatchOptions {
   /** What else chooses objects; it is asked about an object as it was and as it is, defaults applied. */
   readonly matches?: (object: KubeObject) => boolean
+  /** Is told how far the watch is. */
+  readonly progress?: WatchProgress
 }
 
 /** An event, worked out once for all who watch, and only when it is asked for. */

@@ -32,7 +32,11 @@ export function detailsOf(kind: ResourceDefinition, name: string) {
 }
 
 /** Kubernetes' 422 with all causes in its message and details. */
-export function invalid(kind: ResourceDefinition, name: string, causes: readonly Cause[]): ApiError {
+export function invalid(
+  kind: Pick<ResourceDefinition, 'kind' | 'group'>,
+  name: string,
+  causes: readonly Cause[],
+): ApiError {
   const texts = causes.map((cause) =>
     cause.field === '' ? cause.message : `${cause.field}: ${cause.message}`,
   )

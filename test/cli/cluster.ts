@@ -11,7 +11,7 @@ import { silentLog } from '../../src/lib/log.ts'
 import { apiVersionOf } from '../../src/resources/define.ts'
 import { hostSpec } from '../../src/resources/host.ts'
 import { hostLeaseName, leaseAnnotations, systemNamespace } from '../../src/resources/host-lease.ts'
-import { Host, kinds, Lease, Namespace, StoragePool } from '../../src/resources/kinds.ts'
+import { Host, kinds, Lease, Namespace, namespaceNamed, StoragePool } from '../../src/resources/kinds.ts'
 import { VirtualMachine, type VmStatus, vmStatus } from '../../src/resources/vm.ts'
 import { ensurePki } from '../../src/server/pki.ts'
 import { createServer } from '../../src/server/server.ts'
@@ -34,9 +34,7 @@ export class Cluster {
     const cluster = new Cluster()
     await cluster.#serve()
     for (const name of ['default', systemNamespace])
-      await cluster.objects.create(Namespace, {
-        ...{ apiVersion: 'v1', kind: 'Namespace', metadata: { name }, spec: {} },
-      })
+      await cluster.objects.create(Namespace, namespaceNamed(name))
     for (const name of hosts) await cluster.addHost(name)
     return cluster
   }

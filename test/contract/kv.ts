@@ -109,7 +109,7 @@ export function kvContract(name: string, lab: KvLab): void {
       for (const key of ['/a/2', '/b/1', '/a/1', '/a/3', '/a.b/1', '/a']) await put(kv, key)
       expect(keysOf(await kv.list('/a/'))).toEqual(['/a/1', '/a/2', '/a/3'])
       const page = await kv.list('/a/', { limit: 2 })
-      expect([keysOf(page), page.more]).toEqual([['/a/1', '/a/2'], '/a/2'])
+      expect([keysOf(page), page.more, page.left]).toEqual([['/a/1', '/a/2'], '/a/2', 1])
       const rest = await kv.list('/a/', { limit: 2, after: page.more ?? '' })
       expect([keysOf(rest), rest.more]).toEqual([['/a/3'], undefined])
       const exact = await kv.list('/a/', { limit: 3 })

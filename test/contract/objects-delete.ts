@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { StoragePool } from '../../src/resources/kinds.ts'
+import { Namespace, namespaceNamed, StoragePool } from '../../src/resources/kinds.ts'
 import { type ObjectsLab, pool } from './objects.ts'
 
 const ref = { name: 'a' }
@@ -40,6 +40,40 @@ export function objectsDeleteContract(name: string, lab: ObjectsLab): void {
       const none = { ...status.metadata, finalizers: [] }
       await store.update(StoragePool, { ...status, metadata: none })
       await expect(store.get(StoragePool, ref)).rejects.toMatchObject(gone)
+    })
+
+    it('goes as it is told what is to become of what it owns', async () => {
+      const store = await lab.open()
+      await store.create(StoragePool, pool('a', {}, { finalizers: ['x.io/one'] }))
+      const marked = async (propagation?: 'Background' | 'Foreground' | 'Orphan') =>
+        (await store.delete(StoragePool, ref, propagation ? { propagation } : {})).metadata
+      const first = await marked('Foreground')
+      expect(first.finalizers).toEqual(['x.io/one', 'foregroundDeletion'])
+      // Unsaid, it stays as it is; said anew, it changes.
+      expect((await marked()).finalizers).toEqual(['x.io/one', 'foregroundDeletion'])
+      const second = await marked('Orphan')
+      expect([second.finalizers, second.deletionTimestamp]).toEqual([
+        ['x.io/one', 'orphan'],
+        first.deletionTimestamp,
+      ])
+      expect((await marked('Background')).finalizers).toEqual(['x.io/one'])
+    })
+
+    it('a namespace is held by the finalizers of its spec, which only finalizing takes away', async () => {
+      const store = await lab.open()
+      const made = await store.create(Namespace, namespaceNamed('shop'))
+      expect(made.status.phase).toBe('Active')
+      await store.update(Namespace, { ...made, spec: { finalizers: [] } })
+      const marked = await store.delete(Namespace, { name: 'shop' })
+      expect([marked.spec.finalizers, marked.status.phase]).toEqual([['kubernetes'], 'Terminating'])
+      const changed = {
+        ...marked,
+        metadata: { ...marked.metadata, labels: { a: 'b' } },
+        spec: { finalizers: [] },
+      }
+      const done = await store.update(Namespace, changed, { finalize: true })
+      expect(done.metadata.labels).toBeUndefined()
+      await expect(store.get(Namespace, { name: 'shop' })).rejects.toMatchObject(gone)
     })
 
     it('holds to preconditions', async () => {

@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { VirtualMachine } from '../../src/resources/vm.ts'
-import { Lab, processOf, tiny, uidOf } from './lab.ts'
+import { Lab, machinesPath, processOf, tiny, uidOf } from './lab.ts'
 import { startTimeOf } from './proc.ts'
 
 let lab: Lab
@@ -106,6 +106,39 @@ test.concurrent('deletion while Running', async () => {
   const deleted = await lab.cli('delete', 'vm', 'running')
   expect(deleted).toMatchObject({ code: 0, stdout: 'virtualmachine.plasmavmc.io "running" deleted\n' })
   expect((await lab.cli('get', 'vm', 'running')).stderr).toContain('"running" not found')
+  nothingLeft(vm)
+})
+
+test.concurrent('a namespace goes with the machine that runs in it, and its process', async () => {
+  const namespaces = '/api/v1/namespaces'
+  await lab.client.json('POST', namespaces, { body: { metadata: { name: 'shop' } } })
+  const path = `${machinesPath.replace('/default/', '/shop/')}`
+  const { metadata, ...rest } = tiny('web', { disks }) as { metadata: object }
+  await lab.client.json('POST', path, { body: { ...rest, metadata: { ...metadata, namespace: 'shop' } } })
+  const read = () => lab.client.json<VirtualMachine>('GET', `${path}/web`)
+  await expect.poll(async () => (await read()).status?.phase, { timeout: 60_000 }).toBe('Running')
+  const vm = await read()
+  expect(lab.qemus(uidOf(vm))).toHaveLength(1)
+  await lab.client.json('DELETE', `${namespaces}/shop`)
+  const left = async () => {
+    const { items } = await lab.client.json<{ items: { metadata: { name: string } }[] }>('GET', namespaces)
+    return items.map((one) => one.metadata.name)
+  }
+  await expect.poll(left, { timeout: 60_000 }).not.toContain('shop')
+  nothingLeft(vm)
+})
+
+test.concurrent('a machine goes after its owner, through its own finalizer', async () => {
+  const pools = '/apis/plasmavmc.io/v1alpha1/storagepools'
+  const pool = { metadata: { name: 'owner' }, spec: { path: '/tmp' } }
+  const made = await lab.client.json<VirtualMachine>('POST', pools, { body: pool })
+  const { apiVersion, kind } = made
+  const owner = { apiVersion, kind, name: 'owner', uid: uidOf(made) }
+  const { metadata, ...rest } = tiny('owned', { disks }) as { metadata: object }
+  await lab.create({ ...rest, metadata: { ...metadata, ownerReferences: [owner] } })
+  const vm = await lab.running('owned')
+  await lab.client.json('DELETE', `${pools}/owner`)
+  await lab.gone('owned')
   nothingLeft(vm)
 })
 

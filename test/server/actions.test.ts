@@ -115,7 +115,10 @@ it('says whether it is ready and what it is to whoever asks', async () => {
   ]
   const ask = (path: string, to = server) => to.call('GET', path, undefined, { authorization: '' })
   for (const path of ['/livez', '/healthz', '/readyz']) expect((await ask(path)).text).toBe('ok')
-  expect((await ask('/version')).json).toMatchObject({ major: '0', minor: '1', gitVersion: 'v0.1.0' })
+  expect((await ask('/version')).json).toMatchObject({
+    major: '1',
+    gitVersion: expect.stringMatching(/^v1\.\d+\.0\+plasmavmc-0\.1\.0$/),
+  })
   expect((await ask('/readyz?verbose', ready)).text).toBe('[+]ping ok\n[+]store ok\nreadyz check passed\n')
   expect(await ask('/readyz', notYet)).toMatchObject({
     code: 503,

@@ -3,7 +3,7 @@ import { agentHost } from '../../src/auth/agent.ts'
 import type { Client } from '../../src/cli/client.ts'
 import { hostSpec } from '../../src/resources/host.ts'
 import { systemNamespace } from '../../src/resources/host-lease.ts'
-import { Host, Lease, Namespace, StoragePool } from '../../src/resources/kinds.ts'
+import { Host, Lease, Namespace, namespaceNamed, StoragePool } from '../../src/resources/kinds.ts'
 import { VirtualMachine, vmStatus } from '../../src/resources/vm.ts'
 import { IdentitiesLab, keysPath } from './identities-lab.ts'
 
@@ -32,9 +32,7 @@ async function machine(name: string, hostName?: string): Promise<VirtualMachine>
 beforeAll(async () => {
   lab = await IdentitiesLab.start()
   agent = lab.client(await lab.key('system:host:a', ['system:hosts']))
-  await lab.objects.create(Namespace, {
-    ...{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: systemNamespace }, spec: {} },
-  })
+  await lab.objects.create(Namespace, namespaceNamed(systemNamespace))
   for (const name of ['a', 'b']) {
     await lab.objects.create(Host, {
       ...own,

@@ -3,7 +3,7 @@ import type { AuditRecord } from '../../src/auth/audit.ts'
 import { mastersGroup } from '../../src/auth/identity.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { silentLog } from '../../src/lib/log.ts'
-import { kinds, Namespace } from '../../src/resources/kinds.ts'
+import { kinds, Namespace, namespaceNamed } from '../../src/resources/kinds.ts'
 import { VirtualMachine, vmStatus } from '../../src/resources/vm.ts'
 import { createServer, type ServerDeps } from '../../src/server/server.ts'
 import { KvObjects } from '../../src/store/kv-objects.ts'
@@ -15,6 +15,8 @@ export const merge = 'application/merge-patch+json'
 export interface Lab {
   readonly app: FastifyInstance
   readonly objects: KvObjects
+  /** Where they are kept. */
+  readonly kv: MemoryKv
   readonly audits: AuditRecord[]
   readonly call: (
     method: string,
@@ -53,10 +55,8 @@ export async function lab(change: Partial<ServerDeps> & { historyLimit?: number 
     },
     ...rest,
   })
-  await objects.create(Namespace, {
-    ...{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'default' }, spec: {} },
-  })
-  return { app, objects, audits, call: caller(app), running: runner(objects) }
+  await objects.create(Namespace, namespaceNamed('default'))
+  return { app, objects, kv, audits, call: caller(app), running: runner(objects) }
 }
 
 function caller(app: FastifyInstance): Lab['call'] {

@@ -40,6 +40,7 @@ const types = fc.constantFrom(
   ...[
     'application/strategic-merge-patch+json',
     'application/apply-patch+yaml',
+    'application/vnd.kubernetes.protobuf',
     'text/plain',
     '',
     'a/b;c=d',
@@ -56,6 +57,13 @@ const parameters = fc.constantFrom(
     'limit=1',
     'limit=x',
     'restoreUid=1',
+    'resourceVersion=1&resourceVersionMatch=Exact',
+    'resourceVersionMatch=NotOlderThan',
+    'fieldSelector=metadata.name%3Dweb,a%5C',
+    'sendInitialEvents=x',
+    'includeObject=Object',
+    'propagationPolicy=Foreground',
+    'propagationPolicy=x&orphanDependents=1',
   ],
   ...[
     'labelSelector=a',

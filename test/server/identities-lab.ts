@@ -13,7 +13,7 @@ import { makeToken } from '../../src/auth/token.ts'
 import { type Client, openClient } from '../../src/cli/client.ts'
 import { type Clock, systemClock } from '../../src/lib/clock.ts'
 import { type Log, silentLog } from '../../src/lib/log.ts'
-import { kinds, Namespace } from '../../src/resources/kinds.ts'
+import { kinds, Namespace, namespaceNamed } from '../../src/resources/kinds.ts'
 import { ensurePki } from '../../src/server/pki.ts'
 import { createServer } from '../../src/server/server.ts'
 import type { Kv } from '../../src/store/kv.ts'
@@ -76,8 +76,7 @@ export class IdentitiesLab {
       rulesOf: identities.rulesOf,
       objectsFor: identities.objectsFor,
     })
-    const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'default' }, spec: {} }
-    await objects.create(Namespace, namespace).catch(() => {})
+    await objects.create(Namespace, namespaceNamed('default')).catch(() => {})
     await app.listen({ host: '127.0.0.1', port: 0 })
     this.address = `127.0.0.1:${(app.server.address() as AddressInfo).port}`
     this.#close = async () => {

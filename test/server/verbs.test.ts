@@ -193,21 +193,42 @@ describe('delete', () => {
     expect((await server.call('GET', at)).code).toBe(404)
   })
 
-  it('keeps namespaces that something is in, and the one everybody is in', async () => {
-    await server.call('POST', '/api/v1/namespaces', { metadata: { name: 'shop' } })
-    await server.call('POST', machines.replace('default', 'shop'), machine('web'))
-    const one = async (name: string) => {
+  it('marks a namespace, lets nothing new into it, and keeps those everybody is in', async () => {
+    for (const name of ['shop', 'plasmavmc-system'])
+      await server.call('POST', '/api/v1/namespaces', { metadata: { name } })
+    const shop = machines.replace('default', 'shop')
+    await server.call('POST', shop, machine('web'))
+    for (const name of ['default', 'plasmavmc-system']) {
       const { code, json } = await server.call('DELETE', `/api/v1/namespaces/${name}`)
-      return [code, json.message]
+      expect([code, json.message]).toEqual([403, expect.stringContaining('may not be deleted')])
     }
-    expect(await one('default')).toEqual([403, expect.stringContaining('may not be deleted')])
-    const used =
-      'namespaces "shop" is not empty: it has virtualmachines.plasmavmc.io "web"; delete that first'
-    expect(await one('shop')).toEqual([409, used])
     expect((await server.call('DELETE', '/api/v1/namespaces')).code).toBe(405)
-    await server.call('DELETE', machines.replace('default', 'shop'))
-    expect((await one('shop'))[0]).toBe(200)
-    expect((await one('shop'))[0]).toBe(404)
+    const marked = await server.call('DELETE', '/api/v1/namespaces/shop')
+    expect(marked.json).toMatchObject({
+      ...{ kind: 'Namespace', spec: { finalizers: ['kubernetes'] }, status: { phase: 'Terminating' } },
+      metadata: { deletionTimestamp: expect.any(String) },
+    })
+    const late = await server.call('POST', shop, machine('late'))
+    expect([late.code, late.json.details.causes[0].reason]).toEqual([403, 'NamespaceTerminating'])
+    const why = 'unable to create new content in namespace shop because it is being terminated'
+    expect(late.json.message).toBe(`virtualmachines.plasmavmc.io "late" is forbidden: ${why}`)
+  })
+
+  it('only finalizing changes what keeps a namespace', async () => {
+    const url = '/api/v1/namespaces/shop'
+    await server.call('POST', '/api/v1/namespaces', { metadata: { name: 'shop' } })
+    const { json } = await server.call('PUT', url, {
+      metadata: { labels: { a: 'b' } },
+      spec: { finalizers: [] },
+    })
+    expect([json.metadata.labels, json.spec.finalizers]).toEqual([{ a: 'b' }, ['kubernetes']])
+    await server.call('DELETE', url)
+    const done = await server.call('PUT', `${url}/finalize`, {
+      metadata: { name: 'shop' },
+      spec: { finalizers: [] },
+    })
+    expect(done.code).toBe(200)
+    expect((await server.call('GET', url)).code).toBe(404)
   })
 
   it('deletes a collection by label', async () => {

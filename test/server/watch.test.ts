@@ -97,7 +97,9 @@ it('shows tables and the end of the initial state', async () => {
   const [frame] = await framesOf('', 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json')
   expect(frame).toMatchObject({ type: 'ADDED', object: { kind: 'Table' } })
   expect(frame!.object.rows[0].cells[0]).toBe('db')
-  const frames = await framesOf('sendInitialEvents=true&allowWatchBookmarks=true')
+  const frames = await framesOf(
+    'sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true',
+  )
   expect(frames.at(-1)).toMatchObject({
     type: 'BOOKMARK',
     object: { kind: 'VirtualMachine', metadata: { annotations: { 'k8s.io/initial-events-end': 'true' } } },
@@ -123,7 +125,7 @@ it('a client that reads nothing is cut, and its reader of the store let go', asy
     },
   }
   const path = { kind: VirtualMachine as never, namespace: 'default' }
-  const request = { path, query: new URLSearchParams(), table: false, matches: () => true }
+  const request = { path, query: new URLSearchParams(), form: 'json' as const }
   const sent = sendWatch(startWatch(request, server.objects, clock), client, clock)
   await expect.poll(() => cuts.length).toBe(2) // the watch's own end, and the stalled write's
   cuts[1]!()

@@ -29,6 +29,8 @@ describe('label selectors', () => {
     ['a in (c)', false],
     ['no in (c)', false],
     ['empty in ()', true],
+    ['empty in (,)', true],
+    ['a in (c,)', false],
     ['a notin (b)', false],
     ['a notin (c,d)', true],
     ['no notin (c)', true],

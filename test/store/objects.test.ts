@@ -5,13 +5,14 @@ import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 import { systemClock } from '../../src/lib/clock.ts'
 import type { KubeObject } from '../../src/resources/define.ts'
-import { StoragePool } from '../../src/resources/kinds.ts'
+import { Namespace, namespaceNamed, StoragePool } from '../../src/resources/kinds.ts'
+import { VirtualMachine } from '../../src/resources/vm.ts'
 import { KvObjects } from '../../src/store/kv-objects.ts'
 import { openLmdb } from '../../src/store/lmdb.ts'
 import { MemoryKv } from '../../src/store/memory.ts'
 import type { TextEvent } from '../../src/store/objects.ts'
 import { Rendered } from '../../src/store/rendered.ts'
-import { objectsContract, pool } from '../contract/objects.ts'
+import { objectsContract, pool, vm } from '../contract/objects.ts'
 
 const options = { clock: systemClock, newUid: randomUUID }
 const historyOf = ({ limit }: { limit?: number } = {}) => (limit === undefined ? {} : { historyLimit: limit })
@@ -99,6 +100,34 @@ it('tells who selects by any test of what comes to pass it and what no longer do
     if (seen.length === 4) break
   }
   expect(seen).toEqual(['ADDED /q', 'DELETED /q', 'ADDED /q', 'DELETED /q'])
+})
+
+it('creates only in the namespace that was looked at', async () => {
+  const objects = new KvObjects(new MemoryKv(), options)
+  const { metadata } = await objects.create(Namespace, namespaceNamed('default'))
+  const within = { name: 'default', resourceVersion: metadata.resourceVersion ?? '' }
+  await objects.create(VirtualMachine, vm('a'), { within })
+  await expect(objects.create(VirtualMachine, vm('a'), { within })).rejects.toMatchObject({
+    reason: 'AlreadyExists',
+  })
+  await objects.delete(Namespace, { name: 'default' })
+  await expect(objects.create(VirtualMachine, vm('b'), { within })).rejects.toMatchObject({
+    reason: 'Conflict',
+  })
+  expect((await objects.list(VirtualMachine)).items).toHaveLength(1)
+})
+
+it('lists one by its name, as it is and as it was', async () => {
+  const objects = new KvObjects(new MemoryKv(), options)
+  const { metadata } = await objects.create(StoragePool, pool('a'))
+  await objects.create(StoragePool, pool('ab'))
+  const names = async (change: object) =>
+    (await objects.list(StoragePool, { name: 'a', ...change })).items.map((one) => one.metadata.name)
+  expect(await names({})).toEqual(['a'])
+  expect(await names({ labelSelector: 'x' })).toEqual([])
+  await objects.delete(StoragePool, { name: 'a' })
+  expect(await names({})).toEqual([])
+  expect(await names({ resourceVersion: metadata.resourceVersion })).toEqual(['a'])
 })
 
 it('keeps no more texts than fit, the newest of them', () => {

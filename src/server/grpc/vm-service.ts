@@ -160,7 +160,8 @@ export class VmService {
     // Nobody would see a warning.
     const query = new URLSearchParams({ fieldValidation: 'Strict' })
     const contentType = 'application/json'
-    const asked = { method, path, query, body, duplicates, contentType, table: false, userAgent }
+    const form = 'json' as const
+    const asked = { method, path, query, body, duplicates, contentType, form, userAgent }
     return (await handle(asked, { objects, clock, newId: randomUUID })).body
   }
 }

@@ -14,7 +14,7 @@ import type { AuditRecord } from '../../../src/auth/audit.ts'
 import { mastersGroup } from '../../../src/auth/identity.ts'
 import { systemClock } from '../../../src/lib/clock.ts'
 import { silentLog } from '../../../src/lib/log.ts'
-import { Namespace } from '../../../src/resources/kinds.ts'
+import { Namespace, namespaceNamed } from '../../../src/resources/kinds.ts'
 import { type GrpcListener, type ListenOptions, listenGrpc } from '../../../src/server/grpc/listen.ts'
 import protocol from '../../../src/server/grpc/vmservice.json' with { type: 'json' }
 import { KvObjects } from '../../../src/store/kv-objects.ts'
@@ -126,9 +126,7 @@ export async function grpcLab(
     },
     ...rest,
   })
-  await objects.create(Namespace, {
-    ...{ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'default' }, spec: {} },
-  })
+  await objects.create(Namespace, namespaceNamed('default'))
   const address = `${listener.address}:${listener.port}`
   const client = new VmClient(address)
   const connect = () => createConnection(listener.port, listener.address)
