@@ -8,6 +8,7 @@ import { ApiError } from '../store/errors.ts'
 import type { ServerDeps } from './deps.ts'
 import { parsePath, type ResourcePath, targetOf, verbOf } from './path.ts'
 import { flag, refuseAmbiguous } from './query.ts'
+import { refused } from './refused.ts'
 import type { RequestTarget } from './target.ts'
 
 /** A request whose sender is known and may do what it asks for. */
@@ -32,8 +33,9 @@ export function admit(
     rawUrl: request.url ?? '/',
     headers: fromRawHeaders(request.rawHeaders),
     bodySha256: body.length === 0 ? emptySha256 : sha256Hex(body),
+    address: request.socket.remoteAddress ?? '',
   })
-  if (!verdict.ok) throw new ApiError('Unauthorized', `${verdict.code}: ${verdict.message}`)
+  if (!verdict.ok) throw refused(verdict)
   refuseAmbiguous(url.searchParams)
   const path = parsePath(url.pathname, deps.kinds)
   const verb = path ? verbOf(method, path, flag(url.searchParams, 'watch')) : (method.toLowerCase() as Verb)
@@ -77,8 +79,9 @@ export interface Outcome {
 export function recordAudit(deps: ServerDeps, request: IncomingMessage, outcome: Outcome): void {
   const { admitted, ...rest } = outcome
   const { method = 'GET', url = '/', headers, socket } = request
-  const refused = rest.code === 401 || rest.code === 403
-  if (method === 'GET' && !refused && admitted?.path?.subresource !== 'console') return
+  const denied = rest.code === 401 || rest.code === 403
+  const attached = ['console', 'vnc'].includes(admitted?.path?.subresource ?? '')
+  if (method === 'GET' && !denied && !attached) return
   const userAgent = headers['user-agent']
   deps.audit(
     auditRecord({

@@ -27,7 +27,7 @@ export function subresources(kind: ResourceDefinition): Readonly<Record<string, 
     ...(kind.hasStatus && { status: ['get', 'patch', 'update'] }),
     ...(kind === (VirtualMachine as ResourceDefinition) && {
       ...Object.fromEntries(actions),
-      ...{ log: ['get'], console: ['get'] },
+      ...{ log: ['get'], console: ['get'], vnc: ['get'] },
     }),
   }
 }

@@ -12,12 +12,15 @@ import { type Answer, type Call, type HandlerDeps, refOf } from './call.ts'
 import type { ServerDeps } from './deps.ts'
 import { discovery, subresources } from './discovery.ts'
 import { duplicateKeys } from './duplicate-keys.ts'
+import { FairQueue } from './fair.ts'
 import { handle } from './handlers.ts'
 import { healthText } from './health.ts'
 import { collectBodies, defaultLimits, saidFirst, serverOptions, whileSilent } from './limits.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
 import { numberOf, parameter, parseFieldSelector } from './query.ts'
+import { errorHeaders } from './refused.ts'
+import { seatFor } from './seating.ts'
 import { statusOf } from './status.ts'
 import { type RequestTarget, splitTarget } from './target.ts'
 import { unreadable } from './unreadable.ts'
@@ -36,6 +39,7 @@ interface Shared {
   readonly handlerDeps: HandlerDeps
   readonly documents: ReadonlyMap<string, unknown>
   readonly metrics: Metrics
+  readonly fair: FairQueue
 }
 
 interface Context {
@@ -72,6 +76,7 @@ export function createServer(deps: ServerDeps): FastifyInstance {
     handlerDeps: { objects: deps.objects, clock: deps.clock, newId: randomUUID },
     documents: discovery(deps.kinds, ''),
     metrics: new Metrics(),
+    fair: new FairQueue(limits.fair, deps.clock),
   }
   collectBodies(app, limits)
   app.setErrorHandler((error, request, reply) => fail(error, request, reply, deps))
@@ -92,7 +97,8 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
   try {
     refuseUnreadBody(request)
     admitted = admit(request.raw, raw, url, deps)
-    const result = await answer({ request, reply, url, raw, admitted }, shared)
+    const leave = await seatFor(admitted, shared.fair, reply.raw)
+    const result = await answer({ request, reply, url, raw, admitted }, shared).finally(leave)
     recordAudit(deps, request.raw, { id, receivedAt, admitted, code: reply.statusCode })
     count(metrics, admitted, reply.statusCode)
     return result
@@ -130,8 +136,8 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   if (verb === 'watch') return watch(context, path, table, shared)
   if (request.method === 'GET' && path.name !== undefined) {
     if (path.subresource === 'log') return log(path, url, reply, shared.deps)
-    if (path.subresource === 'console')
-      throw new ApiError('BadRequest', 'a console is a WebSocket: an upgrade request is required')
+    if (path.subresource === 'console' || path.subresource === 'vnc')
+      throw new ApiError('BadRequest', `${path.subresource} is a WebSocket: an upgrade request is required`)
   }
   const contentType = request.headers['content-type'] ?? 'application/json'
   const body = parseBody(raw, contentType, request.headers['content-encoding'])
@@ -158,10 +164,10 @@ function plainPath({ request, reply, url }: Context, { documents, metrics }: Sha
 }
 
 function watch(
-  { reply, url }: Context,
+  { reply, url, admitted }: Context,
   path: ResourcePath,
   table: boolean,
-  { deps, metrics }: Shared,
+  { deps, metrics, fair }: Shared,
 ): undefined {
   const fieldSelector = parameter(url.searchParams, 'fieldSelector')
   const chosen = parseFieldSelector(fieldSelector)
@@ -170,6 +176,7 @@ function watch(
   const all = path.name === undefined && !fieldSelector
   const request = { path, query: url.searchParams, table, ...(!all && { matches }) }
   const started = startWatch(request, deps.objects, deps.clock)
+  const counted = fair.watch(admitted.identity.name, started.stop)
   // Written by hand: the head must go out before the first event, which may be hours away.
   reply.hijack()
   const head = { ...reply.getHeaders(), 'content-type': 'application/json' } as OutgoingHttpHeaders
@@ -180,6 +187,7 @@ function watch(
   void sendWatch(started, reply.raw, deps.clock).finally(() => {
     over()
     ends()
+    counted()
   })
   return undefined
 }
@@ -233,8 +241,9 @@ function fail(error: unknown, request: FastifyRequest, reply: FastifyReply, deps
   const { code, body } = statusOf(error)
   if (code >= 500)
     deps.log.error('request failed', { method: request.method, path: request.url.split('?')[0], err: error })
-  if (code === 401) reply.header('www-authenticate', 'AWS4-HMAC-SHA256')
-  if (code !== 413 && code !== 429) return json(reply, code, body)
+  reply.headers(errorHeaders({ code, body }))
+  // Only a body that was not read, or not all of it, spoils the connection.
+  if ((code !== 413 && code !== 429) || Buffer.isBuffer(request.body)) return json(reply, code, body)
   const text = JSON.stringify(body)
   reply.header('connection', 'close').header('content-length', Buffer.byteLength(text))
   return json(reply, code, saidFirst(text, request.raw, deps.limits ?? defaultLimits))
