@@ -115,23 +115,27 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(dir, { recursive: true }))
 
+/** Only where readline runs may options be changed. */
+const typing = String.raw`
+source "$1"
+read -ra COMP_WORDS <<<"$COMP_LINE"
+[[ $COMP_LINE == *" " ]] && COMP_WORDS+=("")
+COMP_CWORD=$((${'$'}{#COMP_WORDS[@]} - 1))
+compopt() { echo "compopt $*"; }
+_plasmavmc
+printf '%s\n' "${'$'}{COMPREPLY[@]}"
+`
+
 /** Types a line into a real bash whose completion is ours, and looks at what it would show. */
 async function typed(line: string, env: Record<string, string> = {}): Promise<string[]> {
   const { out } = await runCommand(['completion', 'bash'])
   const script = join(dir, 'bash')
   // The program as this checkout has it.
   writeFileSync(script, out.replaceAll('/opt/plasmavmc/bin/plasmavmc', join(root, 'bin', 'plasmavmc')))
-  const ask = [
-    `source ${script}`,
-    'read -ra COMP_WORDS <<<"$COMP_LINE"',
-    '[[ $COMP_LINE == *" " ]] && COMP_WORDS+=("")',
-    'COMP_CWORD=$((${#COMP_WORDS[@]} - 1))',
-    // Only where readline runs may options be changed.
-    'compopt() { echo "compopt $*"; }',
-    '_plasmavmc; printf "%s\\n" "${COMPREPLY[@]}"',
-  ]
+  const file = join(dir, 'type')
+  writeFileSync(file, typing)
   const all = { PATH: process.env['PATH'] ?? '', COMP_LINE: line, COMP_POINT: String(line.length), ...env }
-  const { stdout } = await run('bash', ['--norc', '-c', ask.join('\n')], { env: all, timeout: 60_000 })
+  const { stdout } = await run('bash', ['--norc', file, script], { env: all, timeout: 60_000 })
   return stdout.split('\n').filter((one) => one !== '')
 }
 

@@ -16,11 +16,13 @@ afterEach(async () => {
   rmSync(dir, { recursive: true })
 })
 
-function write(name: string, config: unknown): string {
+function writeText(name: string, text: string): string {
   const file = join(dir, name)
-  writeFileSync(file, JSON.stringify(config))
+  writeFileSync(file, text)
   return file
 }
+
+const write = (name: string, config: unknown) => writeText(name, JSON.stringify(config))
 
 const caData = () => readFileSync(join(server.dataDir, 'pki', 'ca.crt')).toString('base64')
 
@@ -140,7 +142,7 @@ test('files that it names lie beside it', () => {
 
 test.each([
   ['no file', () => '/nonexistent/config', /can't be read/],
-  ['no YAML', () => (writeFileSync(join(dir, 'x'), 'a: ['), join(dir, 'x')), /is not YAML/],
+  ['no YAML', () => writeText('x', 'a: ['), /is not YAML/],
   ['a list', () => write('x', []), /is no object/],
   ['no current context', () => write('x', {}), /no current context/],
   ['a context that is not there', () => kubeconfig({}, { 'current-context': 'no' }), /no context "no"/],

@@ -84,7 +84,11 @@ function flood(user: string, clients: number) {
     while (on) codes.push((await ask(user)).code)
   }
   const all = Array.from({ length: clients }, client)
-  return { codes, end: () => ((on = false), Promise.all(all)) }
+  const end = () => {
+    on = false
+    return Promise.all(all)
+  }
+  return { codes, end }
 }
 
 it('a noisy user waits for turns of its own, another is served as if alone', async () => {
