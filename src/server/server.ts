@@ -111,10 +111,14 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
 }
 
 /** A body that is not read is not hashed, and so is signed by nobody. @throws ApiError BadRequest */
-function refuseUnreadBody({ method, headers, body }: FastifyRequest): void {
+function refuseUnreadBody(request: FastifyRequest): void {
+  if (!isRead(request)) throw new ApiError('BadRequest', `a ${request.method} request has no body here`)
+}
+
+/** Whether there is no body, or all of it was read. */
+function isRead({ headers, body }: FastifyRequest): boolean {
   const length = Number(headers['content-length'] ?? 0)
-  if (Buffer.isBuffer(body) || (length === 0 && headers['transfer-encoding'] === undefined)) return
-  throw new ApiError('BadRequest', `a ${method} request has no body here`)
+  return Buffer.isBuffer(body) || (length === 0 && headers['transfer-encoding'] === undefined)
 }
 
 function count(metrics: Metrics, admitted: Admitted | undefined, code: number): void {
@@ -243,7 +247,7 @@ function fail(error: unknown, request: FastifyRequest, reply: FastifyReply, deps
     deps.log.error('request failed', { method: request.method, path: request.url.split('?')[0], err: error })
   reply.headers(errorHeaders({ code, body }))
   // Only a body that was not read, or not all of it, spoils the connection.
-  if ((code !== 413 && code !== 429) || Buffer.isBuffer(request.body)) return json(reply, code, body)
+  if ((code !== 413 && code !== 429) || isRead(request)) return json(reply, code, body)
   const text = JSON.stringify(body)
   reply.header('connection', 'close').header('content-length', Buffer.byteLength(text))
   return json(reply, code, saidFirst(text, request.raw, deps.limits ?? defaultLimits))
