@@ -5,6 +5,7 @@ import { guard } from './guard.ts'
 import { leader } from './leader.ts'
 import { hundred, startAndKill } from './machines.ts'
 import { placement } from './placement.ts'
+import { signatures } from './signatures.ts'
 import { simulated } from './simulated.ts'
 import type { Figure } from './stats.ts'
 import { unplaced } from './unplaced.ts'
@@ -20,6 +21,7 @@ const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   leader,
   writes,
   failover,
+  signatures,
   api,
   etcd,
 }

@@ -67,6 +67,7 @@ missing_packages() {
   have openssl || echo openssl
   have isoinfo || echo genisoimage
   have strace || echo strace
+  python3 -c 'import botocore.auth' 2>/dev/null || /usr/bin/python3 -c 'import botocore.auth' 2>/dev/null || echo python3-botocore
   have kubectl || echo kubernetes-client
   have etcd || echo etcd-server
   have etcdctl || echo etcd-client
@@ -109,8 +110,8 @@ install_packages() {
   [ -n "$missing" ] || return 0
   say "missing, and not installable from here: $missing"
   say "  Debian, Ubuntu:  sudo apt-get install $missing"
-  say "  Fedora:          sudo dnf install qemu-system-x86 qemu-img edk2-ovmf curl openssl genisoimage strace kubernetes-client etcd nftables iproute e2fsprogs"
-  say "  Arch:            sudo pacman -S qemu-system-x86 qemu-img edk2-ovmf curl openssl cdrtools strace kubectl etcd nftables iproute2 e2fsprogs"
+  say "  Fedora:          sudo dnf install qemu-system-x86 qemu-img edk2-ovmf curl openssl genisoimage strace python3-botocore kubernetes-client etcd nftables iproute e2fsprogs"
+  say "  Arch:            sudo pacman -S qemu-system-x86 qemu-img edk2-ovmf curl openssl cdrtools strace python-botocore kubectl etcd nftables iproute2 e2fsprogs"
   have qemu-system-x86_64 && have qemu-img || die "QEMU is needed to go on: install it, then repeat"
   say "going on without them: what needs them will fail and say so"
 }

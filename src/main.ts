@@ -11,8 +11,11 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error
 })
 
+// bin/plasmavmc says so where it was called by this name, which kubectl looks for.
+const plugin = process.argv[2] === '--as=kubectl-plasmavmc'
+
 const { runProgram } = await import('./cli/program.ts')
-process.exitCode = await runProgram(process.argv.slice(2), {
+process.exitCode = await runProgram(process.argv.slice(plugin ? 3 : 2), {
   stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
@@ -22,4 +25,5 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   signal,
   program: join(root, 'bin', 'plasmavmc'),
   root,
+  plugin,
 })

@@ -34,6 +34,8 @@ export interface Agent {
   readonly ready: () => readonly { readonly name: string; readonly ok: boolean; readonly message?: string }[]
   /** Path of a machine's console socket. */
   readonly consoleOf: (ref: Ref) => Promise<string>
+  /** Path of its VNC socket, which is there where it has VNC. */
+  readonly vncOf: (ref: Ref) => Promise<string>
   readonly logOf: (ref: Ref, bytes: number) => Promise<string>
   /** Rejects when a loop ended by itself. */
   readonly ended: Promise<never>
@@ -162,6 +164,7 @@ export async function startAgent(
       { name: 'pools', ok: pools.synced },
     ],
     consoleOf: async (ref) => vmPaths(runDir, await uidOf(ref)).console,
+    vncOf: async (ref) => vmPaths(runDir, await uidOf(ref)).vnc,
     logOf: async (ref, bytes) => processes.log(await uidOf(ref), bytes),
     ended: endedBy([...loops, taken.promise], signal, log),
     stopped,

@@ -1,9 +1,11 @@
 import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
+import { FailedAttempts } from './auth/attempts.ts'
 import { auditFile } from './auth/audit-file.ts'
 import { authenticate } from './auth/authenticate.ts'
 import { ensureCredentials } from './auth/credentials.ts'
 import { bootstrapIdentity } from './auth/identity.ts'
+import { Replays } from './auth/replays.ts'
 import type { Config, Role } from './config.ts'
 import { LeaseWatch } from './controllers/hosts/watch.ts'
 import { runFenceCommand } from './host/fence-command.ts'
@@ -175,7 +177,7 @@ function atMostEvery<T>(ms: number, work: () => Promise<T>): () => Promise<T> {
   }
 }
 
-type AgentParts = Pick<Agent, 'ready' | 'consoleOf' | 'logOf'>
+type AgentParts = Pick<Agent, 'ready' | 'consoleOf' | 'vncOf' | 'logOf'>
 
 /** What the API asks of the agent, which starts after it, where this server has one. */
 function lateAgent(agent: () => Agent | undefined, expected: boolean): AgentParts {
@@ -191,6 +193,7 @@ function lateAgent(agent: () => Agent | undefined, expected: boolean): AgentPart
   return {
     ready: () => agent()?.ready() ?? [{ name: 'agent', ok: !expected, message: 'still starting' }],
     consoleOf: async (ref) => started().consoleOf(ref),
+    vncOf: async (ref) => started().vncOf(ref),
     logOf: async (ref, bytes) => started().logOf(ref, bytes),
   }
 }
@@ -217,6 +220,7 @@ async function startApi(
   })
   const { accessKeyId, secretAccessKey: secret } = ensureCredentials(dataDir)
   const admin = { secret, identity: { ...bootstrapIdentity, accessKeyId } }
+  const [attempts, replays] = [new FailedAttempts(), new Replays()]
   const file = join(dataDir, 'audit.log')
   const audit = auditFile(file, (error, records) =>
     log.error('audit records are lost', { file, records, message: messageOf(error) }),
@@ -230,6 +234,8 @@ async function startApi(
         now: systemClock.now(),
         region: 'local',
         service: 'plasmavmc',
+        attempts,
+        replays,
       })
       if (verdict.ok) identities.used(verdict.identity)
       return verdict
@@ -244,6 +250,7 @@ async function startApi(
     tls: { key: pki.key, cert: pki.cert },
     ready: agent.ready,
     consoleOf: agent.consoleOf,
+    vncOf: agent.vncOf,
     logOf: agent.logOf,
   }
   const server = createServer(deps)

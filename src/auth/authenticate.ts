@@ -18,6 +18,6 @@ function judge(request: SignedRequest, options: VerifyOptions): Verdict {
   const authorization = valuesOf(headerPairs(request.headers), 'authorization')
   const [, token] = /^bearer +(\S+)$/i.exec(authorization[0] ?? '') ?? []
   return token !== undefined && authorization.length === 1
-    ? verifyToken(token, options)
+    ? verifyToken(token, options, request.address)
     : verifyRequest(request, options)
 }

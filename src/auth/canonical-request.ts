@@ -1,4 +1,4 @@
-import { canonicalPath } from './canonical-path.ts'
+import { canonicalPath, canonicalPathOnce } from './canonical-path.ts'
 import { canonicalQuery, type QueryPair, queryPairs } from './canonical-query.ts'
 import { type HeaderPair, valuesOf } from './header-pairs.ts'
 
@@ -12,7 +12,14 @@ export interface CanonicalParts {
   readonly signedHeaders: readonly string[]
   /** Lower-case hexadecimal SHA-256 of the body. */
   readonly bodySha256: string
+  /** The parameters of the query, where they are parsed already. */
+  readonly pairs?: readonly QueryPair[]
+  /** `twice` unless told; S3 alone has `once`. */
+  readonly pathEncoding?: PathEncoding
 }
+
+/** Whether the path that is sent, which is encoded, is encoded once more to be signed. */
+export type PathEncoding = 'once' | 'twice'
 
 /** Path and query of a request target; the query is empty where there is none. */
 export function splitUrl(rawUrl: string): { readonly path: string; readonly query: string } {
@@ -20,32 +27,26 @@ export function splitUrl(rawUrl: string): { readonly path: string; readonly quer
   return at < 0 ? { path: rawUrl, query: '' } : { path: rawUrl.slice(0, at), query: rawUrl.slice(at + 1) }
 }
 
-function headerLine(headers: readonly HeaderPair[], name: string): string {
-  const values = valuesOf(headers, name).map((value) => value.replace(/[ \t]+/g, ' ').replace(/^ | $/g, ''))
-  return `${name}:${values.join(',')}\n`
+/** Spaces in a row, and a line that is folded (RFC 9112 section 5.2), are one space; none is left at either end. */
+function trimAll(value: string): string {
+  if (/^[\x21-\x7e]*$/.test(value)) return value
+  return value.replace(/(\r?\n(?=[ \t])|[ \t])+/g, ' ').replace(/^ | $/g, '')
 }
 
-function assemble(parts: CanonicalParts, path: string, query: string): string {
-  const { method, headers, signedHeaders, bodySha256 } = parts
-  const lines = signedHeaders.map((name) => headerLine(headers, name)).join('')
-  return [method, path, query, lines, signedHeaders.join(';'), bodySha256].join('\n')
+function headerLine(headers: readonly HeaderPair[], name: string): string {
+  return `${name}:${valuesOf(headers, name).map(trimAll).join(',')}\n`
 }
 
 const isSignature = ([name]: QueryPair) => name === 'X-Amz-Signature'
 
 /** The canonical request of the Signature Version 4 specification; X-Amz-Signature of a presigned URL is left out. */
 export function canonicalRequest(parts: CanonicalParts): string {
-  const { path, query } = splitUrl(parts.rawUrl)
-  const pairs = queryPairs(query).filter((pair) => !isSignature(pair))
-  return assemble(parts, canonicalPath(path), canonicalQuery(pairs))
-}
-
-/**
- * The canonical request as curl before 8.x makes it: path and query exactly as sent, neither sorted nor encoded again.
- * @returns undefined for a path with a %, where the same text is the specification's form of another path
- *   (`/a%2520b` as sent, and `/a%20b` encoded once more): one signature would fit two requests. Without a % it can't.
- */
-export function asSentRequest(parts: CanonicalParts): string | undefined {
-  const { path, query } = splitUrl(parts.rawUrl)
-  return path.includes('%') ? undefined : assemble(parts, path, query)
+  const { method, rawUrl, headers, signedHeaders, bodySha256 } = parts
+  const { path, query } = splitUrl(rawUrl)
+  const pairs = parts.pairs ?? queryPairs(query)
+  const signed = pairs.some(isSignature) ? pairs.filter((pair) => !isSignature(pair)) : pairs
+  const canonical = parts.pathEncoding === 'once' ? canonicalPathOnce(path) : canonicalPath(path)
+  let text = `${method}\n${canonical}\n${canonicalQuery(signed)}\n`
+  for (const name of signedHeaders) text += headerLine(headers, name)
+  return `${text}\n${signedHeaders.join(';')}\n${bodySha256}`
 }

@@ -12,7 +12,10 @@ export function headerPairs(source: HeaderSource): HeaderPair[] {
     : Object.entries(source).flatMap(([name, value]) =>
         value === undefined ? [] : [value].flat().map((one): HeaderPair => [name, one]),
       )
-  return pairs.map(([name, value]) => [name.toLowerCase(), value])
+  return pairs.map((pair) => {
+    const name = pair[0].toLowerCase()
+    return name === pair[0] ? pair : [name, pair[1]]
+  })
 }
 
 function isPairs(source: HeaderSource): source is readonly HeaderPair[] {
@@ -28,5 +31,7 @@ export function fromRawHeaders(rawHeaders: readonly string[]): HeaderPair[] {
 
 /** All values of a header; `name` in lower case. */
 export function valuesOf(pairs: readonly HeaderPair[], name: string): string[] {
-  return pairs.filter(([other]) => other === name).map(([, value]) => value)
+  const values: string[] = []
+  for (const [other, value] of pairs) if (other === name) values.push(value)
+  return values
 }

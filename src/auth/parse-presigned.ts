@@ -1,5 +1,5 @@
 import { parseAmzDate } from './amz-date.ts'
-import { queryPairs } from './canonical-query.ts'
+import type { QueryPair } from './canonical-query.ts'
 import { type Claim, parseClaim } from './parse-authorization.ts'
 import { type Refusal, refuse } from './refusal.ts'
 import { algorithm, maxExpiresSeconds } from './scope.ts'
@@ -18,16 +18,12 @@ const code = 'AuthorizationQueryParametersError'
 const names = ['Algorithm', 'Credential', 'Date', 'Expires', 'SignedHeaders', 'Signature'] as const
 
 /** Whether a query claims to carry a signature. */
-export function isPresigned(rawQuery: string): boolean {
-  return queryPairs(rawQuery).some(([name]) => name === 'X-Amz-Signature' || name === 'X-Amz-Algorithm')
+export function isPresigned(pairs: readonly QueryPair[]): boolean {
+  return pairs.some(([name]) => name === 'X-Amz-Signature' || name === 'X-Amz-Algorithm')
 }
 
 /** Parses the X-Amz-… parameters of a presigned URL; each must be there exactly once. */
-export function parsePresigned(rawQuery: string): PresignedClaim | Refusal {
-  const pairs = queryPairs(rawQuery)
-  if (pairs.some(([name]) => name.toLowerCase() === 'x-amz-security-token')) {
-    return refuse('InvalidToken', 'there are no session tokens here: sign with a long-lived key')
-  }
+export function parsePresigned(pairs: readonly QueryPair[]): PresignedClaim | Refusal {
   const values: string[] = []
   for (const name of names) {
     const found = pairs.filter(([other]) => other === `X-Amz-${name}`)

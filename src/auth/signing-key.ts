@@ -1,11 +1,13 @@
-import { createSecretKey, type KeyObject } from 'node:crypto'
-import { hmacSha256 } from './hash.ts'
+import { type HmacKey, hmacKey, hmacSha256 } from './hash.ts'
 import type { Scope } from './scope.ts'
 
-/** Derived keys kept; a key changes once a day, so a server holds one for each access key in use. */
-const maxCached = 1024
+/** Secrets of which derived keys are kept, and how many keys of each: a key changes once a day. */
+const maxSecrets = 1024
+const maxOfOne = 4
 
-const cache = new Map<string, KeyObject>()
+type Derived = readonly [scope: Scope, key: HmacKey]
+
+const cache = new Map<string, Derived[]>()
 let derived = 0
 
 /** How many keys were derived so far. */
@@ -13,21 +15,26 @@ export const derivations = (): number => derived
 
 /** The work of deriving a key, for nothing: for whoever must not show by its time that a key was at hand. */
 export function deriveForNothing(): void {
-  derive('nobody0000000000000000000000000000000000', ['20150830', 'local', 'plasmavmc', 'aws4_request'])
+  signingKeyBytes('nobody0000000000000000000000000000000000', {
+    ...{ date: '20150830', region: 'local', service: 'plasmavmc' },
+  })
 }
 
-/** The signing key of a secret for a scope (SigV4, "Derive a signing key"); remembered, least recently used goes first. */
-export function signingKey(secret: string, { date, region, service }: Scope): KeyObject {
-  const name = `${date}\0${region}\0${service}\0${secret}`
-  const known = cache.get(name)
-  const key = known ?? derive(secret, [date, region, service, 'aws4_request'])
-  if (known) cache.delete(name)
-  else if (cache.size >= maxCached) cache.delete(cache.keys().next().value!)
-  cache.set(name, key)
+/** The signing key of a secret for a scope (SigV4, "Derive a signing key"); remembered, the oldest goes first. */
+export function signingKey(secret: string, scope: Scope): HmacKey {
+  const { date, region, service } = scope
+  const kept = cache.get(secret) ?? []
+  for (const [other, key] of kept)
+    if (other.date === date && other.service === service && other.region === region) return key
+  const key = hmacKey(signingKeyBytes(secret, scope))
+  if (kept.length === 0 && cache.size >= maxSecrets) cache.delete(cache.keys().next().value ?? '')
+  cache.set(secret, [...kept.slice(1 - maxOfOne), [{ date, region, service }, key]])
   return key
 }
 
-function derive(secret: string, parts: readonly string[]): KeyObject {
+/** The same key as its 32 bytes. */
+export function signingKeyBytes(secret: string, { date, region, service }: Scope): Buffer {
   derived += 1
-  return createSecretKey(parts.reduce<Buffer>(hmacSha256, Buffer.from(`AWS4${secret}`)))
+  const parts = [date, region, service, 'aws4_request']
+  return parts.reduce<Buffer>((key, part) => hmacSha256(hmacKey(key), part), Buffer.from(`AWS4${secret}`))
 }

@@ -50,7 +50,7 @@ export function makeToken(request: TokenRequest): Token {
 }
 
 /** Verifies a token made by {@link makeToken}; only the exact text that it makes is taken. */
-export function verifyToken(token: string, options: VerifyOptions): Verdict {
+export function verifyToken(token: string, options: VerifyOptions, address?: string): Verdict {
   const malformed = refuse('InvalidToken', `a bearer token must begin with ${prefix} and be whole`)
   if (!token.startsWith(prefix) || token.length > longestToken) return malformed
   const encoded = token.slice(prefix.length)
@@ -65,8 +65,12 @@ export function verifyToken(token: string, options: VerifyOptions): Verdict {
     rawUrl: `${tokenPath}?${query}`,
     headers: { host },
     bodySha256: emptySha256,
+    ...(address !== undefined && { address }),
   }
-  return verifyRequest(request, options)
+  const verdict = verifyRequest(request, options)
+  return !verdict.ok && verdict.code === 'RequestExpired'
+    ? refuse('ExpiredToken', 'the bearer token has expired: get another one')
+    : verdict
 }
 
 const execVersions = ['client.authentication.k8s.io/v1', 'client.authentication.k8s.io/v1beta1']

@@ -1,9 +1,8 @@
 import type { IncomingMessage } from 'node:http'
-import { readCredentials } from '../auth/credentials.ts'
-import { signRequest } from '../auth/sign.ts'
 import type { Clock } from '../lib/clock.ts'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
-import { type Connection, connectionOf, readCa } from './connection.ts'
+import { type Access, proved, type SentHeaders, signedAccess, type TlsTrust } from './access.ts'
+import { type Connection, connectionOf } from './connection.ts'
 import { type Status, serverError } from './failure.ts'
 import { connectionError, openHttp, readText } from './http.ts'
 import type { GlobalOptions, Io } from './io.ts'
@@ -25,7 +24,7 @@ export interface WatchFrame<T> {
   readonly object: T
 }
 
-/** One server's API, signed with our key. Nothing is retried: a command says what happened and ends. */
+/** One server's API, every request with what proves who sends it. Nothing is retried: a command says what happened and ends. */
 export interface Client {
   readonly connection: Connection
   /** `host:port`. */
@@ -37,7 +36,7 @@ export interface Client {
   /** The frames of a watch until the server ends it. @throws ServerError, also for an ERROR frame */
   watch<T>(path: string, options: RequestOptions): AsyncGenerator<WatchFrame<T>>
   /** URL and signed headers for a WebSocket that another library opens. */
-  signedSocket(path: string): Promise<{ url: URL; headers: Record<string, string | string[]>; ca: string }>
+  signedSocket(path: string): Promise<{ url: URL; headers: SentHeaders; trust: TlsTrust }>
   close(): void
 }
 
@@ -66,8 +65,8 @@ export function addressOf({ host, port }: Connection): string {
   return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
-function urlOf(connection: Connection, path: string, query: RequestOptions['query']): URL {
-  const url = new URL(`https://${addressOf(connection)}${path}`)
+function urlOf({ connection, prefix }: Access, path: string, query: RequestOptions['query']): URL {
+  const url = new URL(`https://${addressOf(connection)}${prefix}${path}`)
   for (const [name, value] of Object.entries(query ?? {})) {
     if (value !== undefined && value !== '') url.searchParams.set(name, value)
   }
@@ -91,9 +90,10 @@ async function* frames<T>(answer: IncomingMessage): AsyncGenerator<WatchFrame<T>
 /** Connects to the server that options and environment name; nothing is sent yet. @throws PlasmaError, UsageError */
 export function connect(
   options: GlobalOptions,
-  io: Pick<Io, 'env' | 'uid' | 'clock' | 'stderr' | 'signal'>,
+  io: Pick<Io, 'env' | 'uid' | 'clock' | 'stderr' | 'signal' | 'access'>,
 ): Client {
   const warn = (text: string) => io.stderr.write(`Warning: ${text}\n`)
+  if (io.access) return clientOf(io.access(), io.clock, warn, io.signal)
   return openClient(connectionOf(options, io), io.clock, io.env, warn, io.signal)
 }
 
@@ -105,26 +105,16 @@ export function openClient(
   warn: (text: string) => void = () => {},
   signal?: AbortSignal,
 ): Client {
-  const ca = readCa(connection.dataDir)
-  const credentials = readCredentials(connection.dataDir, env)
-  const address = addressOf(connection)
-  const http = openHttp(ca, clock, { address, flags: connection.flags })
+  return clientOf(signedAccess(connection, clock, env), clock, warn, signal)
+}
 
-  const { user, groups = [] } = connection.as ?? {}
-  const sign = (method: string, url: URL, plain: Record<string, string>, body: string) => {
-    const headers = {
-      ...plain,
-      ...(user !== undefined && { 'impersonate-user': user }),
-      // Signed as they are joined where a header stands more than once (SigV4), and sent one by one.
-      ...(groups.length > 0 && { 'impersonate-group': groups.join(',') }),
-    }
-    const scope = { region: 'local', service: 'plasmavmc' }
-    const signed = signRequest({ method, url, headers, body, credentials, now: clock.now(), ...scope })
-    return { ...signed, ...(groups.length > 0 && { 'impersonate-group': [...groups] }) }
-  }
+function clientOf(access: Access, clock: Clock, warn: (text: string) => void, signal?: AbortSignal): Client {
+  const { connection, trust } = access
+  const address = addressOf(connection)
+  const http = openHttp(trust, clock, { address, flags: connection.flags })
 
   const send = async (method: string, path: string, options: RequestOptions): Promise<IncomingMessage> => {
-    const url = urlOf(connection, path, options.query)
+    const url = urlOf(access, path, options.query)
     const body = options.body === undefined ? '' : JSON.stringify(options.body)
     const plain: Record<string, string> = {
       accept: options.accept ?? 'application/json',
@@ -135,7 +125,7 @@ export function openClient(
     // Of a body, the type is signed, too: two kinds of patch may be one text.
     const { 'content-type': type } = plain
     const signed = { host: url.host, ...(type !== undefined && { 'content-type': type }) }
-    const headers = { ...plain, ...sign(method, url, signed, body) }
+    const headers = { ...plain, ...(await proved(access, { method, url, headers: signed, body })) }
     const timeoutMs = options.timeoutMs ?? defaultTimeoutMs
     const answer = await http.send({ method, url, headers, body }, timeoutMs, options.signal ?? signal)
     const code = answer.statusCode ?? 0
@@ -172,8 +162,9 @@ export function openClient(
       }
     },
     signedSocket: async (path) => {
-      const url = urlOf(connection, path, {})
-      return { url, headers: sign('GET', url, { host: url.host }, ''), ca }
+      const url = urlOf(access, path, {})
+      const headers = await proved(access, { method: 'GET', url, headers: { host: url.host }, body: '' })
+      return { url, headers, trust }
     },
     close: () => http.close(),
   }

@@ -15,3 +15,6 @@ export interface CommandModule<O = unknown> {
 export function namespaceOf(options: { readonly namespace?: string }, io: Pick<Io, 'env'>): string {
   return options.namespace ?? (io.env['PLASMAVMC_NAMESPACE'] || 'default')
 }
+
+/** The command that shells run while somebody types; no help lists it. */
+export const completeCommand = '__complete'

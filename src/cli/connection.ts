@@ -39,7 +39,8 @@ export function connectionOf(options: GlobalOptions, io: Pick<Io, 'env' | 'uid'>
 }
 
 /** @throws UsageError */
-function impersonationOf({ as: user, asGroup: groups = [] }: GlobalOptions): Connection['as'] {
+/** Whom `--as` and `--as-group` name. @throws UsageError */
+export function impersonationOf({ as: user, asGroup: groups = [] }: GlobalOptions): Connection['as'] {
   if (user === undefined && groups.length > 0) throw new UsageError('--as-group needs --as')
   const odd = [user ?? 'x', ...groups].find((one) => !/^[!-~]([ -~]{0,251}[!-~])?$/.test(one))
   if (odd !== undefined) throw new UsageError(`--as: "${odd}" is no name`, 'such as --as alice')

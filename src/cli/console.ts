@@ -15,16 +15,27 @@ const openTimeoutMs = 15_000
 const closeTimeoutMs = 2000
 
 /** Opens a machine's serial console. @throws ServerError, PlasmaError where no server answers */
-export async function openConsole(client: Client, namespace: string, name: string): Promise<WebSocket> {
-  const path = `${pathOf(kindOf('vm'), namespace, name)}/console`
-  const [{ WebSocket: Socket }, { url, headers, ca }] = await Promise.all([
+export function openConsole(client: Client, namespace: string, name: string): Promise<WebSocket> {
+  return openSocket(client, `${pathOf(kindOf('vm'), namespace, name)}/console`)
+}
+
+/**
+ * Opens a WebSocket on a path, paused. @param protocols subprotocols that are asked for
+ * @throws ServerError for a Status, PlasmaError where no server answers
+ */
+export async function openSocket(
+  client: Client,
+  path: string,
+  protocols: readonly string[] = [],
+): Promise<WebSocket> {
+  const [{ WebSocket: Socket }, { url, headers, trust }] = await Promise.all([
     import('ws'),
     client.signedSocket(path),
   ])
   const address = `wss://${url.host}${url.pathname}${url.search}`
-  const socket = new Socket(address, {
+  const socket = new Socket(address, [...protocols], {
     headers,
-    ca,
+    ...trust,
     handshakeTimeout: openTimeoutMs,
     perMessageDeflate: false,
   })

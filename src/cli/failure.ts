@@ -49,7 +49,10 @@ const hints: Readonly<Record<string, string>> = {
 
 /** An error of the server from its Status and HTTP code, with advice where there is any to give. */
 export function serverError(status: Status): ServerError {
-  const hint = hints[status.reason ?? '']
+  const known = hints[status.reason ?? '']
+  // Conflicts of other kinds say themselves what to do.
+  const other = status.reason === 'Conflict' && !/has been modified/.test(status.message ?? '')
+  const hint = other ? undefined : known
   return new ServerError(status, hint === undefined ? {} : { hint })
 }
 

@@ -2,6 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
 import { Agent, type RequestOptions, request } from 'node:https'
 import type { Clock } from '../lib/clock.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
+import type { TlsTrust } from './access.ts'
 
 /** The largest answer read into memory. */
 const maxAnswerBytes = 256 << 20
@@ -50,9 +51,9 @@ export function connectionError(error: unknown, address: string, flags: string):
   })
 }
 
-/** @param ca PEM; the only CA that is trusted */
-export function openHttp(ca: string, clock: Clock, describe: { address: string; flags: string }): Http {
-  const agent = new Agent({ keepAlive: true, ca, maxSockets: 8 })
+/** @param trust its CA, where there is one, is the only one that is trusted */
+export function openHttp(trust: TlsTrust, clock: Clock, describe: { address: string; flags: string }): Http {
+  const agent = new Agent({ keepAlive: true, ...trust, maxSockets: 8 })
   return {
     send: (wanted, timeoutMs, signal) =>
       new Promise((resolve, reject) => {

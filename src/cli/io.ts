@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { Clock } from '../lib/clock.ts'
+import type { Access } from './access.ts'
 
 /** A stream text goes to; `columns` is set where it is a terminal. */
 export interface Output {
@@ -22,6 +23,10 @@ export interface Io {
   readonly program: string
   /** The checkout or installation folder. */
   readonly root: string
+  /** Called as a plugin of kubectl: what is not said on the command line is as kubectl would have it. */
+  readonly plugin?: boolean
+  /** The server, where it is not the one of a data directory. @throws PlasmaError where there is none to be had */
+  readonly access?: () => Access
 }
 
 /** A command as typed: operands and options, the global ones among them. */
@@ -37,4 +42,6 @@ export interface GlobalOptions {
   /** Whom to be, and in which groups: for who may impersonate. */
   readonly as?: string
   readonly asGroup?: readonly string[]
+  readonly kubeconfig?: string
+  readonly context?: string
 }

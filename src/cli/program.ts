@@ -1,5 +1,5 @@
 import { Command, CommanderError } from 'commander'
-import type { CommandModule } from './command.ts'
+import { type CommandModule, completeCommand } from './command.ts'
 import { errorObject, exitCodeOf, renderError, UsageError } from './failure.ts'
 import type { GlobalOptions, Io } from './io.ts'
 import { similarTo } from './similar.ts'
@@ -35,6 +35,7 @@ const groups: Readonly<Record<string, readonly Entry[]>> = {
     ['unpause', 'let a paused machine go on', verb('unpause')],
     ['reset', 'press a machine’s reset button', verb('reset')],
     ['console', 'attach to a machine’s serial console', () => import('./console.ts')],
+    ['vnc', 'lead a local port to a machine’s display', () => import('./vnc.ts')],
     ['logs', 'print the log of a machine’s QEMU', () => import('./logs.ts')],
     ['orphans', 'list running QEMUs that no resource declares', () => import('./orphans.ts')],
     ['adopt', 'declare an orphan again from its launch record', () => import('./adopt.ts')],
@@ -52,6 +53,7 @@ const groups: Readonly<Record<string, readonly Entry[]>> = {
     ['token', 'print a token for kubectl (ExecCredential)', () => import('./token.ts')],
     ['auth', 'can-i, whoami: who you are and what you may do', () => import('./auth.ts')],
     ['key', 'make, list, disable, rotate and delete access keys', () => import('./key.ts')],
+    ['completion', 'print completion for a shell', () => import('./completion.ts')],
     ['version', 'print versions', () => import('./version.ts')],
     ['drill', 'play failures on real QEMUs in a scratch folder', () => import('./drill.ts')],
     [
@@ -64,8 +66,13 @@ const groups: Readonly<Record<string, readonly Entry[]>> = {
 
 export const commands: readonly Entry[] = Object.values(groups).flat()
 
-const valued = new Set(['--server', '--data-dir', '-n', '--namespace', '--as', '--as-group'])
+const valued = new Set([
+  ...['--server', '--data-dir', '-n', '--namespace', '--as', '--as-group', '--kubeconfig', '--context'],
+])
 const collect = (value: string, before: readonly string[] = []) => [...before, value]
+
+/** What shells ask for while somebody types. */
+const hidden: Entry = [completeCommand, 'list how a command line may go on', () => import('./complete.ts')]
 
 /** The command's name: the first word that is neither a global option nor its value. */
 export function commandName(argv: readonly string[]): string | undefined {
@@ -78,13 +85,15 @@ export function commandName(argv: readonly string[]): string | undefined {
 }
 
 function skeleton(io: Io, complain: (text: string) => void): Command {
-  return new Command('plasmavmc')
+  return new Command(io.plugin ? 'kubectl plasmavmc' : 'plasmavmc')
     .description('Keeps QEMU virtual machines as declared.')
     .option('--server <host:port>', 'address of the API (PLASMAVMC_SERVER; default 127.0.0.1:7443)')
     .option('--data-dir <dir>', 'where the CA and the credentials lie (PLASMAVMC_DATA_DIR)')
     .option('-n, --namespace <name>', 'namespace (PLASMAVMC_NAMESPACE; default "default")')
     .option('--as <user>', 'do it as that user, who you must be let impersonate')
     .option('--as-group <name>', 'and in that group; may be given more than once', collect)
+    .option('--kubeconfig <file>', 'reach the server as kubectl does, by this kubeconfig')
+    .option('--context <name>', 'context of the kubeconfig; its current one otherwise')
     .helpCommand('help [command]', 'show help for a command')
     .helpOption('-h, --help', 'show help')
     .showHelpAfterError("see 'plasmavmc help'")
@@ -112,7 +121,8 @@ async function build(
   const first = commandName(argv)
   const wanted = first === 'help' ? commandName(argv.slice(argv.indexOf('help') + 1)) : first
   if (first === 'help' && wanted !== undefined) requireCommand(wanted)
-  for (const [group, entries] of Object.entries(groups)) {
+  const listed = first === completeCommand ? { '': [hidden] } : groups
+  for (const [group, entries] of Object.entries(listed)) {
     for (const entry of entries) {
       const command = addCommand(program, group, entry)
       if (entry[0] !== wanted) continue
@@ -120,12 +130,22 @@ async function build(
       module.define(command)
       if (module.examples) command.addHelpText('after', examplesText(module.examples))
       command.action(async () => {
-        const options = command.optsWithGlobals() as GlobalOptions as never
-        out.done(await module.run({ args: command.args, options }, io))
+        const options = command.optsWithGlobals() as GlobalOptions
+        const reached = await reaching(options, io)
+        out.done(await module.run({ args: command.args, options: options as never }, reached))
       })
     }
   }
   return program
+}
+
+/** By a kubeconfig, where one is named, or where kubectl called us and no other server is. */
+export async function reaching(options: GlobalOptions, io: Io): Promise<Io> {
+  const named = options.kubeconfig ?? options.context
+  const other = options.server ?? options.dataDir
+  if (named === undefined && !(io.plugin && other === undefined)) return io
+  const { withKubeconfig } = await import('./kube-context.ts')
+  return withKubeconfig(options, io)
 }
 
 function requireCommand(name: string): void {

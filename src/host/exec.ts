@@ -24,6 +24,8 @@ export interface RunOptions {
   readonly exitCodes?: readonly number[]
   /** Gets stdout as it comes (progress); stdout is then kept only to `maxBuffer` and never overflows. */
   readonly onStdout?: (text: string) => void
+  /** Its whole environment, instead of the little that programs are given otherwise. */
+  readonly env?: Readonly<Record<string, string | undefined>>
   /** Runs it in a process group of its own, of which nothing is left when it has ended or is killed. */
   readonly ownGroup?: boolean
 }
@@ -105,7 +107,7 @@ function start(
   file: string,
   args: readonly string[],
   stdio: readonly ('pipe' | 'ignore' | number)[],
-  options: Pick<SpawnOptions, 'cwd' | 'detached'> = {},
+  { env = environment(), ...options }: Pick<SpawnOptions, 'cwd' | 'detached' | 'env'> = {},
 ): ChildProcess {
   const leaking = inheritable()
   const all: ('pipe' | 'ignore' | number)[] = [...stdio]
@@ -116,7 +118,7 @@ function start(
       while (all.length < fd) all.push('ignore')
       all[fd] = nothing!
     }
-    return spawn(file, args, { ...options, stdio: all, env: environment() })
+    return spawn(file, args, { ...options, stdio: all, env })
   } finally {
     process.umask(mask)
     if (nothing !== undefined) closeSync(nothing)
@@ -150,13 +152,16 @@ const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(p
 function startPiped(
   file: string,
   args: readonly string[],
-  { endsWithUs = false, ownGroup = false }: RunOptions,
+  { endsWithUs = false, ownGroup = false, env }: RunOptions,
 ): ChildProcessWithoutNullStreams {
   const tied = endsWithUs && setpriv !== undefined
   const [program, all] = tied ? [setpriv, ['--pdeathsig', 'KILL', '--', file, ...args]] : [file, args]
   try {
     const stdio = ['pipe', 'pipe', 'pipe'] as const
-    return start(program, all, stdio, { detached: ownGroup }) as ChildProcessWithoutNullStreams
+    return start(program, all, stdio, {
+      detached: ownGroup,
+      ...(env && { env }),
+    }) as ChildProcessWithoutNullStreams
   } catch (error) {
     throw missing(file, error)
   }

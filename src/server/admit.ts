@@ -10,6 +10,7 @@ import { ApiError } from '../store/errors.ts'
 import type { ServerDeps } from './deps.ts'
 import { parsePath, type ResourcePath, targetOf, verbOf } from './path.ts'
 import { flag, parameter, refuseAmbiguous } from './query.ts'
+import { refused } from './refused.ts'
 import type { RequestTarget } from './target.ts'
 
 /** A request whose sender is known. */
@@ -25,11 +26,11 @@ export interface Admitted {
 }
 
 /** What was refused, by the error that said so. */
-const refused = new WeakMap<object, Admitted>()
+const refusals = new WeakMap<object, Admitted>()
 
 /** What a sender who is known was refused; undefined where an error is no such refusal. */
 export function refusedTo(error: unknown): Admitted | undefined {
-  return error instanceof ApiError ? refused.get(error) : undefined
+  return error instanceof ApiError ? refusals.get(error) : undefined
 }
 
 /** Who it is and whether they may. `body` is as received. @throws ApiError Unauthorized, Forbidden, BadRequest */
@@ -46,8 +47,9 @@ export function admit(
     rawUrl: request.url ?? '/',
     headers,
     bodySha256: body.length === 0 ? emptySha256 : sha256Hex(body),
+    address: request.socket.remoteAddress ?? '',
   })
-  if (!verdict.ok) throw new ApiError('Unauthorized', `${verdict.code}: ${verdict.message}`)
+  if (!verdict.ok) throw refused(verdict)
   refuseAmbiguous(url.searchParams)
   const path = parsePath(url.pathname, deps.kinds)
   const verb = path ? verbOf(method, path, flag(url.searchParams, 'watch')) : (method.toLowerCase() as Verb)
@@ -62,7 +64,7 @@ export function admit(
 function allow(admitted: Admitted, deps: ServerDeps): Admitted {
   const error = refusalOf(admitted, deps)
   if (!error) return admitted
-  refused.set(error, admitted)
+  refusals.set(error, admitted)
   throw error
 }
 
@@ -123,8 +125,9 @@ export interface Outcome {
 export function recordAudit(deps: ServerDeps, request: IncomingMessage, outcome: Outcome): void {
   const { admitted, ...rest } = outcome
   const { method = 'GET', url = '/', headers, socket } = request
-  const refused = rest.code === 401 || rest.code === 403
-  if (method === 'GET' && !refused && admitted?.path?.subresource !== 'console') return
+  const denied = rest.code === 401 || rest.code === 403
+  const attached = ['console', 'vnc'].includes(admitted?.path?.subresource ?? '')
+  if (method === 'GET' && !denied && !attached) return
   const userAgent = headers['user-agent']
   deps.audit(
     auditRecord({

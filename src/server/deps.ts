@@ -39,6 +39,8 @@ export interface ServerDeps {
   readonly ready: () => readonly Check[] | Promise<readonly Check[]>
   /** Path of a machine's console socket. */
   readonly consoleOf?: (ref: Ref) => Promise<string>
+  /** Path of a machine's VNC socket. */
+  readonly vncOf?: (ref: Ref) => Promise<string>
   /** The last `bytes` of what a machine's QEMU wrote. */
   readonly logOf?: (ref: Ref, bytes: number) => Promise<string>
 }

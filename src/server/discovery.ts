@@ -36,7 +36,7 @@ export function subresources(kind: ResourceDefinition): Readonly<Record<string, 
     ...(kind.finalized && { finalize: ['update'] }),
     ...(kind === (VirtualMachine as ResourceDefinition) && {
       ...Object.fromEntries(actions),
-      ...{ log: ['get'], console: ['get'] },
+      ...{ log: ['get'], console: ['get'], vnc: ['get'] },
     }),
   }
 }

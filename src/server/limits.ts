@@ -3,6 +3,7 @@ import { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { ApiError } from '../store/errors.ts'
+import { defaultFairLimits, type FairLimits } from './fair.ts'
 
 /** What keeps clients from taking more than their share, whoever they are. */
 export interface Limits {
@@ -19,6 +20,8 @@ export interface Limits {
   readonly restBytes: number
   /** For at most so long. */
   readonly restMs: number
+  /** How requests whose sender is known share the server. */
+  readonly fair: FairLimits
 }
 
 export const defaultLimits: Limits = {
@@ -29,6 +32,7 @@ export const defaultLimits: Limits = {
   pendingBytes: 64 * 1024 * 1024,
   restBytes: 32 * 1024 * 1024,
   restMs: 3_000,
+  fair: defaultFairLimits,
 }
 
 /** Options of node's HTTP and HTTPS servers. */

@@ -13,13 +13,16 @@ import { type Answer, type Call, type HandlerDeps, refOf } from './call.ts'
 import type { ServerDeps } from './deps.ts'
 import { Documents, subresources } from './discovery.ts'
 import { duplicateKeys } from './duplicate-keys.ts'
+import { FairQueue } from './fair.ts'
 import { handle } from './handlers.ts'
 import { healthText } from './health.ts'
 import { collectBodies, defaultLimits, saidFirst, serverOptions, whileSilent } from './limits.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
 import { numberOf, parameter } from './query.ts'
+import { errorHeaders } from './refused.ts'
 import { isReview, review } from './reviews.ts'
+import { seatFor } from './seating.ts'
 import { sendDocument, sendJson } from './send.ts'
 import { statusOf } from './status.ts'
 import { type RequestTarget, splitTarget } from './target.ts'
@@ -40,6 +43,7 @@ interface Shared {
   readonly handlerDeps: HandlerDeps
   readonly documents: Documents
   readonly metrics: Metrics
+  readonly fair: FairQueue
 }
 
 interface Context {
@@ -77,6 +81,7 @@ export function createServer(given: ServerDeps): FastifyInstance {
     handlerDeps: { objects: deps.objects, clock: deps.clock, newId: randomUUID },
     documents: new Documents(deps.kinds),
     metrics: new Metrics(),
+    fair: new FairQueue(limits.fair, deps.clock),
   }
   collectBodies(app, limits)
   app.setErrorHandler((error, request, reply) => fail(error, request, reply, deps))
@@ -97,7 +102,8 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
   try {
     refuseUnreadBody(request)
     admitted = admit(request.raw, raw, url, deps)
-    const result = await answer({ request, reply, url, raw, admitted }, shared)
+    const leave = await seatFor(admitted, shared.fair, reply.raw)
+    const result = await answer({ request, reply, url, raw, admitted }, shared).finally(leave)
     recordAudit(deps, request.raw, { id, receivedAt, admitted, code: reply.statusCode })
     count(metrics, admitted, reply.statusCode)
     return result
@@ -111,10 +117,14 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
 }
 
 /** A body that is not read is not hashed, and so is signed by nobody. @throws ApiError BadRequest */
-function refuseUnreadBody({ method, headers, body }: FastifyRequest): void {
+function refuseUnreadBody(request: FastifyRequest): void {
+  if (!isRead(request)) throw new ApiError('BadRequest', `a ${request.method} request has no body here`)
+}
+
+/** Whether there is no body, or all of it was read. */
+function isRead({ headers, body }: FastifyRequest): boolean {
   const length = Number(headers['content-length'] ?? 0)
-  if (Buffer.isBuffer(body) || (length === 0 && headers['transfer-encoding'] === undefined)) return
-  throw new ApiError('BadRequest', `a ${method} request has no body here`)
+  return Buffer.isBuffer(body) || (length === 0 && headers['transfer-encoding'] === undefined)
 }
 
 function count(metrics: Metrics, admitted: Admitted | undefined, code: number): void {
@@ -136,8 +146,8 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   if (verb === 'watch' && !isReview(path.kind)) return watch(context, path, form, shared)
   if (request.method === 'GET' && path.name !== undefined) {
     if (path.subresource === 'log') return log(path, url, reply, shared.deps)
-    if (path.subresource === 'console')
-      throw new ApiError('BadRequest', 'a console is a WebSocket: an upgrade request is required')
+    if (path.subresource === 'console' || path.subresource === 'vnc')
+      throw new ApiError('BadRequest', `${path.subresource} is a WebSocket: an upgrade request is required`)
   }
   const contentType = request.headers['content-type'] ?? 'application/json'
   const body = parseBody(raw, contentType, request.headers['content-encoding'])
@@ -171,12 +181,13 @@ function plainPath({ request, reply, url }: Context, { deps, documents, metrics 
 }
 
 function watch(
-  { reply, url }: Context,
+  { reply, url, admitted }: Context,
   path: ResourcePath,
   form: Form,
-  { deps, metrics }: Shared,
+  { deps, metrics, fair }: Shared,
 ): undefined {
   const started = startWatch({ path, query: url.searchParams, form }, deps.objects, deps.clock)
+  const counted = fair.watch(admitted.identity.name, started.stop)
   // Written by hand: the head must go out before the first event, which may be hours away.
   reply.hijack()
   const head = { ...reply.getHeaders(), 'content-type': 'application/json' } as OutgoingHttpHeaders
@@ -187,6 +198,7 @@ function watch(
   void sendWatch(started, reply.raw, deps.clock).finally(() => {
     over()
     ends()
+    counted()
   })
   return undefined
 }
@@ -236,8 +248,9 @@ function fail(error: unknown, request: FastifyRequest, reply: FastifyReply, deps
   const { code, body } = statusOf(error)
   if (code >= 500)
     deps.log.error('request failed', { method: request.method, path: request.url.split('?')[0], err: error })
-  if (code === 401) reply.header('www-authenticate', 'AWS4-HMAC-SHA256')
-  if (code !== 413 && code !== 429) return json(reply, code, body)
+  reply.headers(errorHeaders({ code, body }))
+  // Only a body that was not read, or not all of it, spoils the connection.
+  if ((code !== 413 && code !== 429) || isRead(request)) return json(reply, code, body)
   const text = JSON.stringify(body)
   reply.header('connection', 'close').header('content-length', Buffer.byteLength(text))
   return json(reply, code, saidFirst(text, request.raw, deps.limits ?? defaultLimits))

@@ -11,26 +11,31 @@ import { refOf } from './call.ts'
 import { Consoles } from './console.ts'
 import type { ServerDeps } from './deps.ts'
 import type { Metrics } from './metrics.ts'
+import { errorHeaders } from './refused.ts'
 import { statusOf } from './status.ts'
 import { splitTarget } from './target.ts'
+import { joinVnc, vncProtocol } from './vnc.ts'
 
 /** Longest message of a client: people type, they don't upload. */
 const maxMessageBytes = 64 * 1024
 
-/** WebSocket consoles; whatever is wrong is said as an HTTP Status before the upgrade. */
+/** WebSockets of consoles and displays; whatever is wrong is said as an HTTP Status before the upgrade. */
 export function attachConsoles(app: FastifyInstance, deps: ServerDeps, metrics: Metrics): void {
-  const sockets = new WebSocketServer({ noServer: true, maxPayload: maxMessageBytes })
+  const handleProtocols = (offered: Set<string>, request: IncomingMessage) =>
+    isVnc(request) ? vncProtocol(offered) : ([...offered][0] ?? false)
+  const sockets = new WebSocketServer({ noServer: true, maxPayload: maxMessageBytes, handleProtocols })
   const consoles = new Consoles()
   const upgrade = async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const [id, receivedAt] = [randomUUID(), deps.clock.now()]
     let admitted: Admitted | undefined
     try {
       admitted = admit(request, Buffer.alloc(0), splitTarget(request.url ?? '/'), deps)
-      const file = await consoleFile(admitted, deps)
+      const file = await socketFile(admitted, deps)
       recordAudit(deps, request, { id, receivedAt, admitted, code: 101 })
       sockets.handleUpgrade(request, socket, head, (client) => {
         client.once('close', metrics.consoleBegins())
-        consoles.attach(file, client)
+        if (isVnc(request)) joinVnc(file, client)
+        else consoles.attach(file, client)
       })
     } catch (error) {
       const { code, body } = statusOf(error)
@@ -50,24 +55,38 @@ export function attachConsoles(app: FastifyInstance, deps: ServerDeps, metrics: 
   })
 }
 
-/** The console socket of the running machine that a request names. @throws ApiError NotFound, Conflict */
-async function consoleFile({ path }: Admitted, deps: ServerDeps): Promise<string> {
-  const isConsole = path?.kind === (VirtualMachine as ResourceDefinition) && path.subresource === 'console'
-  if (!isConsole || !deps.consoleOf)
-    throw new ApiError('NotFound', 'only virtualmachines/console can be upgraded to a WebSocket')
+const isVnc = ({ url = '/' }: IncomingMessage) => splitTarget(url).pathname.endsWith('/vnc')
+
+/** The console or VNC socket of the running machine that a request names. @throws ApiError NotFound, Conflict */
+export async function socketFile({ path }: Pick<Admitted, 'path'>, deps: ServerDeps): Promise<string> {
+  const isMachine = path?.kind === (VirtualMachine as ResourceDefinition)
+  const socketOf = { console: deps.consoleOf, vnc: deps.vncOf }[isMachine ? (path.subresource ?? '') : '']
+  if (!path || !socketOf)
+    throw new ApiError('NotFound', 'only virtualmachines/console and /vnc can be upgraded to a WebSocket')
   const ref = refOf({ path })
   const vm = await deps.objects.get(VirtualMachine, ref)
+  const { group, plural: kind } = path.kind
+  const details = { group, kind, name: ref.name }
+  if (path.subresource === 'vnc' && !vm.spec.devices.vnc) {
+    const hint = 'set spec.devices.vnc to true, then restart it'
+    throw new ApiError('Conflict', `${ref.name} has no display: VNC is off`, details, { hint })
+  }
   if (!vm.status?.process)
-    throw new ApiError('Conflict', `${ref.name} is not running: there is no console to attach to`)
-  return deps.consoleOf(ref)
+    throw new ApiError(
+      'Conflict',
+      `${ref.name} is not running: there is no ${path.subresource} to attach to`,
+      details,
+    )
+  return socketOf(ref)
 }
 
-function refuse(socket: Duplex, code: number, body: unknown): void {
+function refuse(socket: Duplex, code: number, body: Readonly<Record<string, unknown>>): void {
   const text = JSON.stringify(body)
   const lines = [
     `HTTP/1.1 ${code} ${STATUS_CODES[code] ?? 'Error'}`,
     'content-type: application/json',
     `content-length: ${Buffer.byteLength(text)}`,
+    ...Object.entries(errorHeaders({ code, body })).map(([name, value]) => `${name}: ${value}`),
     'connection: close',
   ]
   socket.end(`${lines.join('\r\n')}\r\n\r\n${text}`)

@@ -11,7 +11,7 @@ describe('bearer tokens', () => {
   it('are good for 15 minutes, for any request', () => {
     expect(expiresAt - now).toBe(900_000)
     expect(verifyToken(token, options())).toEqual({ ok: true, identity })
-    expect(verifyToken(token, { ...options(), now: expiresAt + 1 })).toMatchObject({ code: 'RequestExpired' })
+    expect(verifyToken(token, { ...options(), now: expiresAt + 1 })).toMatchObject({ code: 'ExpiredToken' })
     const headers = { authorization: `Bearer ${token}` }
     const request = { method: 'PUT', rawUrl: '/x', headers, bodySha256: sha256Hex('x') }
     expect(authenticate(request, options())).toEqual({ ok: true, identity })

@@ -1,10 +1,12 @@
+import { createHmac } from 'node:crypto'
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { canonicalPath } from '../../src/auth/canonical-path.ts'
+import { canonicalPath, canonicalPathOnce } from '../../src/auth/canonical-path.ts'
 import { canonicalQuery, queryPairs } from '../../src/auth/canonical-query.ts'
 import { canonicalRequest } from '../../src/auth/canonical-request.ts'
-import { emptySha256, sha256Hex } from '../../src/auth/hash.ts'
+import { emptySha256, hmacKey, hmacSha256, sha256Hex } from '../../src/auth/hash.ts'
 import { signature } from '../../src/auth/signature.ts'
-import { signingKey } from '../../src/auth/signing-key.ts'
+import { signingKey, signingKeyBytes } from '../../src/auth/signing-key.ts'
 import { awsUriEncode } from '../../src/auth/uri-encode.ts'
 
 // The worked example of AWS's documentation ("Signature Version 4 signing process", IAM ListUsers, 30 August 2015).
@@ -30,8 +32,10 @@ describe('the worked example of the specification', () => {
 
   it('has the documented signing key', () => {
     const key = 'c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9'
-    expect(signingKey(secret, scope).export().toString('hex')).toBe(key)
-    expect(signingKey(secret, scope).export().toString('hex')).toBe(key)
+    expect(signingKeyBytes(secret, scope).toString('hex')).toBe(key)
+    const hmac = hmacSha256(signingKey(secret, scope), 'text').toString('hex')
+    expect(hmac).toBe(createHmac('sha256', Buffer.from(key, 'hex')).update('text').digest('hex'))
+    expect(signingKey(secret, scope)).toBe(signingKey(secret, { ...scope }))
   })
 
   it('has the documented signature', () => {
@@ -80,6 +84,19 @@ describe('canonical form', () => {
   })
 
   it.each([
+    ['', '/'],
+    ['//', '//'],
+    ['/a/../b/./', '/a/../b/./'],
+    ['/a%20b', '/a%20b'],
+    ['/a%c3%a9:', '/a%C3%A9%3A'],
+    ['/a%2Fb/c', '/a%2Fb/c'],
+    ['/%61', '/a'],
+    ['/%zz', '/%25zz'],
+  ])('of the path %s is %s where it is encoded once', (raw, canonical) => {
+    expect(canonicalPathOnce(raw)).toBe(canonical)
+  })
+
+  it.each([
     ['', ''],
     ['&&', ''],
     ['watch', 'watch='],
@@ -109,8 +126,42 @@ describe('canonical form', () => {
     expect(text).toContain('\nmy-header:a b,c\n\nmy-header\n')
   })
 
+  it('takes a folded header for one line, as RFC 9112 does', () => {
+    const [folded, plain] = ['value1\n  value2 \r\n\tvalue3', 'value1 value2 value3'].map((value) =>
+      canonicalRequest({
+        ...{ method: 'GET', rawUrl: '/', headers: [['my-header', value]], signedHeaders: ['my-header'] },
+        bodySha256: emptySha256,
+      }),
+    )
+    expect(folded).toBe(plain)
+  })
+
   it('encodes everything but the unreserved characters, in UTF-8', () => {
     expect(awsUriEncode('aZ09-._~ /+*é')).toBe('aZ09-._~%20%2F%2B%2A%C3%A9')
     expect(awsUriEncode('a/b', false)).toBe('a/b')
   })
+})
+
+it('makes the HMACs that node makes, of keys and texts of any length', () => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ maxLength: 140 }),
+      fc.string({ unit: 'grapheme', maxLength: 200 }),
+      (key, text) => {
+        const ours = hmacSha256(hmacKey(key), text).toString('hex')
+        expect(ours).toBe(createHmac('sha256', key).update(text, 'utf8').digest('hex'))
+      },
+    ),
+  )
+})
+
+it('keeps signing keys of several days apart, and makes forgotten ones again', () => {
+  const keys = Array.from({ length: 40 }, (_, i) => ({
+    ...scope,
+    date: `201508${String(i + 10).padStart(2, '0')}`,
+  }))
+  for (const one of [...keys, ...keys]) {
+    const wanted = createHmac('sha256', signingKeyBytes('s', one)).update('x').digest('hex')
+    expect(hmacSha256(signingKey('s', one), 'x').toString('hex')).toBe(wanted)
+  }
 })

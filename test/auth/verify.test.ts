@@ -61,6 +61,26 @@ describe('header signatures', () => {
     )
   })
 
+  it('takes as long for an unknown key as for a wrong secret', () => {
+    const unknown = signed({ accessKeyId: 'PVMCZZZZZZZZZZZZZZZZ' })
+    const wrong = signed({ secretAccessKey: 'wrong' })
+    const given = options()
+    const timed = (request: SignedRequest) => {
+      const began = process.hrtime.bigint()
+      for (let i = 0; i < 5; i += 1) verifyRequest(request, given)
+      return Number(process.hrtime.bigint() - began)
+    }
+    const ratio = () => {
+      const pairs = Array.from({ length: 300 }, () => [timed(unknown), timed(wrong)] as const)
+      const middle = (side: 0 | 1) => pairs.map((pair) => pair[side]).sort((a, b) => a - b)[150] ?? 0
+      return middle(0) / middle(1)
+    }
+    ratio()
+    // Neighbours on the machine may disturb one try; a difference that is there shows in each.
+    const best = Math.min(...[1, 2, 3].map(() => Math.abs(Math.log(ratio()))))
+    expect(best).toBeLessThan(Math.log(1.15))
+  })
+
   it('names a disabled key to its owner only', () => {
     expect(codeOf(signed(), options({ disabled: true }))).toBe('InvalidClientTokenId')
   })
@@ -94,7 +114,21 @@ describe('header signatures', () => {
     ['a day no calendar has', { 'x-amz-date': '20260231T030405Z' }, 'IncompleteSignature'],
     ['an unsigned payload', { 'x-amz-content-sha256': 'UNSIGNED-PAYLOAD' }, 'XAmzContentSHA256Mismatch'],
     ['another payload', { 'x-amz-content-sha256': sha256Hex('x') }, 'XAmzContentSHA256Mismatch'],
-    ['a session token', { 'x-amz-security-token': 'x' }, 'InvalidToken'],
+    ['a session token', { 'x-amz-security-token': 'x' }, 'InvalidClientTokenId'],
+    ['an empty session token', { 'x-amz-security-token': '' }, 'InvalidClientTokenId'],
+    [
+      'chunks that are signed one by one',
+      { 'x-amz-content-sha256': 'STREAMING-AWS4-HMAC-SHA256-PAYLOAD' },
+      'XAmzContentSHA256Mismatch',
+    ],
+    [
+      'unsigned chunks',
+      { 'x-amz-content-sha256': 'STREAMING-UNSIGNED-PAYLOAD-TRAILER' },
+      'XAmzContentSHA256Mismatch',
+    ],
+    ['a line break in a header', { 'x-other': 'a\nhost:b' }, 'IncompleteSignature'],
+    ['a carriage return in a header', { 'x-other': 'a\rb' }, 'IncompleteSignature'],
+    ['a NUL in a header', { 'x-other': 'a\0b' }, 'IncompleteSignature'],
   ])('refuses %s', (_, headers, code) => {
     const request = signed()
     expect(codeOf({ ...request, headers: { ...request.headers, ...headers } })).toBe(code)
@@ -158,7 +192,8 @@ describe('presigned URLs', () => {
 
   it.each([
     ['a parameter twice', '&X-Amz-Expires=60', 'AuthorizationQueryParametersError'],
-    ['a session token', '&X-Amz-Security-Token=x', 'InvalidToken'],
+    ['a session token', '&X-Amz-Security-Token=x', 'InvalidClientTokenId'],
+    ['a session token in another case', '&x-amz-security%2Dtoken=x', 'InvalidClientTokenId'],
     ['one more parameter', '&c=3', 'SignatureDoesNotMatch'],
   ])('are refused with %s', (_, more, code) => {
     const request = received(make())

@@ -36,6 +36,10 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
   readonly signal?: AbortSignal
   readonly server?: string
+  /** Told of output as it comes. */
+  readonly onOut?: (text: string) => void
+  /** As if kubectl had called. */
+  readonly plugin?: boolean
 }
 
 export interface Result {
@@ -69,7 +73,12 @@ export async function runCommand(argv: readonly string[], options: RunOptions = 
   stdin.end(options.stdin ?? '')
   const code = await runProgram(argv, {
     stdin,
-    stdout: { write: (text) => (out += text) },
+    stdout: {
+      write: (text) => {
+        out += text
+        options.onOut?.(String(text))
+      },
+    },
     stderr: { write: (text) => (err += text) },
     env: { HOME: '/nonexistent', ...options.env },
     uid: 1000,
@@ -77,6 +86,7 @@ export async function runCommand(argv: readonly string[], options: RunOptions = 
     signal: options.signal ?? new AbortController().signal,
     program: '/opt/plasmavmc/bin/plasmavmc',
     root: process.cwd(),
+    plugin: options.plugin ?? false,
   })
   return { code, out, err }
 }

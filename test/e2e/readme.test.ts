@@ -31,6 +31,7 @@ async function tour(): Promise<string> {
     .replaceAll('127.0.0.1:7443', lab.address)
     .replace(/^DATA=.*$/m, `DATA=${lab.dataDir}`)
     .replace('bin/plasmavmc console', 'echo hostname | bin/plasmavmc console')
+    .replace('kubectl plasmavmc console', 'echo hostname | kubectl plasmavmc console')
 }
 
 test('every line of the README’s tour works when pasted in order', { timeout: 300_000 }, async () => {

@@ -19,7 +19,9 @@ afterAll(() => at.close())
 
 it('finds out what there is', slow, async () => {
   const { kubectl } = at
-  expect(await kubectl('api-versions')).toMatch(/^coordination\.k8s\.io\/v1\nplasmavmc\.io\/v1alpha1\nv1$/m)
+  expect(await kubectl('api-versions')).toMatch(
+    /^authorization\.k8s\.io\/v1\ncoordination\.k8s\.io\/v1\nplasmavmc\.io\/v1alpha1\nrbac\.authorization\.k8s\.io\/v1\nv1$/m,
+  )
   const resources = await kubectl('api-resources', '--verbs=list', '-o', 'wide')
   expect(resources).toMatch(
     /virtualmachines +vm,vms +plasmavmc.io\/v1alpha1 +true +VirtualMachine .*all,plasmavmc/,

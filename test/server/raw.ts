@@ -14,10 +14,17 @@ export interface Door {
   readonly server: Lab
   readonly host: string
   /** Sends bytes over a connection of their own. @returns everything that was answered until it was closed */
-  readonly send: (bytes: string | Buffer, options?: { readonly open?: boolean }) => Promise<string>
+  readonly send: (bytes: string | Buffer, options?: SendOptions) => Promise<string>
   /** The bytes of a signed request. */
   readonly signed: (change?: Partial<Sent>) => string
   readonly close: () => Promise<void>
+}
+
+export interface SendOptions {
+  /** This side stays open until the other closes. */
+  readonly open?: boolean
+  /** Address to send from; 127.0.0.1 unless told. */
+  readonly from?: string
 }
 
 export interface Sent {
@@ -42,7 +49,7 @@ export async function door(change: Partial<ServerDeps> = {}): Promise<Door> {
   const host = `127.0.0.1:${port}`
   return {
     ...{ server, host, close: () => server.app.close() },
-    send: (bytes, { open = false } = {}) => exchange(port, bytes, open),
+    send: (bytes, { open = false, from = '127.0.0.1' } = {}) => exchange({ port, from }, bytes, open),
     signed: (sent = {}) => textOf(host, sent),
   }
 }
@@ -68,9 +75,13 @@ function textOf(host: string, sent: Partial<Sent>): string {
 const deadlineMs = 20_000
 
 /** With `open` this side stays open until the other closes; else it says at once that nothing more comes. */
-function exchange(port: number, bytes: string | Buffer, open: boolean): Promise<string> {
+function exchange(
+  { port, from }: { readonly port: number; readonly from: string },
+  bytes: string | Buffer,
+  open: boolean,
+): Promise<string> {
   return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1')
+    const socket = connect({ port, host: '127.0.0.1', localAddress: from })
     let text = ''
     const timer = setTimeout(
       () => socket.destroy(new Error(`no end after ${text.length} characters`)),

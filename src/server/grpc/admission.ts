@@ -8,6 +8,7 @@ import { ApiError } from '../../store/errors.ts'
 import { forbidden } from '../admit.ts'
 import type { ServerDeps } from '../deps.ts'
 import { type ResourcePath, targetOf, verbOf } from '../path.ts'
+import { refused } from '../refused.ts'
 import { statusOf } from '../status.ts'
 
 /** Who calls what from where. */
@@ -32,11 +33,15 @@ export interface Asked {
 
 /**
  * Who a call comes from, by the values of its metadata `authorization`. A bearer token it must be: gRPC has no request
- * whose bytes a client could sign. @throws ApiError Unauthorized
+ * whose bytes a client could sign. @throws ApiError Unauthorized, TooManyRequests
  */
 export function authenticateCall(
   authorization: readonly string[],
-  { path, authority }: { readonly path: string; readonly authority: string },
+  {
+    path,
+    authority,
+    address,
+  }: { readonly path: string; readonly authority: string; readonly address: string },
   deps: Pick<ServerDeps, 'authenticate'>,
 ): Identity {
   const [token] = authorization
@@ -48,8 +53,9 @@ export function authenticateCall(
     )
   }
   const headers = { host: authority, authorization: token }
-  const verdict = deps.authenticate({ method: 'POST', rawUrl: path, headers, bodySha256: emptySha256 })
-  if (!verdict.ok) throw new ApiError('Unauthorized', `${verdict.code}: ${verdict.message}`)
+  const request = { method: 'POST', rawUrl: path, headers, bodySha256: emptySha256, address }
+  const verdict = deps.authenticate(request)
+  if (!verdict.ok) throw refused(verdict)
   return verdict.identity
 }
 

@@ -101,7 +101,7 @@ function door(deps: GrpcDeps, callers: Callers, limits: GrpcLimits): ServerInter
           onReceiveMetadata(metadata, pass) {
             const caller = callerOf(path, metadata, call, deps)
             try {
-              const asked = { path, authority: call.getHost() ?? '' }
+              const asked = { path, authority: call.getHost() ?? '', address: caller.sourceIp }
               const identity = authenticateCall(metadata.get('authorization').map(String), asked, deps)
               callers.set(metadata, { ...caller, identity })
             } catch (error) {

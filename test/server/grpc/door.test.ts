@@ -61,7 +61,7 @@ test('the token is that of the REST API, with its clock and its key', async () =
   const other = makeToken({ host: 'h', credentials: { ...key, secretAccessKey: 'x'.repeat(40) }, now })
   expect((await tryIt(other.token)).details).toMatch(/^SignatureDoesNotMatch/)
   now += 901_000
-  expect((await tryIt(token)).details).toMatch(/^RequestExpired/)
+  expect((await tryIt(token)).details).toMatch(/^ExpiredToken/)
 })
 
 test('whoever may do nothing learns nothing, and it is recorded', async () => {
