@@ -135,11 +135,13 @@ it('counts its watches and requests', async () => {
   const watch = await open('')
   await watch.next()
   const value = async () =>
-    /^plasmavmc_api_watches (\d+)$/m.exec((await server.call('GET', '/metrics')).text)?.[1]
+    /^plasmavmc_apiserver_longrunning_requests\{verb="watch",resource="virtualmachines"\} (\d+)$/m.exec(
+      (await server.call('GET', '/metrics')).text,
+    )?.[1]
   expect(await value()).toBe('1')
   watch.stop()
   await expect.poll(value, { timeout: 10_000 }).toBe('0')
   expect((await server.call('GET', '/metrics')).text).toContain(
-    'plasmavmc_api_requests_total{verb="create",resource="virtualmachines",subresource="",code="201"} 2',
+    'plasmavmc_apiserver_request_total{verb="create",resource="virtualmachines",subresource="",code="201"} 2',
   )
 })
