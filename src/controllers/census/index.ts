@@ -13,6 +13,8 @@ const mostUnhealthy = 100
 const unhealthy: ReadonlySet<string> = new Set(['CrashLoopBackOff', 'Failed', 'Unresponsive', 'Unknown'])
 
 interface Known {
+  readonly namespace: string
+  readonly name: string
   phase: string
   /** Monotonic ms; absent where it was in that phase before we looked. */
   since?: number
@@ -34,18 +36,20 @@ export interface CensusOptions {
  */
 export function census({ vms, clock, meter }: CensusOptions): () => void {
   const known = new Map<string, Known>()
+  const counts = new PhaseCounts()
   const stop = vms.onChange((key, vm) => {
-    if (!vm) known.delete(key)
-    else {
-      const before = known.get(key)
-      const now = clock.elapsed()
-      if (before) moved(before, phaseOf(vm), now, meter)
-      else known.set(key, met(vm, vms.synced ? now : undefined, meter))
-    }
+    const before = known.get(key)
+    if (before) counts.remove(key, before)
+    if (!vm) return known.delete(key)
+    const now = clock.elapsed()
+    const one = before ?? met(vm, vms.synced ? now : undefined, meter)
+    if (before) moved(before, phaseOf(vm), now, meter)
+    else known.set(key, one)
+    counts.add(key, one)
   })
   const ends = [
-    meter.gauge('plasmavmc_vm_phase_count', () => countPhases(vms.list())),
-    meter.gauge('plasmavmc_vm_unhealthy', () => unhealthyOf(vms.list())),
+    meter.gauge('plasmavmc_vm_phase_count', () => counts.phases()),
+    meter.gauge('plasmavmc_vm_unhealthy', () => counts.unhealthy()),
   ]
   return () => {
     stop()
@@ -57,9 +61,10 @@ const phaseOf = ({ status }: VirtualMachine): string => status?.phase ?? unseen
 
 /** @param now absent while the first list arrives: what is in it may be of any age */
 function met(vm: VirtualMachine, now: number | undefined, meter: Meter): Known {
-  const phase = phaseOf(vm)
-  if (now === undefined) return { phase }
-  const one: Known = { phase, since: now, young: { at: now, had: new Set() } }
+  const { name, namespace = '' } = vm.metadata
+  const base = { name, namespace, phase: phaseOf(vm) }
+  if (now === undefined) return base
+  const one: Known = { ...base, since: now, young: { at: now, had: new Set() } }
   grown(one, now, meter)
   return one
 }
@@ -84,50 +89,60 @@ function grown(one: Known, now: number, meter: Meter): void {
   if (phase === 'Running') delete one.young
 }
 
-/** Machines by namespace and phase. Read at a look at the metrics: ten thousand take about a millisecond. */
-export function countPhases(
-  vms: readonly VirtualMachine[],
-): readonly (readonly [LabelsOf<'plasmavmc_vm_phase_count'>, number])[] {
-  const counts = new Map<string, Map<string, number>>()
-  const totals = new Map<string, number>()
-  for (const vm of vms) {
-    const namespace = vm.metadata.namespace ?? ''
-    const phase = phaseOf(vm)
-    const phases = counts.get(namespace) ?? new Map<string, number>()
-    counts.set(namespace, phases.set(phase, (phases.get(phase) ?? 0) + 1))
-    totals.set(namespace, (totals.get(namespace) ?? 0) + 1)
+type Place = Pick<Known, 'namespace' | 'name' | 'phase'>
+
+/** Kept with each change: a look at the metrics must not cost more the more machines there are. */
+export class PhaseCounts {
+  readonly #namespaces = new Map<string, { total: number; readonly phases: Map<string, number> }>()
+  readonly #unhealthy = new Map<string, Place>()
+
+  add(key: string, one: Place): void {
+    this.#change(one, 1)
+    if (unhealthy.has(one.phase)) this.#unhealthy.set(key, one)
   }
-  const named = new Set(
-    [...totals]
-      .sort(byTotal)
-      .slice(0, mostNamespaces)
-      .map(([name]) => name),
-  )
-  const rest = new Map<string, number>()
-  const shown: [LabelsOf<'plasmavmc_vm_phase_count'>, number][] = []
-  for (const [namespace, phases] of counts)
-    for (const [phase, count] of phases) {
-      if (named.has(namespace)) shown.push([{ phase, namespace }, count])
-      else rest.set(phase, (rest.get(phase) ?? 0) + count)
-    }
-  for (const [phase, count] of rest) shown.push([{ phase, namespace: others }, count])
-  return shown
+
+  remove(key: string, one: Place): void {
+    this.#change(one, -1)
+    this.#unhealthy.delete(key)
+  }
+
+  phases(): readonly (readonly [LabelsOf<'plasmavmc_vm_phase_count'>, number])[] {
+    const named = new Set(
+      [...this.#namespaces]
+        .sort(byTotal)
+        .slice(0, mostNamespaces)
+        .map(([name]) => name),
+    )
+    const rest = new Map<string, number>()
+    const shown: [LabelsOf<'plasmavmc_vm_phase_count'>, number][] = []
+    for (const [namespace, { phases }] of this.#namespaces)
+      for (const [phase, count] of phases) {
+        if (named.has(namespace)) shown.push([{ phase, namespace }, count])
+        else rest.set(phase, (rest.get(phase) ?? 0) + count)
+      }
+    for (const [phase, count] of rest) shown.push([{ phase, namespace: others }, count])
+    return shown
+  }
+
+  unhealthy(): readonly (readonly [LabelsOf<'plasmavmc_vm_unhealthy'>, number])[] {
+    const first = [...this.#unhealthy.values()].slice(0, mostUnhealthy)
+    return first.map(({ namespace, name, phase }) => [{ namespace, name, phase }, 1] as const)
+  }
+
+  #change({ namespace, phase }: Place, by: number): void {
+    const known = this.#namespaces.get(namespace) ?? { total: 0, phases: new Map<string, number>() }
+    const count = (known.phases.get(phase) ?? 0) + by
+    known.total += by
+    if (count > 0) known.phases.set(phase, count)
+    else known.phases.delete(phase)
+    if (known.total > 0) this.#namespaces.set(namespace, known)
+    else this.#namespaces.delete(namespace)
+  }
 }
+
+type Total = readonly [string, { readonly total: number }]
 
 /** The fullest first; of equals always the same. */
-function byTotal([a, x]: readonly [string, number], [b, y]: readonly [string, number]): number {
+function byTotal([a, { total: x }]: Total, [b, { total: y }]: Total): number {
   return y - x || (a < b ? -1 : 1)
-}
-
-function* unhealthyOf(
-  vms: readonly VirtualMachine[],
-): Generator<readonly [LabelsOf<'plasmavmc_vm_unhealthy'>, number]> {
-  let left = mostUnhealthy
-  for (const vm of vms) {
-    const phase = phaseOf(vm)
-    if (left === 0 || !unhealthy.has(phase)) continue
-    left -= 1
-    const { namespace = '', name } = vm.metadata
-    yield [{ namespace, name, phase }, 1]
-  }
 }

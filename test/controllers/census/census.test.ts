@@ -1,5 +1,5 @@
 import { beforeEach, expect, onTestFinished, test } from 'vitest'
-import { census, countPhases } from '../../../src/controllers/census/index.ts'
+import { census, PhaseCounts } from '../../../src/controllers/census/index.ts'
 import { silentLog } from '../../../src/lib/log.ts'
 import { apiVersionOf } from '../../../src/resources/define.ts'
 import { type Phase, VirtualMachine, vmSpec, vmStatus } from '../../../src/resources/vm.ts'
@@ -111,11 +111,17 @@ test('of machines that were there before it is not told how long they were so', 
 })
 
 test('of more than a hundred namespaces those with the fewest machines are summed', () => {
-  const vms = Array.from({ length: 150 }, (_, i) =>
-    Array.from({ length: i < 100 ? 2 : 1 }, (_, n) => machine(`m${n}`, `ns-${i}`)),
-  )
-  const counts = countPhases(vms.flat())
-  expect(counts).toHaveLength(101)
-  expect(counts.at(-1)).toEqual([{ phase: 'Pending', namespace: '_other' }, 50])
-  expect(counts.reduce((sum, [, count]) => sum + count, 0)).toBe(250)
+  const all = new PhaseCounts()
+  const change = (what: 'add' | 'remove', count: (i: number) => number) => {
+    for (let i = 0; i < 150; i += 1)
+      for (let n = 0; n < count(i); n += 1)
+        all[what](`ns-${i}/m${n}`, { namespace: `ns-${i}`, name: `m${n}`, phase: 'Failed' })
+  }
+  change('add', (i) => (i < 100 ? 2 : 1))
+  expect(all.phases()).toHaveLength(101)
+  expect(all.phases().at(-1)).toEqual([{ phase: 'Failed', namespace: '_other' }, 50])
+  expect(all.phases().reduce((sum, [, count]) => sum + count, 0)).toBe(250)
+  expect(all.unhealthy()).toHaveLength(100)
+  change('remove', (i) => (i < 100 ? 2 : 1))
+  expect([...all.phases(), ...all.unhealthy()]).toEqual([])
 })
