@@ -124,11 +124,16 @@ it('a client that reads nothing is cut, and its reader of the store let go', asy
   }
   const path = { kind: VirtualMachine as never, namespace: 'default' }
   const request = { path, query: new URLSearchParams(), table: false, matches: () => true }
-  const sent = sendWatch(startWatch(request, server.objects, clock), client, clock)
+  let told = 0
+  const onCut = () => {
+    told += 1
+  }
+  const sent = sendWatch(startWatch(request, server.objects, clock), client, clock, onCut)
   await expect.poll(() => cuts.length).toBe(2) // the watch's own end, and the stalled write's
   cuts[1]!()
   await sent
   expect(client.destroyed).toBe(true)
+  expect(told).toBe(1)
 })
 
 it('counts its watches and requests', async () => {
