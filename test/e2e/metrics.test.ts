@@ -34,7 +34,7 @@ const seriesIn = (text: string, series: string) => {
 }
 
 test('a token in a file opens /metrics for as long as it says; without one nobody reads it', async () => {
-  const { stdout } = await lab.cli('token', '-o', 'text', '--duration', '12h')
+  const { stdout } = await lab.cli('token', '--raw', '--duration', '12h')
   expect(stdout).toMatch(/^plasmavmc-v1\.[\w-]+\n$/)
   const file = join(lab.dir, 'token')
   writeFileSync(file, stdout)
@@ -48,7 +48,7 @@ test('a token in a file opens /metrics for as long as it says; without one nobod
   expect((await scrape('plasmavmc-v1.AAAA')).code).toBe('401')
   const unsigned = await lab.run('curl', ['-sSk', '-m', '10', `https://${lab.address}/metrics`])
   expect(JSON.parse(unsigned.stdout)).toMatchObject({ kind: 'Status', code: 401 })
-  expect(await lab.cli('token', '-o', 'text', '--duration', '169h')).toMatchObject({ code: 1, stdout: '' })
+  expect(await lab.cli('token', '--raw', '--duration', '169h')).toMatchObject({ code: 1, stdout: '' })
 })
 
 test('a real QEMU that is killed: its end, its restart and its changes of phase are counted once', async () => {
