@@ -93,10 +93,10 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     const objects = new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
     await ensureNamespace(objects, 'default')
     const runs = (role: Role) => config.roles.includes(role)
-    // Before the agent: where the port is taken, no machine is touched.
     const late = lateAgent(() => agent, runs('agent'))
     const trouble = atMostEvery(storeAnswerGoodMs, () => store.trouble(storeAnswerMs))
     measureStore(trouble, meter)
+    // Before the agent: where the port is taken, no machine is touched.
     if (runs('api')) server = await startApi(config, objects, readiness(trouble, late), log, meter)
     if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal, meter)
     if (config.store === 'etcd') {
