@@ -1,5 +1,5 @@
 /**
- * Writes what derives from src/resources: crds/*.yaml and docs/reference/*.md; and from the protocol of gRPC the JSON
+ * Writes what derives from src/resources and src/lib/measures.ts: crds/*.yaml and docs/reference/*.md; and from the protocol of gRPC the JSON
  * that servers load, so that they parse no protocol and a pack needs no file beside it. With --check only compares.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,6 +11,7 @@ import { apiVersionOf, group, type ResourceDefinition } from '../src/resources/d
 import { typeName } from '../src/resources/explain.ts'
 import { kinds } from '../src/resources/kinds.ts'
 import type { StructuralSchema } from '../src/resources/schema.ts'
+import { metricsPage } from './metrics-page.ts'
 import { protocolJson } from './protocol.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -72,7 +73,9 @@ export function generated(): ReadonlyMap<string, string> {
     if (kind.group === group) files.set(`crds/${kind.plural}.${kind.group}.yaml`, crdYaml(kind))
   }
   const list = kinds.map((kind) => `- [${kind.kind}](${kind.singular}.md): ${kind.description}\n`).join('')
-  return files.set('docs/reference/README.md', `<!-- ${note} -->\n# Resources\n\n${list}`)
+  files.set('docs/reference/metrics.md', metricsPage())
+  const more = '\n[metrics.md](metrics.md): every metric of `/metrics`.\n'
+  return files.set('docs/reference/README.md', `<!-- ${note} -->\n# Resources\n\n${list}${more}`)
 }
 
 function present(): string[] {

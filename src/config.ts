@@ -77,6 +77,9 @@ const schema = z.strictObject({
   grpcListen: grpcAddress
     .optional()
     .describe('host:port of gRPC, or none; by default 127.0.0.1:50051, unless that is in use.'),
+  metricsListen: address
+    .optional()
+    .describe('host:port of /metrics without a signature, over plain HTTP; there is none unless given.'),
   hostName: z
     .string()
     .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, 'must be lower-case letters, digits, dots and -')
@@ -173,6 +176,7 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
     runDir: defaultRunDir(env, uid),
     listen: defaultAddress,
     grpcListen: undefined,
+    metricsListen: undefined,
     hostName: machine.toLowerCase(),
     store: 'lmdb',
     etcdEndpoints: undefined,

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
+import { census } from './controllers/census/index.ts'
 import { reconcileHost } from './controllers/host/index.ts'
 import { reconcilePools } from './controllers/host/pools.ts'
 import { companyOn } from './controllers/placement/company.ts'
@@ -18,6 +19,7 @@ import { specHash } from './host/spec-hash.ts'
 import { systemClock } from './lib/clock.ts'
 import { messageOf, PlasmaError } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
+import type { Meter } from './lib/measures.ts'
 import { localDisks } from './resources/disk-reach.ts'
 import { Host, StoragePool } from './resources/kinds.ts'
 import { bytesOf } from './resources/quantity.ts'
@@ -25,10 +27,13 @@ import { VirtualMachine } from './resources/vm.ts'
 import { runController } from './runtime/controller.ts'
 import { Informer, keyOf } from './runtime/informer.ts'
 import { WorkQueue } from './runtime/queue.ts'
+import { expireEvents } from './store/event-expiry.ts'
 import { EventRecorder } from './store/events.ts'
 import type { ObjectStore, Ref } from './store/objects.ts'
+import { leaseTerms } from './wire-guard-settings.ts'
 import { startGuard } from './wire-guard-watch.ts'
 import { thisHost, watchTenure } from './wire-host.ts'
+import { measureLease } from './wire-metrics.ts'
 
 export interface Agent {
   readonly ready: () => readonly { readonly name: string; readonly ok: boolean; readonly message?: string }[]
@@ -52,6 +57,7 @@ export async function startAgent(
   objects: ObjectStore,
   log: Log,
   signal: AbortSignal,
+  meter: Meter,
 ): Promise<Agent> {
   const { runDir, dataDir, hostName } = config
   const probe = { qemuBinary: config.qemu, cacheDir: runDir }
@@ -64,7 +70,7 @@ export async function startAgent(
     log,
     ...(config.qemu && { qemuBinary: config.qemu }),
   })
-  const machines = new QmpMachines({ runDir, clock, log })
+  const machines = new QmpMachines({ runDir, clock, log, meter })
   const vms = new Informer(objects, VirtualMachine, log)
   const pools = new Informer(objects, StoragePool, log)
   const disks = new HostDisks({
@@ -74,13 +80,15 @@ export async function startAgent(
     clock,
     log,
   })
-  const recorder = new EventRecorder(objects, { clock, component: 'plasmavmc-agent', host: hostName, log })
+  const source = { component: 'plasmavmc-agent', host: hostName }
+  const recorder = new EventRecorder(objects, { clock, ...source, log, meter })
   const qemu = new QemuBinary(config.qemu)
   const host = await thisHost({ config, objects, accelerator, qemu, log }, signal)
   // Now that the name is this host's own, and with it the lease.
   const guard = startGuard(config, log.child({ part: 'guard' }), signal)
   const { tenure } = guard
   const alone = tenure().state === 'single'
+  if (!alone) measureLease(guard.lease, leaseTerms(config).deadlineMs, meter)
   const own = alone ? await ownHost(objects, hostName, log, signal) : undefined
 
   // Before any machine is looked at: where a disk lies is not known without the pools.
@@ -94,6 +102,8 @@ export async function startAgent(
     if (!vm || !isOwn(vm)) firstLook.seen(key)
   })
   const company = companyOn(hostName, vms)
+  // In a cluster the leader does that.
+  if (alone) census({ vms, clock, meter })
   const vmLoop = runVmController(
     {
       ...{
@@ -105,7 +115,7 @@ export async function startAgent(
         machines,
         disks,
       },
-      ...{ specHash, newId: randomUUID, clock, log, tenure },
+      ...{ specHash, newId: randomUUID, clock, log, meter, tenure },
       refusal: (vm) => {
         const host = own?.host()
         return host && refusal(vm, host, company)
@@ -130,7 +140,7 @@ export async function startAgent(
   })
   const hostLoop = runController(
     {
-      ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log },
+      ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log, meter },
       reconcile: async () => {
         const leased = alone ? {} : { tenure, fencing: config.fencing }
         const deps = { hostName, runDir, objects, processes, vms, clock, log, ...host, ...leased }
@@ -149,6 +159,7 @@ export async function startAgent(
   // Its Host says so at once, not at the next look.
   if (!alone) void watchTenure(tenure, () => hostQueue.add(hostName), clock, signal)
   const loops = [vmLoop, hostLoop, ...informers, ...(own ? [own.loop] : [])]
+  if (alone) loops.push(expireEvents({ objects, clock, log }, signal))
   const stopped = Promise.allSettled([...loops, guard.stopped]).then(() =>
     Promise.all([machines.close(), disks.close()]),
   )

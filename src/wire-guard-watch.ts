@@ -18,6 +18,8 @@ function guardEntry(): string {
 export interface GuardHandle {
   /** Whether guests may be started and resumed here now. Cheap; never throws. */
   readonly tenure: () => ReturnType<GuardWatch['tenure']>
+  /** This host's lease as the guard told last, for who measures it; undefined where it told nothing. */
+  readonly lease: () => { readonly held: boolean; readonly ageMs?: number } | undefined
   /** Resolves after the signal; the guard itself lives on. */
   readonly stopped: Promise<void>
 }
@@ -34,16 +36,24 @@ export function startGuard(
   signal: AbortSignal,
   command: readonly string[] = [process.execPath, ...process.execArgv, guardEntry()],
 ): GuardHandle {
-  if (config.store !== 'etcd') return { tenure: () => ({ state: 'single' }), stopped: Promise.resolve() }
+  if (config.store !== 'etcd')
+    return { tenure: () => ({ state: 'single' }), lease: () => undefined, stopped: Promise.resolve() }
   const { deadlineMs } = leaseTerms(config)
   const { runDir, hostName: host } = config
   const fence = GuardFence.of({ runDir, host, clock: hostClock, log })
+  const files = guardFiles(runDir, hostClock)
   const watch = new GuardWatch({
-    files: guardFiles(runDir, hostClock),
+    files,
     ...{ deadlineMs, log, program: programOf(config), selfFence: config.fencing !== 'none' },
     spawn: (replace) =>
       spawnGuard(runDir, [...command, 'guard', ...guardFlags(config), ...(replace ? ['--replace'] : [])]),
     stop: () => fence.stop(),
   })
-  return { tenure: () => watch.tenure(), stopped: watch.run(signal) }
+  const lease = () => {
+    const record = files.read()
+    if (!record) return undefined
+    const { held, sentAt } = record
+    return { held, ...(sentAt !== undefined && { ageMs: hostClock.elapsed() - sentAt }) }
+  }
+  return { tenure: () => watch.tenure(), lease, stopped: watch.run(signal) }
 }

@@ -1,7 +1,9 @@
+import { census } from './controllers/census/index.ts'
 import { type HostsOptions, runHosts } from './controllers/hosts/start.ts'
 import { runPlacement } from './controllers/placement/start.ts'
 import { type Clock, systemClock } from './lib/clock.ts'
 import type { Log } from './lib/log.ts'
+import { type Meter, unmetered } from './lib/measures.ts'
 import { FenceEvidence } from './resources/fence-evidence.ts'
 import { Host, Lease, StoragePool } from './resources/kinds.ts'
 import { VirtualMachine } from './resources/vm.ts'
@@ -13,6 +15,8 @@ export interface TermOptions {
   readonly hostName: string
   readonly log: Log
   readonly clock?: Clock
+  /** Measures nothing unless given. */
+  readonly meter?: Meter
   /** What it takes to deal with lost hosts; without it none is. `watch` outlives the term. */
   readonly hosts?: Pick<HostsOptions, 'watch' | 'votes' | 'runCommand' | 'brakePercent' | 'terms'>
 }
@@ -22,7 +26,7 @@ export interface TermOptions {
  * stored are made for each term anew.
  */
 export async function runTerm({ objects, signal, epoch }: Term, options: TermOptions): Promise<void> {
-  const { hostName, clock = systemClock } = options
+  const { hostName, clock = systemClock, meter = unmetered } = options
   const log = options.log.child({ part: 'leader' })
   const copies = {
     vms: new Informer(objects, VirtualMachine, log, clock),
@@ -32,13 +36,13 @@ export async function runTerm({ objects, signal, epoch }: Term, options: TermOpt
     evidence: new Informer(objects, FenceEvidence, log, clock),
   }
   const recorder = new EventRecorder(objects, {
-    ...{ clock, log, host: hostName },
+    ...{ clock, log, meter, host: hostName },
     component: 'plasmavmc-leader',
   })
   const parts = [
     runPlacement(
       {
-        ...{ objects, ...copies, clock, log },
+        ...{ objects, ...copies, clock, log, meter },
         tell: (vm, happening) => recorder.record(VirtualMachine, vm, happening),
       },
       signal,
@@ -48,11 +52,16 @@ export async function runTerm({ objects, signal, epoch }: Term, options: TermOpt
     parts.push(
       runHosts(
         {
-          ...{ objects, ...copies, clock, log, leader: { name: hostName, epoch }, ...options.hosts },
+          ...{ objects, ...copies, clock, log, meter, leader: { name: hostName, epoch }, ...options.hosts },
           tell: (kind, about, happening) => recorder.record(kind, about, happening),
         },
         signal,
       ),
     )
-  await Promise.all([...parts, ...Object.values(copies).map((copy) => copy.run(signal))])
+  const endCensus = census({ vms: copies.vms, clock, meter })
+  try {
+    await Promise.all([...parts, ...Object.values(copies).map((copy) => copy.run(signal))])
+  } finally {
+    endCensus()
+  }
 }

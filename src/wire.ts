@@ -14,13 +14,16 @@ import { systemClock } from './lib/clock.ts'
 import { messageOf } from './lib/errors.ts'
 import { ensureFolder, inFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
+import type { Meter } from './lib/measures.ts'
 import { systemNamespace } from './resources/host-lease.ts'
 import { kinds, Namespace, namespaceNamed } from './resources/kinds.ts'
 import { ensurePki } from './server/pki.ts'
+import type { Prometheus } from './server/prometheus.ts'
 import { createServer, type ServerDeps } from './server/server.ts'
 import { ApiError, isReason } from './store/errors.ts'
 import { lockFolder } from './store/folder-lock.ts'
 import { KvObjects } from './store/kv-objects.ts'
+import { meteredKv } from './store/metered.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 import { type Agent, startAgent } from './wire-agent.ts'
@@ -30,6 +33,13 @@ import { leaseTerms } from './wire-guard-settings.ts'
 import { type Identities, startIdentities } from './wire-identities.ts'
 import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
 import { addressText, listenError } from './wire-listen.ts'
+import {
+  housekeeping,
+  measureCertificates,
+  measureStore,
+  type ServerMetrics,
+  startMetrics,
+} from './wire-metrics.ts'
 import { openServerStore, type ServerStore } from './wire-store.ts'
 import { runTerm } from './wire-term.ts'
 import { runTidy } from './wire-tidy.ts'
@@ -69,7 +79,6 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
     await unlock()
     throw error
   })
-  const { kv } = store
   const stopping = new AbortController()
   const onAbort = () => stopping.abort(io.signal.reason)
   io.signal.addEventListener('abort', onAbort, { once: true })
@@ -79,28 +88,28 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   let leader: Promise<void> | undefined
   let identities: Identities | undefined
   let cancelFlush = () => {}
+  let metrics: ServerMetrics | undefined
   try {
+    metrics = await startMetrics(config, log)
+    const meter = metrics.prometheus
+    const kv = meteredKv(store.kv, meter, systemClock)
     const objects = new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
     await ensureNamespace(objects, 'default')
     const runs = (role: Role) => config.roles.includes(role)
+    const late = lateAgent(() => agent, runs('agent'))
+    const trouble = atMostEvery(storeAnswerGoodMs, () => store.trouble(storeAnswerMs))
+    measureStore(trouble, meter)
     const who = { kv, objects, dataDir, clock: systemClock, log: log.child({ part: 'identities' }) }
     if (runs('api')) identities = await startIdentities(who, stopping.signal)
     // Before the agent: where the port is taken, no machine is touched.
-    if (identities)
-      server = await startApi(
-        config,
-        objects,
-        identities,
-        readiness(
-          store,
-          lateAgent(() => agent, runs('agent')),
-        ),
-        log,
-      )
-    if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal)
+    if (identities) {
+      const ready = readiness(trouble, late)
+      server = await startApi(config, { objects, identities, agent: ready, log, metrics: meter })
+    }
+    if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal, meter)
     if (config.store === 'etcd') {
       await ensureNamespace(objects, systemNamespace)
-      if (runs('controller')) leader = startLeader({ config, kv, objects, log }, stopping.signal)
+      if (runs('controller')) leader = startLeader({ config, kv, objects, log, meter }, stopping.signal)
     } else leader = runTidy({ kv, objects, log }, stopping.signal)
     io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
     // Written at exit otherwise, which a server that is killed never sees.
@@ -114,6 +123,7 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
       log,
     )
     io.signal.removeEventListener('abort', onAbort)
+    await metrics?.close()
     await store.close()
     await unlock()
   }
@@ -123,18 +133,19 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
  * Contends for leadership, and watches meanwhile how long hosts are silent, so that a new leader need not begin to count.
  */
 async function startLeader(
-  options: Pick<LeaderOptions, 'kv' | 'objects' | 'log'> & { readonly config: Config },
+  options: Pick<LeaderOptions, 'kv' | 'objects' | 'log'> & { readonly config: Config; readonly meter: Meter },
   signal: AbortSignal,
 ): Promise<void> {
-  const { config, kv, objects, log } = options
+  const { config, kv, objects, log, meter } = options
   const clock = systemClock
   const { hostName, brake: brakePercent } = config
-  const watch = new LeaseWatch(objects, clock, log.child({ part: 'hosts' }))
+  const watch = new LeaseWatch(objects, clock, log.child({ part: 'hosts' }), meter)
   const votes = peerVotes({ kv, objects, hostName, clock })
   const hosts = { watch, votes, runCommand: runFenceCommand, brakePercent, terms: leaseTerms(config) }
   const parts = [
-    (term: Term) => runTerm(term, { hostName, log, hosts }),
+    (term: Term) => runTerm(term, { hostName, log, hosts, meter }),
     ({ objects: own, signal: ended }: Term) => runTidy({ kv, objects: own, log }, ended),
+    ...housekeeping(log, meter),
   ]
   await Promise.all([watch.run(signal), runLeader({ config, kv, objects, log, parts }, signal)])
 }
@@ -150,8 +161,7 @@ const storeAnswerMs = 2_000
 const storeAnswerGoodMs = 1_000
 
 /** What the API asks of the agent, with whether the store answers. */
-function readiness(store: Pick<ServerStore, 'trouble'>, agent: AgentParts) {
-  const trouble = atMostEvery(storeAnswerGoodMs, () => store.trouble(storeAnswerMs))
+function readiness(trouble: () => ReturnType<ServerStore['trouble']>, agent: AgentParts) {
   return {
     ...agent,
     ready: async () => {
@@ -206,18 +216,21 @@ async function ensureNamespace(objects: ObjectStore, name: string): Promise<void
   }
 }
 
-async function startApi(
-  config: Config,
-  objects: KvObjects,
-  identities: Identities,
-  agent: ReturnType<typeof readiness>,
-  log: Log,
-) {
+interface ApiParts {
+  readonly objects: KvObjects
+  readonly identities: Identities
+  readonly agent: ReturnType<typeof readiness>
+  readonly log: Log
+  readonly metrics: Prometheus
+}
+
+async function startApi(config: Config, { objects, identities, agent, log, metrics }: ApiParts) {
   const { dataDir, listen, hostName } = config
   const pki = await ensurePki(join(dataDir, 'pki'), {
     names: [hostName, listen.host, ...grpcNames(config)],
     now: systemClock.now(),
   })
+  measureCertificates(pki, metrics)
   const { accessKeyId, secretAccessKey: secret } = ensureCredentials(dataDir)
   const admin = { secret, identity: { ...bootstrapIdentity, accessKeyId } }
   const [attempts, replays] = [new FailedAttempts(), new Replays()]
@@ -247,6 +260,7 @@ async function startApi(
     log,
     clock: systemClock,
     version,
+    metrics,
     tls: { key: pki.key, cert: pki.cert },
     ready: agent.ready,
     consoleOf: agent.consoleOf,

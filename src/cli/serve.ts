@@ -8,6 +8,7 @@ export interface ServeOptions extends GlobalOptions {
   readonly runDir?: string
   readonly listen?: string
   readonly grpcListen?: string
+  readonly metricsListen?: string
   readonly hostName?: string
   readonly store?: string
   readonly etcdEndpoints?: string
@@ -37,6 +38,7 @@ export function defineServeOptions(c: Command): void {
   c.option('--run-dir <dir>', 'sockets and launch records of machines')
     .option('--listen <host:port>', 'address of the API; default 127.0.0.1:7443')
     .option('--grpc-listen <host:port>', 'address of gRPC, or none; default 127.0.0.1:50051 if it is free')
+    .option('--metrics-listen <host:port>', '/metrics for whoever can connect, plain HTTP; none unless given')
     .option('--host-name <name>', 'name of this Host; default the machine’s')
     .option('--store <kind>', 'lmdb (default), etcd or memory')
     .option('--etcd-endpoints <list>', 'host:port of the members of etcd, with commas between')

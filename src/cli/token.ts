@@ -4,19 +4,30 @@ import { addressOf } from './client.ts'
 import type { CommandModule } from './command.ts'
 import { connectionOf } from './connection.ts'
 import { UsageError } from './failure.ts'
-import { formatOf } from './options.ts'
+import { durationMs, formatOf } from './options.ts'
 
-export const command: CommandModule<{ readonly output?: string; readonly raw?: boolean }> = {
+interface TokenOptions {
+  readonly output?: string
+  readonly raw?: boolean
+  readonly duration?: string
+}
+
+export const command: CommandModule<TokenOptions> = {
   define: (c) =>
     void c
       .option('-o, --output <format>', 'json, which it always is')
-      .option('--raw', 'the token alone, for a header `authorization: Bearer …`'),
+      .option('--raw', 'the token alone, for a header `authorization: Bearer …`')
+      .option('--duration <duration>', 'how long it is good, such as 12h, at most 168h; default 15m'),
   run: async ({ options }, io) => {
     formatOf(options.output, ['json'])
     const connection = connectionOf(options, io)
     if (connection.as) throw new UsageError('a token is that of its key', 'give --as to kubectl')
+    const expiresSeconds = Math.floor(durationMs(options.duration ?? '15m') / 1000)
     const credentials = readCredentials(connection.dataDir, io.env)
-    const { token, expiresAt } = makeToken({ credentials, host: addressOf(connection), now: io.clock.now() })
+    const { token, expiresAt } = makeToken({
+      ...{ credentials, host: addressOf(connection), now: io.clock.now() },
+      expiresSeconds,
+    })
     if (options.raw) {
       io.stdout.write(`${token}\n`)
       return 0

@@ -1,9 +1,10 @@
 import type { Clock } from '../lib/clock.ts'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
+import { type Meter, unmetered } from '../lib/measures.ts'
 import type { CallOf, CommandName, ResultOf } from '../qmp/commands.ts'
 import { connectQmp } from '../qmp/connect.ts'
-import { Interrupted, QmpTimeout } from '../qmp/errors.ts'
+import { CommandError, Interrupted, QmpTimeout } from '../qmp/errors.ts'
 import type { ExecuteOptions, QmpSession } from '../qmp/session.ts'
 import { vmPaths } from './paths.ts'
 import type { MachineAnswer, MachineChange, Machines } from './ports.ts'
@@ -12,6 +13,8 @@ export interface QmpMachinesOptions {
   readonly runDir: string
   readonly clock: Clock
   readonly log: Log
+  /** Measures nothing unless given. */
+  readonly meter?: Meter
   /** For one query-status, ms. */
   readonly statusTimeoutMs?: number
   readonly handshakeMs?: number
@@ -50,7 +53,7 @@ export class QmpMachines implements Machines {
   ): Promise<ResultOf<N>> {
     const session = await this.#session(uid)
     try {
-      return await session.execute(command, ...call)
+      return await this.#send(session, command, ...call)
     } catch (error) {
       // QEMU may close before it has answered quit: it was obeyed all the same. `Closed` means that nothing was sent.
       if (command === 'quit' && error instanceof Interrupted && error.code === 'Interrupted')
@@ -85,10 +88,28 @@ export class QmpMachines implements Machines {
     try {
       const session = await this.#session(uid)
       const timeoutMs = this.#options.statusTimeoutMs ?? 3_000
-      const answer = await session.execute('query-status', undefined, { timeoutMs })
+      const answer = await this.#send(session, 'query-status', undefined, { timeoutMs })
       return { state: 'answered', ...answer }
     } catch (error) {
       return { state: 'unreachable', why: whyOf(error), message: messageOf(error) }
+    }
+  }
+
+  async #send<N extends CommandName>(
+    session: QmpSession,
+    command: N,
+    ...call: CallOf<N, ExecuteOptions>
+  ): Promise<ResultOf<N>> {
+    const { clock, meter = unmetered } = this.#options
+    const sentAt = clock.elapsed()
+    try {
+      return await session.execute(command, ...call)
+    } catch (error) {
+      meter.add('plasmavmc_qmp_command_errors_total', { command, reason: reasonOf(error) })
+      throw error
+    } finally {
+      const seconds = (clock.elapsed() - sentAt) / 1000
+      meter.observe('plasmavmc_qmp_command_duration_seconds', { command }, seconds)
     }
   }
 
@@ -138,6 +159,13 @@ export class QmpMachines implements Machines {
       }
     }
   }
+}
+
+/** One of few words, whatever QEMU says. */
+function reasonOf(error: unknown): string {
+  if (error instanceof CommandError) return 'refused'
+  if (error instanceof QmpTimeout) return 'timeout'
+  return error instanceof Interrupted ? 'interrupted' : 'error'
 }
 
 function whyOf(error: unknown): Extract<MachineAnswer, { state: 'unreachable' }>['why'] {

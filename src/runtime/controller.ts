@@ -1,8 +1,10 @@
 import type { Clock } from '../lib/clock.ts'
 import { withDeadline } from '../lib/deadline.ts'
-import type { Log } from '../lib/log.ts'
+import { type Log, withLogFields } from '../lib/log.ts'
+import { type Meter, unmetered } from '../lib/measures.ts'
 import { isReason } from '../store/errors.ts'
 import { exponential } from './backoff.ts'
+import { measureController, type ResultOfPass } from './measured.ts'
 import type { WorkQueue } from './queue.ts'
 
 /** How a pass ended: nothing left to do, look again at once, or look again after a while. Failure is thrown. */
@@ -20,8 +22,15 @@ export interface ControllerOptions {
   readonly passTimeoutMs: number
   readonly clock: Clock
   readonly log: Log
+  /** Measures nothing unless given. */
+  readonly meter?: Meter
+  /** Names a pass in the log: every line that is written within it bears it. */
+  readonly newPassId?: () => string
   readonly onPass?: (key: string, ms: number, failed: boolean) => void
 }
+
+/** As controller-runtime names them. */
+const resultOf = { done: 'success', again: 'requeue', wait: 'requeue_after' } as const
 
 const retryBaseMs = 50
 const retryCapMs = 60_000
@@ -31,23 +40,28 @@ const retryCapMs = 60_000
  * Conflicts run again at once (somebody else wrote first); other failures back off per key, and a success clears it.
  */
 export async function runController(options: ControllerOptions, signal: AbortSignal): Promise<void> {
-  const { queue, clock } = options
+  const { queue, clock, name: controller, newPassId = () => crypto.randomUUID() } = options
   const failures = new Map<string, number>()
+  const measured = measureController({ ...options, meter: options.meter ?? unmetered })
   const stopped = Promise.withResolvers<void>()
 
-  const settle = (key: string, error: unknown, log: Log) => {
+  const settle = (key: string, error: unknown): ResultOfPass => {
     const count = (failures.get(key) ?? 0) + 1
     failures.set(key, count)
-    if (isReason(error, 'Conflict') && count <= 5) return queue.add(key)
+    measured.retried()
+    if (isReason(error, 'Conflict') && count <= 5) {
+      queue.add(key)
+      return 'conflict'
+    }
     const retryMs = exponential(count, retryBaseMs, retryCapMs)
-    log.warn('pass failed', { key, err: error, retryMs })
+    options.log.warn('pass failed', { controller, key, err: error, retryMs })
     queue.addAfter(key, retryMs)
+    return 'error'
   }
 
   const pass = async (key: string) => {
-    const log = options.log.child({ controller: options.name })
     const began = clock.elapsed()
-    let failed = false
+    let result: ResultOfPass | undefined
     let running: Promise<unknown> | undefined
     const reconcile = (passSignal: AbortSignal) => {
       const promise = options.reconcile(key, passSignal)
@@ -62,12 +76,15 @@ export async function runController(options: ControllerOptions, signal: AbortSig
       failures.delete(key)
       if (outcome.next === 'again') queue.add(key)
       else if (outcome.next === 'wait') queue.addAfter(key, outcome.ms)
+      result = resultOf[outcome.next]
     } catch (error) {
       if (signal.aborted) return
-      failed = true
-      settle(key, error, log)
+      result = settle(key, error)
     } finally {
-      options.onPass?.(key, clock.elapsed() - began, failed)
+      const ms = clock.elapsed() - began
+      if (result) measured.passed(result, ms)
+      options.log.debug('pass ended', { result: result ?? 'aborted', ms: Math.round(ms) })
+      options.onPass?.(key, ms, result === 'error' || result === 'conflict')
       // One that does not listen to its signal keeps its key: two passes over one key would be worse than none.
       // At the end nothing takes keys any more, so nobody waits for it.
       await Promise.race([running?.catch(() => {}), stopped.promise])
@@ -76,7 +93,10 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   }
 
   const work = async () => {
-    for (let key = await queue.take(); key !== undefined; key = await queue.take()) await pass(key)
+    for (let key = await queue.take(); key !== undefined; key = await queue.take()) {
+      const taken = key
+      await withLogFields({ controller, key, reconcileID: newPassId() }, () => pass(taken))
+    }
   }
   const stop = () => {
     stopped.resolve()
@@ -84,5 +104,5 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   }
   signal.addEventListener('abort', stop, { once: true })
   if (signal.aborted) stop()
-  await Promise.all(Array.from({ length: options.workers }, work))
+  await Promise.all(Array.from({ length: options.workers }, work)).finally(measured.end)
 }

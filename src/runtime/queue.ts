@@ -1,5 +1,15 @@
 import type { Clock } from '../lib/clock.ts'
 
+/** Hears what a queue does; must not throw. */
+export interface QueueObserver {
+  /** A key was put in line. */
+  added(key: string): void
+  /** A worker has it. */
+  started(key: string): void
+  /** And gives it back. */
+  done(key: string): void
+}
+
 /**
  * A work queue that holds each key at most once and gives it to one worker at a time: a key added while a worker
  * has it runs exactly once more afterwards. Delayed additions keep the earliest time.
@@ -12,9 +22,15 @@ export class WorkQueue {
   readonly #delayed = new Map<string, { at: number; cancel: () => void }>()
   readonly #waiting: ((key: string | undefined) => void)[] = []
   #closed = false
+  #observer: QueueObserver | undefined
 
   constructor(clock: Clock) {
     this.#clock = clock
+  }
+
+  /** From now on; one at a time. */
+  observe(observer: QueueObserver): void {
+    this.#observer = observer
   }
 
   /** Keys that wait for a worker. */
@@ -32,6 +48,7 @@ export class WorkQueue {
     this.#cancelDelayed(key)
     if (this.#dirty.has(key)) return
     this.#dirty.add(key)
+    this.#observer?.added(key)
     if (!this.#busy.has(key)) this.#push(key)
   }
 
@@ -60,6 +77,7 @@ export class WorkQueue {
 
   done(key: string): void {
     this.#busy.delete(key)
+    this.#observer?.done(key)
     if (this.#dirty.has(key)) this.#push(key)
   }
 
@@ -74,6 +92,7 @@ export class WorkQueue {
   #start(key: string): string {
     this.#dirty.delete(key)
     this.#busy.add(key)
+    this.#observer?.started(key)
     return key
   }
 

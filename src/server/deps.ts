@@ -9,6 +9,7 @@ import type { PolicyRule } from '../resources/rbac.ts'
 import type { Ref } from '../store/objects.ts'
 import type { HandlerDeps } from './call.ts'
 import type { Limits } from './limits.ts'
+import type { Prometheus } from './prometheus.ts'
 
 export interface Check {
   readonly name: string
@@ -31,6 +32,8 @@ export interface ServerDeps {
   readonly log: Log
   readonly clock: Clock
   readonly version: string
+  /** What /metrics shows; what this server counts itself unless given. */
+  readonly metrics?: Prometheus
   /** `defaultLimits` unless told. */
   readonly limits?: Limits
   /** PEM. Plain HTTP without it. */

@@ -1,3 +1,5 @@
+import type { Meter } from '../lib/measures.ts'
+
 /** Label values of one request; every one is from a fixed set, so the number of series is bounded. */
 export interface RequestLabels {
   readonly verb: string
@@ -7,43 +9,62 @@ export interface RequestLabels {
   readonly code: number
 }
 
-/** The server's own counters, in Prometheus' text format 0.0.4. */
+/** What the server measures of its own work. */
 export class Metrics {
-  readonly #requests = new Map<string, number>()
-  #watches = 0
-  #consoles = 0
+  readonly #meter: Meter
+  readonly #longRunning = new Map<
+    string,
+    { readonly verb: string; readonly resource: string; count: number }
+  >()
+  #inFlight = 0
 
-  countRequest({ verb, resource, subresource, code }: RequestLabels): void {
-    const labels = `verb="${verb}",resource="${resource}",subresource="${subresource}",code="${code}"`
-    this.#requests.set(labels, (this.#requests.get(labels) ?? 0) + 1)
+  constructor(meter: Meter) {
+    this.#meter = meter
+    meter.gauge('plasmavmc_apiserver_current_inflight_requests', () => [[{}, this.#inFlight]])
+    meter.gauge('plasmavmc_apiserver_longrunning_requests', () =>
+      [...this.#longRunning.values()].map(({ count, ...labels }) => [labels, count] as const),
+    )
+  }
+
+  /** Counts a request that begins; the returned function counts its end, once. */
+  requestBegins(): () => void {
+    this.#inFlight += 1
+    return once(() => {
+      this.#inFlight -= 1
+    })
+  }
+
+  /** @param ms from its arrival to the head of its answer; a watch has no end that tells of the server's speed */
+  countRequest({ verb, resource, subresource, code }: RequestLabels, ms: number): void {
+    this.#meter.add('plasmavmc_apiserver_request_total', { verb, resource, subresource, code: String(code) })
+    if (verb === 'watch') return
+    const labels = { verb, resource, subresource }
+    this.#meter.observe('plasmavmc_apiserver_request_duration_seconds', labels, ms / 1000)
   }
 
   /** Counts a watch that begins; the returned function counts its end, once. */
-  watchBegins(): () => void {
-    this.#watches += 1
-    return once(() => {
-      this.#watches -= 1
-    })
+  watchBegins(resource: string): () => void {
+    return this.#begins('watch', resource)
+  }
+
+  /** A watch was ended because its client was too slow. */
+  watchCut(resource: string): void {
+    this.#meter.add('plasmavmc_apiserver_watches_cut_total', { resource })
   }
 
   /** Counts a console client that joins; the returned function counts its leaving, once. */
   consoleBegins(): () => void {
-    this.#consoles += 1
-    return once(() => {
-      this.#consoles -= 1
-    })
+    return this.#begins('connect', 'virtualmachines')
   }
 
-  /** All series as text. `residentBytes` is the process's memory, `uptimeSeconds` its age. */
-  render(process: { readonly residentBytes: number; readonly uptimeSeconds: number }): string {
-    const requests = [...this.#requests].map(([labels, count]) => [`{${labels}}`, count] as const)
-    return [
-      series('plasmavmc_api_requests_total', 'counter', 'Requests answered.', requests),
-      series('plasmavmc_api_watches', 'gauge', 'Watches under way.', [['', this.#watches]]),
-      series('plasmavmc_api_consoles', 'gauge', 'Console clients.', [['', this.#consoles]]),
-      series('process_resident_memory_bytes', 'gauge', 'Resident memory.', [['', process.residentBytes]]),
-      series('process_uptime_seconds', 'gauge', 'Age of the process.', [['', process.uptimeSeconds]]),
-    ].join('')
+  #begins(verb: string, resource: string): () => void {
+    const key = `${verb} ${resource}`
+    const entry = this.#longRunning.get(key) ?? { verb, resource, count: 0 }
+    this.#longRunning.set(key, entry)
+    entry.count += 1
+    return once(() => {
+      entry.count -= 1
+    })
   }
 }
 
@@ -53,14 +74,4 @@ function once(fn: () => void): () => void {
     if (!done) fn()
     done = true
   }
-}
-
-function series(
-  name: string,
-  type: 'counter' | 'gauge',
-  help: string,
-  values: readonly (readonly [labels: string, value: number])[],
-): string {
-  const lines = values.map(([labels, value]) => `${name}${labels} ${value}\n`)
-  return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${lines.join('')}`
 }

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { OutgoingHttpHeaders } from 'node:http'
 import { Readable } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { withLogFields } from '../lib/log.ts'
 import type { ResourceDefinition } from '../resources/define.ts'
 import { reviewKinds } from '../resources/reviews.ts'
 import { VirtualMachine } from '../resources/vm.ts'
@@ -19,6 +20,7 @@ import { healthText } from './health.ts'
 import { collectBodies, defaultLimits, saidFirst, serverOptions, whileSilent } from './limits.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
+import { Prometheus } from './prometheus.ts'
 import { numberOf, parameter } from './query.ts'
 import { errorHeaders } from './refused.ts'
 import { isReview, review } from './reviews.ts'
@@ -44,6 +46,7 @@ interface Shared {
   readonly documents: Documents
   readonly metrics: Metrics
   readonly fair: FairQueue
+  readonly prometheus: Prometheus
 }
 
 interface Context {
@@ -76,11 +79,13 @@ export function createServer(given: ServerDeps): FastifyInstance {
   const app = fastify(options as never) as unknown as FastifyInstance
   app.server.maxConnections = limits.connections
   app.server.prependListener('request', broken.seen)
+  const prometheus = deps.metrics ?? new Prometheus({ clock: deps.clock, log: deps.log })
   const shared: Shared = {
     deps,
+    prometheus,
     handlerDeps: { objects: deps.objects, clock: deps.clock, newId: randomUUID },
     documents: new Documents(deps.kinds),
-    metrics: new Metrics(),
+    metrics: new Metrics(prometheus),
     fair: new FairQueue(limits.fair, deps.clock),
   }
   collectBodies(app, limits)
@@ -90,11 +95,23 @@ export function createServer(given: ServerDeps): FastifyInstance {
   return app
 }
 
+/** Whatever is logged meanwhile bears the id under which the request is in the audit log. */
 async function serve(request: FastifyRequest, reply: FastifyReply, shared: Shared): Promise<unknown> {
-  const { deps, metrics } = shared
-  const receivedAt = deps.clock.now()
   const id = randomUUID()
   reply.header('audit-id', id)
+  const ends = shared.metrics.requestBegins()
+  return withLogFields({ auditID: id }, () => serveAs(id, request, reply, shared)).finally(ends)
+}
+
+async function serveAs(
+  id: string,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  shared: Shared,
+): Promise<unknown> {
+  const { deps, metrics } = shared
+  const receivedAt = deps.clock.now()
+  const startedAt = deps.clock.elapsed()
   const url = splitTarget(request.raw.url ?? '/')
   const raw = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
   if (request.method === 'GET' && openPaths.has(url.pathname)) return open(url, reply, deps)
@@ -105,13 +122,13 @@ async function serve(request: FastifyRequest, reply: FastifyReply, shared: Share
     const leave = await seatFor(admitted, shared.fair, reply.raw)
     const result = await answer({ request, reply, url, raw, admitted }, shared).finally(leave)
     recordAudit(deps, request.raw, { id, receivedAt, admitted, code: reply.statusCode })
-    count(metrics, admitted, reply.statusCode)
+    count(metrics, admitted, reply.statusCode, deps.clock.elapsed() - startedAt)
     return result
   } catch (error) {
     const { code, body } = statusOf(error)
     admitted ??= refusedTo(error)
     recordAudit(deps, request.raw, { id, receivedAt, admitted, code, reason: String(body['reason']) })
-    count(metrics, admitted, code)
+    count(metrics, admitted, code, deps.clock.elapsed() - startedAt)
     throw error
   }
 }
@@ -127,15 +144,16 @@ function isRead({ headers, body }: FastifyRequest): boolean {
   return Buffer.isBuffer(body) || (length === 0 && headers['transfer-encoding'] === undefined)
 }
 
-function count(metrics: Metrics, admitted: Admitted | undefined, code: number): void {
+function count(metrics: Metrics, admitted: Admitted | undefined, code: number, ms: number): void {
   const { path } = admitted ?? {}
   const known = path?.subresource !== undefined && Object.hasOwn(subresources(path.kind), path.subresource)
-  metrics.countRequest({
+  const labels = {
     verb: admitted?.verb ?? '',
     resource: path?.kind.plural ?? '',
     subresource: known ? (path.subresource ?? '') : '',
     code,
-  })
+  }
+  metrics.countRequest(labels, ms)
 }
 
 async function answer(context: Context, shared: Shared): Promise<unknown> {
@@ -168,14 +186,15 @@ function handlerDepsOf({ identity }: Admitted, { deps, handlerDeps }: Shared): H
   return deps.objectsFor ? { ...handlerDeps, objects: deps.objectsFor(identity) } : handlerDeps
 }
 
-function plainPath({ request, reply, url }: Context, { deps, documents, metrics }: Shared): unknown {
+async function plainPath(
+  { request, reply, url }: Context,
+  { deps, documents, prometheus }: Shared,
+): Promise<unknown> {
   if (request.method === 'GET') {
     const document = documents.find(url.pathname, request.headers.accept)
     if (document) return sendDocument(request.headers, reply, url, document, deps.clock.now())
-    if (url.pathname === '/metrics') {
-      const numbers = { residentBytes: process.memoryUsage.rss(), uptimeSeconds: process.uptime() }
-      return reply.header('content-type', 'text/plain; version=0.0.4').send(metrics.render(numbers))
-    }
+    if (url.pathname === '/metrics')
+      return reply.header('content-type', prometheus.contentType).send(await prometheus.text())
   }
   throw new ApiError('NotFound', `the server could not find the requested resource: ${url.pathname}`)
 }
@@ -193,9 +212,10 @@ function watch(
   const head = { ...reply.getHeaders(), 'content-type': 'application/json' } as OutgoingHttpHeaders
   reply.raw.writeHead(200, head)
   reply.raw.flushHeaders()
-  const ends = metrics.watchBegins()
+  const { plural } = path.kind
+  const ends = metrics.watchBegins(plural)
   const over = whileSilent(reply.raw, deps.limits ?? defaultLimits)
-  void sendWatch(started, reply.raw, deps.clock).finally(() => {
+  void sendWatch(started, reply.raw, deps.clock, () => metrics.watchCut(plural)).finally(() => {
     over()
     ends()
     counted()
@@ -247,7 +267,10 @@ async function log(
 function fail(error: unknown, request: FastifyRequest, reply: FastifyReply, deps: ServerDeps): unknown {
   const { code, body } = statusOf(error)
   if (code >= 500)
-    deps.log.error('request failed', { method: request.method, path: request.url.split('?')[0], err: error })
+    deps.log.error('request failed', {
+      ...{ auditID: reply.getHeader('audit-id'), method: request.method },
+      ...{ path: request.url.split('?')[0], err: error },
+    })
   reply.headers(errorHeaders({ code, body }))
   // Only a body that was not read, or not all of it, spoils the connection.
   if ((code !== 413 && code !== 429) || isRead(request)) return json(reply, code, body)

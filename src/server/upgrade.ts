@@ -40,7 +40,7 @@ export function attachConsoles(app: FastifyInstance, deps: ServerDeps, metrics: 
     } catch (error) {
       const { code, body } = statusOf(error)
       admitted ??= refusedTo(error)
-      if (code >= 500) deps.log.error('console upgrade failed', { err: error })
+      if (code >= 500) deps.log.error('console upgrade failed', { auditID: id, err: error })
       recordAudit(deps, request, { id, receivedAt, admitted, code, reason: String(body['reason']) })
       refuse(socket, code, body)
     }

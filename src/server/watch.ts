@@ -85,7 +85,12 @@ function wantedOf({ path, query, form }: WatchRequest, clock: Clock, endsAt: num
  * Writes a watch to its client until it ends. A client that takes nothing for 30 seconds is cut; until then the
  * store's bounded buffer holds what comes.
  */
-export async function sendWatch({ frames, stop }: Watch, client: Writable, clock: Clock): Promise<void> {
+export async function sendWatch(
+  { frames, stop }: Watch,
+  client: Writable,
+  clock: Clock,
+  onCut: () => void = () => {},
+): Promise<void> {
   const gone = new AbortController()
   client.once('close', () => {
     gone.abort()
@@ -95,7 +100,10 @@ export async function sendWatch({ frames, stop }: Watch, client: Writable, clock
   try {
     for await (const text of frames) {
       if (gone.signal.aborted || client.write(text)) continue
-      const cancel = clock.after(stalledMs, () => client.destroy())
+      const cancel = clock.after(stalledMs, () => {
+        onCut()
+        client.destroy()
+      })
       try {
         await once(client, 'drain', { signal: gone.signal })
       } finally {

@@ -41,6 +41,40 @@ test('two servers share one etcd: each machine has one QEMU, on the host of its 
   expect(items.map(({ metadata }) => metadata.name)).toEqual(['one', 'two'])
 })
 
+/** Values of a metric on one server, by the text of their labels. */
+async function metric(lab: Lab, name: string): Promise<Record<string, number>> {
+  const text = await lab.client.text('GET', '/metrics', { timeoutMs: 30_000 })
+  const lines = text.split('\n').filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{`))
+  return Object.fromEntries(
+    lines.map((line) => [line.slice(name.length, line.lastIndexOf(' ')), Number(line.split(' ').at(-1))]),
+  )
+}
+
+test('metrics of all servers together are right: one leads and counts machines, each tells its lease', async () => {
+  const both = (name: string) => Promise.all(labs.map((lab) => metric(lab, name)))
+  const running = '{phase="Running",namespace="default"}'
+  const counted = async () => (await both('plasmavmc_vm_phase_count')).map((one) => one[running] ?? 0).sort()
+  await labs[0].until('one server counts the three machines', async () => `${await counted()}` === '0,3')
+  const leads = (await both('plasmavmc_leader_leading_status')).map((one) => one[''])
+  expect(leads.sort()).toEqual([0, 1])
+  for (const lab of labs) {
+    expect(await metric(lab, 'plasmavmc_lease_held')).toEqual({ '': 1 })
+    expect(await metric(lab, 'plasmavmc_lease_deadline_seconds')).toEqual({ '': 6 })
+    expect((await metric(lab, 'plasmavmc_lease_age_seconds'))['']).toBeLessThan(6)
+    const silence = await metric(lab, 'plasmavmc_host_lease_silence_seconds')
+    expect(Object.keys(silence).sort()).toEqual(['{host="one"}', '{host="two"}'])
+    await lab.until('renewals of both are seen', async () => {
+      const seen = await metric(lab, 'plasmavmc_host_lease_renewals_total')
+      return (seen['{host="one"}'] ?? 0) > 0 && (seen['{host="two"}'] ?? 0) > 0
+    })
+    expect(await metric(lab, 'plasmavmc_store_available')).toEqual({ '': 1 })
+  }
+  const states = Object.assign({}, ...(await both('plasmavmc_host_state')))
+  expect(states).toEqual({ '{host="one",state="Ready"}': 1, '{host="two",state="Ready"}': 1 })
+  const placed = await both('plasmavmc_placement_attempts_total')
+  expect(placed.reduce((sum, one) => sum + (one['{result="placed"}'] ?? 0), 0)).toBe(3)
+})
+
 test('machines run on while etcd is stopped and restarted; then the servers go on by themselves', async () => {
   const [one, two] = labs
   const before = processOf(await one.running('a'))
@@ -48,10 +82,18 @@ test('machines run on while etcd is stopped and restarted; then the servers go o
   member?.pause()
   const healthOf = (lab: Lab, path: string) => lab.client.text('GET', path, { timeoutMs: 30_000 })
   for (const lab of labs) {
+    // An answer of the store that was asked for right before counts for a second.
+    const unready = () =>
+      healthOf(lab, '/readyz').then(
+        () => false,
+        () => true,
+      )
+    await lab.until('it is not ready', unready)
     await expect(healthOf(lab, '/readyz')).rejects.toThrow(/\[-\]store failed: etcd can't be read/)
     expect(await healthOf(lab, '/livez')).toBe('ok')
     const answer = lab.client.json('GET', '/apis/plasmavmc.io/v1alpha1/hosts', { timeoutMs: 30_000 })
     await expect(answer).rejects.toThrow(/etcd can't be read/)
+    expect(await metric(lab, 'plasmavmc_store_available')).toEqual({ '': 0 })
   }
   await member?.kill()
   expect(startTimeOf(before.pid)).toBe(before.startTime)

@@ -8,6 +8,7 @@ import { runFolders } from '../../src/host/run-folder.ts'
 import { specHash } from '../../src/host/spec-hash.ts'
 import type { Clock } from '../../src/lib/clock.ts'
 import type { Fields, Log } from '../../src/lib/log.ts'
+import type { Meter } from '../../src/lib/measures.ts'
 import type { LocalDisk } from '../../src/resources/disk-reach.ts'
 import { VirtualMachine } from '../../src/resources/vm.ts'
 import { Informer } from '../../src/runtime/informer.ts'
@@ -25,6 +26,7 @@ export interface AgentOptions {
   readonly runDir: string
   readonly objects: ObjectStore
   readonly clock: Clock
+  readonly meter?: Meter
   readonly disks: Disks
   readonly qemuBinary: string
   /** For a greeting or an answer, ms. */
@@ -80,6 +82,7 @@ export class TestAgent {
       statusTimeoutMs,
       handshakeMs: statusTimeoutMs,
       waitMs: 500,
+      ...(options.meter && { meter: options.meter }),
     })
     this.vms = new Informer(objects, VirtualMachine, log)
     this.recorder = new EventRecorder(objects, { clock, component: 'test', host, log })
@@ -96,6 +99,7 @@ export class TestAgent {
         },
         ...{ processes: options.wrap?.(this.processes) ?? this.processes, specHash, newId: randomUUID },
         ...{ clock, log, resyncMs: options.resyncMs ?? 300 },
+        ...(options.meter && { meter: options.meter }),
         ...(tenure && { tenure }),
         ...(localDisks && { localDisks }),
         runFolders: () => runFolders(runDir),

@@ -126,22 +126,29 @@ it('a client that reads nothing is cut, and its reader of the store let go', asy
   }
   const path = { kind: VirtualMachine as never, namespace: 'default' }
   const request = { path, query: new URLSearchParams(), form: 'json' as const }
-  const sent = sendWatch(startWatch(request, server.objects, clock), client, clock)
+  let told = 0
+  const onCut = () => {
+    told += 1
+  }
+  const sent = sendWatch(startWatch(request, server.objects, clock), client, clock, onCut)
   await expect.poll(() => cuts.length).toBe(2) // the watch's own end, and the stalled write's
   cuts[1]!()
   await sent
   expect(client.destroyed).toBe(true)
+  expect(told).toBe(1)
 })
 
 it('counts its watches and requests', async () => {
   const watch = await open('')
   await watch.next()
   const value = async () =>
-    /^plasmavmc_api_watches (\d+)$/m.exec((await server.call('GET', '/metrics')).text)?.[1]
+    /^plasmavmc_apiserver_longrunning_requests\{verb="watch",resource="virtualmachines"\} (\d+)$/m.exec(
+      (await server.call('GET', '/metrics')).text,
+    )?.[1]
   expect(await value()).toBe('1')
   watch.stop()
   await expect.poll(value, { timeout: 10_000 }).toBe('0')
   expect((await server.call('GET', '/metrics')).text).toContain(
-    'plasmavmc_api_requests_total{verb="create",resource="virtualmachines",subresource="",code="201"} 2',
+    'plasmavmc_apiserver_request_total{verb="create",resource="virtualmachines",subresource="",code="201"} 2',
   )
 })

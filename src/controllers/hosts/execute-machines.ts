@@ -1,5 +1,6 @@
 import { type Clock, rfc3339 } from '../../lib/clock.ts'
 import type { Log } from '../../lib/log.ts'
+import type { Meter } from '../../lib/measures.ts'
 import type { KubeObject, ResourceDefinition } from '../../resources/define.ts'
 import { FenceEvidence } from '../../resources/fence-evidence.ts'
 import { hostLeaseName, systemNamespace } from '../../resources/host-lease.ts'
@@ -28,6 +29,7 @@ export interface MachineDeps {
   readonly tell: (kind: ResourceDefinition, about: KubeObject, happening: Happening) => void
   readonly clock: Clock
   readonly log: Log
+  readonly meter?: Meter
 }
 
 /** How often a machine that others write to meanwhile is looked at anew before the next pass does. */
@@ -131,6 +133,7 @@ async function leave(
     )
     memory.handled.set(vm.metadata.uid ?? '', vm.metadata.resourceVersion ?? '')
     if (!left) return
+    deps.meter?.add('plasmavmc_failovers_total', { reason: ran ? 'Fenced' : why.reason })
     const message = ran
       ? `taken from ${host}, which is proven dead: evidence ${left.status?.evidence}`
       : `given up by ${host}, which ${hostWords[why.reason]}; nothing of it runs there`

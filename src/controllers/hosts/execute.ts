@@ -139,6 +139,7 @@ async function storeEvidence(spec: EvidenceSpec, deps: ExecuteDeps): Promise<voi
   const wanted = evidenceOf(spec)
   try {
     deps.learnt(await deps.objects.create(FenceEvidence, wanted))
+    deps.meter?.add('plasmavmc_fence_evidence_total', { proof: spec.proof })
   } catch (error) {
     if (!isReason(error, 'AlreadyExists')) throw error
     const stored = await deps.objects.get(FenceEvidence, { name: wanted.metadata.name })

@@ -94,6 +94,7 @@ export async function reconcileLostHost(
     // Somebody wrote first: the next look shows what.
     if (isReason(error, 'Conflict')) return { next: 'wait', ms: conflictMs }
     lost.broke(clock.elapsed())
+    deps.meter?.add('plasmavmc_fence_steps_failed_total', { step: action?.do ?? 'record' })
     deps.log.warn('pass over a host failed', { host, step: action?.do, message: adviceOf(error) })
     return { next: 'wait', ms: lost.tries(clock.elapsed()).retryInMs }
   }

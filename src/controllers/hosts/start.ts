@@ -1,5 +1,6 @@
 import type { Clock } from '../../lib/clock.ts'
 import type { Log } from '../../lib/log.ts'
+import { type Meter, unmetered } from '../../lib/measures.ts'
 import type { FenceEvidence } from '../../resources/fence-evidence.ts'
 import type { Host, StoragePool } from '../../resources/kinds.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
@@ -9,6 +10,7 @@ import { defaultTerms, type LeaseTerms } from '../../runtime/lease.ts'
 import { WorkQueue } from '../../runtime/queue.ts'
 import type { ExecuteDeps } from './execute.ts'
 import { type HostsDeps, hostsToDo, reconcileLostHost } from './index.ts'
+import { measureHosts } from './measured.ts'
 import { LostHosts } from './memory.ts'
 import type { World } from './types.ts'
 import type { LeaseWatch } from './watch.ts'
@@ -27,6 +29,8 @@ export interface HostsOptions extends Pick<ExecuteDeps, 'objects' | 'votes' | 'r
   readonly terms?: LeaseTerms
   readonly clock: Clock
   readonly log: Log
+  /** Measures nothing unless given. */
+  readonly meter?: Meter
 }
 
 const defaultBrakePercent = 50
@@ -37,12 +41,12 @@ const passTimeoutMs = 1_500_000
 
 /** Watches over all hosts, and takes machines from those that are lost, until the signal is aborted. */
 export async function runHosts(options: HostsOptions, signal: AbortSignal): Promise<void> {
-  const { watch, hosts, vms, pools, evidence, clock, terms = defaultTerms } = options
+  const { watch, hosts, vms, pools, evidence, clock, meter = unmetered, terms = defaultTerms } = options
   const log = options.log.child({ part: 'hosts' })
   const learnt = new Map<string, FenceEvidence>()
   const deps: HostsDeps = {
     ...{ objects: options.objects, votes: options.votes, runCommand: options.runCommand, tell: options.tell },
-    ...{ leader: options.leader, clock, log, memory: new LostHosts() },
+    ...{ leader: options.leader, clock, log, meter, memory: new LostHosts() },
     ...{ durationMs: terms.durationMs, suspectMs: terms.deadlineMs },
     brakePercent: options.brakePercent ?? defaultBrakePercent,
     copies: {
@@ -60,12 +64,15 @@ export async function runHosts(options: HostsOptions, signal: AbortSignal): Prom
     for (const host of hostsToDo(deps)) queue.add(host)
   })
   const stopLearning = evidence.onChange((key) => learnt.delete(key))
+  const stopMeasuring = measureHosts(() => hosts.list(), meter)
   const reconcile = (host: string, pass: AbortSignal) => reconcileLostHost(host, deps, pass)
   try {
-    await runController({ name: 'hosts', queue, reconcile, workers, passTimeoutMs, clock, log }, signal)
+    const limits = { workers, passTimeoutMs }
+    await runController({ name: 'hosts', queue, reconcile, ...limits, clock, log, meter }, signal)
   } finally {
     stopLooking()
     stopLearning()
+    stopMeasuring()
   }
 }
 

@@ -2,9 +2,11 @@ import { type Clock, sleep } from '../../lib/clock.ts'
 import { withDeadline } from '../../lib/deadline.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { Log } from '../../lib/log.ts'
+import { type Meter, unmetered } from '../../lib/measures.ts'
 import { systemNamespace } from '../../resources/host-lease.ts'
 import { Lease } from '../../resources/kinds.ts'
 import type { ObjectStore } from '../../store/objects.ts'
+import { countRenewals, silences } from './measured.ts'
 import { type Read, slowReadMs, type Watched, watched } from './sight.ts'
 
 const everyMs = 1_000
@@ -17,14 +19,17 @@ export class LeaseWatch {
   readonly #objects: ObjectStore
   readonly #clock: Clock
   readonly #log: Log
+  readonly #meter: Meter
   readonly #listeners = new Set<() => void>()
   #watched: Watched | undefined
   #looking: Promise<void> = Promise.resolve()
 
-  constructor(objects: ObjectStore, clock: Clock, log: Log) {
+  constructor(objects: ObjectStore, clock: Clock, log: Log, meter: Meter = unmetered) {
     this.#objects = objects
     this.#clock = clock
     this.#log = log
+    this.#meter = meter
+    meter.gauge('plasmavmc_host_lease_silence_seconds', () => silences(this.#watched))
   }
 
   /** What is known; undefined while nothing may be judged. */
@@ -55,6 +60,7 @@ export class LeaseWatch {
   async #look(): Promise<void> {
     const before = this.#watched
     this.#watched = watched(before, await this.#read())
+    countRenewals(before, this.#watched, this.#meter)
     if (before && this.#watched?.begunAt !== before.begunAt)
       this.#log.warn('the silence of hosts is judged anew', {
         because: 'a look failed, was slow, or came late',

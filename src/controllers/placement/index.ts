@@ -2,6 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { type Clock, rfc3339 } from '../../lib/clock.ts'
 import { messageOf } from '../../lib/errors.ts'
 import type { Log } from '../../lib/log.ts'
+import type { Meter } from '../../lib/measures.ts'
 import { hostLeaseName, systemNamespace } from '../../resources/host-lease.ts'
 import type { Host, Lease, StoragePool } from '../../resources/kinds.ts'
 import { VirtualMachine, type VmStatus } from '../../resources/vm.ts'
@@ -43,6 +44,9 @@ export interface PlacementDeps {
   readonly tell: (vm: VirtualMachine, happening: Happening) => void
   readonly clock: Clock
   readonly log: Log
+  readonly meter?: Meter
+  /** How many machines no host took at the last pass, for who measures it. */
+  readonly left?: (unplaced: number) => void
 }
 
 /** Writes under way at once: a store answers each in milliseconds, and one host's loss makes hundreds. */
@@ -104,6 +108,8 @@ export async function place(deps: PlacementDeps, signal: AbortSignal): Promise<O
       return status ? [{ vm, status, assigns: false }] : []
     }),
   ]
+  deps.left?.(unplaced.length)
+  deps.meter?.add('plasmavmc_placement_attempts_total', { result: 'unplaced' }, unplaced.length)
   const refused = await writeAll(writes, deps, signal)
   // What lets a machine in is told by the copies, but for the end of a maintenance.
   return unplaced.length > 0 || refused > 0 ? { next: 'wait', ms: retellMs } : { next: 'done' }
@@ -204,6 +210,7 @@ async function write({ vm, status, happening, assigns }: Write, deps: PlacementD
     const written = await objects.updateStatus(VirtualMachine, wanted)
     assumed.note(vm, written, true)
     if (happening) tell(written, happening)
+    if (assigns) deps.meter?.add('plasmavmc_placement_attempts_total', { result: 'placed' })
     if (assigns) log.info('placed', { vm: key, host: status.hostName, epoch: status.placementEpoch })
     return true
   } catch (error) {
@@ -215,6 +222,7 @@ async function write({ vm, status, happening, assigns }: Write, deps: PlacementD
     }
     if (!isReason(error, 'Invalid') && !isReason(error, 'RequestEntityTooLarge')) throw error
     assumed.drop(vm)
+    deps.meter?.add('plasmavmc_placement_attempts_total', { result: 'refused' })
     log.error('status refused', { vm: key, message: messageOf(error) })
     return false
   }

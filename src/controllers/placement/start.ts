@@ -1,10 +1,11 @@
+import { unmetered } from '../../lib/measures.ts'
 import { runController } from '../../runtime/controller.ts'
 import { WorkQueue } from '../../runtime/queue.ts'
 import { Assumed } from './assumed.ts'
 import { type PlacementDeps, place } from './index.ts'
 import { placementTriggers } from './triggers.ts'
 
-export interface PlacementOptions extends Omit<PlacementDeps, 'assumed' | 'told'> {
+export interface PlacementOptions extends Omit<PlacementDeps, 'assumed' | 'told' | 'left'> {
   readonly onPass?: (key: string, ms: number, failed: boolean) => void
 }
 
@@ -19,8 +20,13 @@ const passEveryMs = 100
  * before them.
  */
 export async function runPlacement(options: PlacementOptions, signal: AbortSignal): Promise<void> {
-  const { vms, hosts, pools, leases, clock, log } = options
-  const deps: PlacementDeps = { ...options, assumed: new Assumed(), told: new Map() }
+  const { vms, hosts, pools, leases, clock, log, meter = unmetered } = options
+  let unplaced = 0
+  const left = (now: number) => {
+    unplaced = now
+  }
+  const deps: PlacementDeps = { ...options, assumed: new Assumed(), told: new Map(), left }
+  const stopMeasuring = meter.gauge('plasmavmc_placement_unplaced', () => [[{}, unplaced]])
   const queue = new WorkQueue(clock)
   let last = Number.NEGATIVE_INFINITY
   const look = () => queue.addAfter(key, last + passEveryMs - clock.elapsed())
@@ -29,7 +35,7 @@ export async function runPlacement(options: PlacementOptions, signal: AbortSigna
   try {
     await runController(
       {
-        ...{ name: 'placement', queue, workers: 1, passTimeoutMs, clock, log },
+        ...{ name: 'placement', queue, workers: 1, passTimeoutMs, clock, log, meter },
         reconcile: (_key, passSignal) => {
           last = clock.elapsed()
           return place(deps, passSignal)
@@ -40,5 +46,6 @@ export async function runPlacement(options: PlacementOptions, signal: AbortSigna
     )
   } finally {
     subscription.unsubscribe()
+    stopMeasuring()
   }
 }

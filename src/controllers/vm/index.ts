@@ -1,10 +1,12 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { Meter } from '../../lib/measures.ts'
 import { misunderstood } from '../../resources/understood.ts'
 import { VirtualMachine } from '../../resources/vm.ts'
 import type { Outcome } from '../../runtime/controller.ts'
 import { refOf } from '../../runtime/informer.ts'
 import { passElsewhere, readVm } from './elsewhere.ts'
 import { type ExecuteDeps, execute } from './execute.ts'
+import { countChange } from './measured.ts'
 import { leaveAlone } from './misunderstood.ts'
 import { type ObserveDeps, observe } from './observe.ts'
 import { plan } from './plan.ts'
@@ -12,6 +14,7 @@ import type { Action, Happening, Observed, PlanEnv } from './types.ts'
 
 export interface VmControllerDeps extends ObserveDeps, ExecuteDeps {
   readonly newId: () => string
+  readonly meter: Meter
   /** Records a Kubernetes Event; must not reject. */
   readonly tell: (vm: VirtualMachine, happening: Happening) => void
 }
@@ -47,6 +50,7 @@ export async function reconcileVm(
   const recorded = unchanged
     ? vm
     : await deps.objects.updateStatus(VirtualMachine, { ...vm, status: next.status })
+  if (!unchanged) countChange(vm.status, next.status, deps.meter)
   forgetHeard(deps, vm, seen)
   for (const happening of next.happenings) deps.tell(recorded, happening)
   for (const action of next.actions) {

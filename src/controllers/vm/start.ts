@@ -4,6 +4,7 @@ import type { Disks, Machines, Processes, Tenure } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { withDeadline } from '../../lib/deadline.ts'
 import type { Log } from '../../lib/log.ts'
+import { type Meter, unmetered } from '../../lib/measures.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { runController } from '../../runtime/controller.ts'
 import { type Informer, keyOf } from '../../runtime/informer.ts'
@@ -43,6 +44,8 @@ export interface VmControllerOptions {
   readonly newId: () => string
   readonly clock: Clock
   readonly log: Log
+  /** Measures nothing unless given. */
+  readonly meter?: Meter
   readonly onPass?: (key: string, ms: number, failed: boolean) => void
   /** Every machine is looked at this often even if nothing is heard of it. */
   readonly resyncMs?: number
@@ -127,7 +130,7 @@ function clusterOf(options: VmControllerOptions, deps: VmControllerDeps, invento
 
 /** Runs the controller of this host's machines until the signal is aborted. Start it before the informer. */
 export async function runVmController(options: VmControllerOptions, signal: AbortSignal): Promise<void> {
-  const { vms, processes, machines, disks, clock, log } = options
+  const { vms, processes, machines, disks, clock, log, meter = unmetered } = options
   const memories = new Memories()
   const inventory = new Inventory(processes, clock)
   const deps: VmControllerDeps = {
@@ -136,6 +139,7 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
     tenure: () => ({ state: 'single' }),
     lateWrites,
     ...options,
+    meter,
     memories,
     inventory,
     diskClaim: (vm) => diskClaimOf(vm, () => vms.list()),
@@ -165,7 +169,7 @@ export async function runVmController(options: VmControllerOptions, signal: Abor
     if (cluster) await stopStraysFirst(cluster, reconcile, options, signal)
     await runController(
       {
-        ...{ name: 'vm', queue, reconcile, workers, passTimeoutMs, clock, log },
+        ...{ name: 'vm', queue, reconcile, workers, passTimeoutMs, clock, log, meter },
         ...(options.onPass && { onPass: options.onPass }),
       },
       signal,

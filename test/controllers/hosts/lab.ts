@@ -7,6 +7,7 @@ import { hostLeaseName, systemNamespace } from '../../../src/resources/host-leas
 import { Host, Lease, StoragePool } from '../../../src/resources/kinds.ts'
 import { VirtualMachine } from '../../../src/resources/vm.ts'
 import { Informer } from '../../../src/runtime/informer.ts'
+import { Prometheus } from '../../../src/server/prometheus.ts'
 import { KvObjects } from '../../../src/store/kv-objects.ts'
 import { MemoryKv } from '../../../src/store/memory.ts'
 import type { ObjectStore } from '../../../src/store/objects.ts'
@@ -34,6 +35,7 @@ export class Lab {
   trouble: (call: Call) => Error | undefined = () => undefined
   readonly objects: KvObjects
   readonly watch: LeaseWatch
+  readonly meter = new Prometheus()
   readonly #signal: AbortSignal
   #uids = 0
 
@@ -42,7 +44,7 @@ export class Lab {
     const stop = new AbortController()
     onTestFinished(() => stop.abort(new Error('the test is over')))
     this.#signal = stop.signal
-    this.watch = new LeaseWatch(this.store(), this.clock, silentLog)
+    this.watch = new LeaseWatch(this.store(), this.clock, silentLog, this.meter)
   }
 
   /** The store as a leader has it: each call is noted, and may fail. */
@@ -106,7 +108,8 @@ export class Lab {
     }
     const running = runHosts(
       {
-        ...{ objects: this.store(), ...copies, clock, log, watch: this.watch, leader: { name, epoch: 1 } },
+        ...{ objects: this.store(), ...copies, clock, log, meter: this.meter },
+        ...{ watch: this.watch, leader: { name, epoch: 1 } },
         votes: async () => ({ consents: ['b', 'c'], refusals: [] }),
         runCommand: async () => ({ state: 'off', seen: 'status: exit code 2' }),
         tell: (kind, about, { reason }) => this.told.push(`${kind.kind} ${about.metadata.name}: ${reason}`),
