@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { type Config, flagOf, loadConfig, settings } from './config.ts'
+import { type Config, flagOf, isShared, loadConfig, settings } from './config.ts'
 import { stopMs } from './controllers/guard/rules.ts'
 import { formatPeer } from './host/peers.ts'
 import { PlasmaError } from './lib/errors.ts'
@@ -28,7 +28,7 @@ export function leaseTerms(config: Config): LeaseTerms {
 
 /** What a guard depends on: one with another is replaced. */
 const guardSettings = settings.filter((name) =>
-  /^(dataDir|runDir|hostName|store|logLevel|etcd|lease|peer|fencing|watchdog)/.test(name),
+  /^(dataDir|runDir|hostName|store|kubeconfig|logLevel|etcd|lease|peer|fencing|watchdog)/.test(name),
 )
 
 function textOf(value: unknown): string {
@@ -54,8 +54,8 @@ export function programOf(config: Config): string {
 
 /** @throws PlasmaError `BadConfig` where there is no cluster to guard */
 export function requireCluster({ store }: Config): void {
-  if (store === 'etcd') return
-  throw new PlasmaError('BadConfig', `--store: a guard is for etcd, not for ${store}`, {
+  if (isShared({ store })) return
+  throw new PlasmaError('BadConfig', `--store: a guard is for etcd or kubernetes, not for ${store}`, {
     hint: 'a host with a store of its own needs none',
   })
 }

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Config } from './config.ts'
+import { type Config, isShared } from './config.ts'
 import { hostClock } from './host/guard-clock.ts'
 import { GuardFence } from './host/guard-fence.ts'
 import { spawnGuard } from './host/guard-process.ts'
@@ -34,7 +34,7 @@ export function startGuard(
   signal: AbortSignal,
   command: readonly string[] = [process.execPath, ...process.execArgv, guardEntry()],
 ): GuardHandle {
-  if (config.store !== 'etcd') return { tenure: () => ({ state: 'single' }), stopped: Promise.resolve() }
+  if (!isShared(config)) return { tenure: () => ({ state: 'single' }), stopped: Promise.resolve() }
   const { deadlineMs } = leaseTerms(config)
   const { runDir, hostName: host } = config
   const fence = GuardFence.of({ runDir, host, clock: hostClock, log })

@@ -5,7 +5,7 @@ import { authenticate } from './auth/authenticate.ts'
 import { allowed } from './auth/authorize.ts'
 import { ensureCredentials } from './auth/credentials.ts'
 import { bootstrapIdentity } from './auth/identity.ts'
-import type { Config, Role } from './config.ts'
+import { type Config, isShared, type Role } from './config.ts'
 import { LeaseWatch } from './controllers/hosts/watch.ts'
 import { runFenceCommand } from './host/fence-command.ts'
 import { checkRunDir } from './host/paths.ts'
@@ -27,6 +27,7 @@ import { type Agent, startAgent } from './wire-agent.ts'
 import { grpcNames, startGrpc } from './wire-grpc.ts'
 import { peerVotes } from './wire-guard.ts'
 import { leaseTerms } from './wire-guard-settings.ts'
+import { noVotes, requireNoOtherHosts } from './wire-kubernetes.ts'
 import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
 import { addressText, listenError } from './wire-listen.ts'
 import { openServerStore, type ServerStore } from './wire-store.ts'
@@ -77,14 +78,17 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   let leader: Promise<void> | undefined
   let cancelFlush = () => {}
   try {
-    const objects = new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
-    await ensureNamespace(objects, 'default')
+    const own = kv && new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
+    const objects = own ?? store.objects
+    if (!objects) throw new Error('a store has objects')
     const runs = (role: Role) => config.roles.includes(role)
+    if (own) await ensureNamespace(objects, 'default')
+    if (!isShared(config) && runs('agent')) await requireNoOtherHosts(objects, config.hostName)
     // Before the agent: where the port is taken, no machine is touched.
-    if (runs('api'))
+    if (own && runs('api'))
       server = await startApi(
         config,
-        objects,
+        own,
         readiness(
           store,
           lateAgent(() => agent, runs('agent')),
@@ -92,9 +96,10 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
         log,
       )
     if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal)
-    if (config.store === 'etcd') {
+    if (isShared(config) || !runs('agent')) {
       await ensureNamespace(objects, systemNamespace)
-      if (runs('controller')) leader = startLeader({ config, kv, objects, log }, stopping.signal)
+      if (runs('controller'))
+        leader = startLeader({ config, objects, log, ...(kv && { kv }) }, stopping.signal)
     }
     io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
     // Written at exit otherwise, which a server that is killed never sees.
@@ -117,14 +122,15 @@ async function startLeader(
   options: Pick<LeaderOptions, 'kv' | 'objects' | 'log'> & { readonly config: Config },
   signal: AbortSignal,
 ): Promise<void> {
-  const { config, kv, objects, log } = options
+  const { config, objects, log } = options
+  const kv = options.kv && { kv: options.kv }
   const clock = systemClock
   const { hostName, brake: brakePercent } = config
   const watch = new LeaseWatch(objects, clock, log.child({ part: 'hosts' }))
-  const votes = peerVotes({ kv, objects, hostName, clock })
+  const votes = kv ? peerVotes({ ...kv, objects, hostName, clock }) : noVotes
   const hosts = { watch, votes, runCommand: runFenceCommand, brakePercent, terms: leaseTerms(config) }
   const parts = [(term: Term) => runTerm(term, { hostName, log, hosts })]
-  await Promise.all([watch.run(signal), runLeader({ config, kv, objects, log, parts }, signal)])
+  await Promise.all([watch.run(signal), runLeader({ config, ...kv, objects, log, parts }, signal)])
 }
 
 function servesWhat(config: Config): string {
@@ -185,12 +191,13 @@ function lateAgent(agent: () => Agent | undefined, expected: boolean): AgentPart
   }
 }
 
+/** Who may not make namespaces has had this one made by others: what is written to it tells. */
 async function ensureNamespace(objects: ObjectStore, name: string): Promise<void> {
   const namespace = { apiVersion: apiVersionOf(Namespace), kind: 'Namespace', metadata: { name }, spec: {} }
   try {
     await objects.create(Namespace, namespace)
   } catch (error) {
-    if (!isReason(error, 'AlreadyExists')) throw error
+    if (!isReason(error, 'AlreadyExists') && !isReason(error, 'Forbidden')) throw error
   }
 }
 
