@@ -28,8 +28,11 @@ export function leaseTerms(config: Config): LeaseTerms {
 
 /** What a guard depends on: one with another is replaced. */
 const guardSettings = settings.filter((name) =>
-  /^(dataDir|runDir|hostName|store|kubeconfig|logLevel|etcd|lease|peer|fencing|watchdog)/.test(name),
+  /^(dataDir|runDir|hostName|store|kubeconfig|roles|logLevel|etcd|lease|peer|fencing|watchdog)/.test(name),
 )
+/** Which parts run beside a guard is no concern of its, but without them no configuration for Kubernetes is one. */
+const counts = (name: string, { store }: Config): boolean => name !== 'roles' || store === 'kubernetes'
+
 
 function textOf(value: unknown): string {
   if (Array.isArray(value)) return value.join(',')
@@ -40,7 +43,7 @@ function textOf(value: unknown): string {
 /** The flags that tell a guard what this server was told. */
 export function guardFlags(config: Config): string[] {
   return guardSettings
-    .filter((name) => config[name] !== undefined)
+    .filter((name) => config[name] !== undefined && counts(name, config))
     .flatMap((name) => [flagOf(name), textOf(config[name])])
 }
 

@@ -31,6 +31,8 @@ export interface KubeObjectsOptions {
   readonly pageItems?: number
   /** After so long a watch is taken up anew, ms. */
   readonly watchMs?: number
+  /** How long after that a watch counts as dead, ms. */
+  readonly graceMs?: number
 }
 
 const defaultPageItems = 500
@@ -160,11 +162,12 @@ export class KubeObjects implements ObjectStore {
     // To Kubernetes these mean "whatever there is now", with events that never happened.
     if (resourceVersion === '' || resourceVersion === '0')
       throw new ApiError('Gone', `resourceVersion: "${resourceVersion}" names no moment: list first`)
-    const { http, clock, watchMs, random = Math.random } = this.#options
+    const { http, clock, watchMs, graceMs, random = Math.random } = this.#options
     const frames = watchKube({
       ...{ http, clock, random, resourceVersion, signal, path: kubePath(kind, { namespace }) },
       query: { labelSelector: labelSelector || undefined },
       ...(watchMs !== undefined && { watchMs }),
+      ...(graceMs !== undefined && { graceMs }),
     })
     try {
       for await (const { type, object } of frames) yield { type, object: shown(kind, object) }

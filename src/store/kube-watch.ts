@@ -24,11 +24,12 @@ export interface KubeWatchOptions {
   readonly random: () => number
   /** After so long the server ends a watch, ms; it is then taken up where it was. */
   readonly watchMs?: number
+  /** How long after that a watch counts as dead which its server has not ended, ms: no watch is silent for ever. */
+  readonly graceMs?: number
 }
 
 const defaultWatchMs = 120_000
-/** A watch that its server has not ended this long after it should have is dead, ms: no watch is silent for ever. */
-const graceMs = 10_000
+const defaultGraceMs = 10_000
 /** Between two tries of one watch, ms. */
 const [pauseMs, pauseCapMs] = [200, 5_000]
 /** Failures in a row after which the whole list is asked for anew. */
@@ -81,7 +82,8 @@ export async function* watchKube(options: KubeWatchOptions): AsyncGenerator<Kube
 type Frame = { readonly type: KubeFrame['type'] | 'BOOKMARK'; readonly object: Record<string, unknown> }
 
 async function* watchOnce(options: KubeWatchOptions): AsyncGenerator<Frame> {
-  const { http, clock, path, query, resourceVersion, signal, random, watchMs = defaultWatchMs } = options
+  const { http, clock, path, query, resourceVersion, signal, random } = options
+  const { watchMs = defaultWatchMs, graceMs = defaultGraceMs } = options
   // Not all at once after a restart of the server.
   const seconds = Math.ceil((watchMs / 1_000) * (0.75 + random() / 2))
   const asked = {
