@@ -33,7 +33,6 @@ const guardSettings = settings.filter((name) =>
 /** Which parts run beside a guard is no concern of its, but without them no configuration for Kubernetes is one. */
 const counts = (name: string, { store }: Config): boolean => name !== 'roles' || store === 'kubernetes'
 
-
 function textOf(value: unknown): string {
   if (Array.isArray(value)) return value.join(',')
   if (typeof value === 'object' && value !== null) return formatPeer(value as { host: string; port: number })
