@@ -99,7 +99,7 @@ it('gives up a connection that is silent beyond its time, and misses nothing', a
   const file = join(servers.dir, 'half-open')
   const { ca } = await servers.pki
   writeKubeconfig(file, { ca, server: `https://127.0.0.1:${proxy.port}`, user: { token: 'admin' } })
-  const http = openHttp(file, { callMs: 500 })
+  const http = openHttp(file, { callMs: 3_000 })
   opened.push(http)
   const store = new KubeObjects({ http, clock: systemClock, watchMs: 1_000, graceMs: 500, random: () => 0 })
   const watching = take(store, (await store.list(StoragePool)).resourceVersion, 2)
