@@ -10,7 +10,7 @@ import { isRecord } from '../resources/prune.ts'
 import { ApiError, isReason } from './errors.ts'
 import type { KubeHttp } from './kube-http.ts'
 import { kubePath, type Query } from './kube-paths.ts'
-import { asGone, watchKube } from './kube-watch.ts'
+import { watchKube } from './kube-watch.ts'
 import type {
   DeleteOptions,
   ListOptions,
@@ -172,7 +172,8 @@ export class KubeObjects implements ObjectStore {
     try {
       for await (const { type, object } of frames) yield { type, object: shown(kind, object) }
     } catch (error) {
-      throw asGone(error)
+      // As with every store.
+      throw isReason(error, 'Expired') ? new ApiError('Gone', error.message, error.details) : error
     }
   }
 

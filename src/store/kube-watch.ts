@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { type Clock, sleep } from '../lib/clock.ts'
 import { isRecord } from '../resources/prune.ts'
-import { ApiError, isReason } from './errors.ts'
+import { ApiError } from './errors.ts'
 import { errorOfStatus } from './kube-errors.ts'
 import type { KubeHttp } from './kube-http.ts'
 import type { Query } from './kube-paths.ts'
@@ -47,7 +47,7 @@ const passing: ReadonlySet<string> = new Set([
 /**
  * The events of a collection, one watch of the server after the other, each taken up where the one before ended. Ends
  * quietly when the signal is aborted.
- * @throws ApiError `Gone` when events were missed; what else the server says, or the last of several failures in a row
+ * @throws ApiError `Expired` when events were missed; what else the server says, or the last of several failures in a row
  */
 export async function* watchKube(options: KubeWatchOptions): AsyncGenerator<KubeFrame> {
   const { clock, signal } = options
@@ -108,7 +108,7 @@ async function* watchOnce(options: KubeWatchOptions): AsyncGenerator<Frame> {
   }
 }
 
-/** @throws ApiError of an ERROR frame: `Gone` for 410 */
+/** @throws ApiError of an ERROR frame */
 function frameOf(line: string): Frame {
   let frame: unknown
   try {
@@ -121,12 +121,7 @@ function frameOf(line: string): Frame {
   const { type, object } = frame
   if (type === 'ADDED' || type === 'MODIFIED' || type === 'DELETED' || type === 'BOOKMARK')
     return { type, object }
-  throw asGone(errorOfStatus(500, object))
-}
-
-/** A version that is too old is `Gone` to who watches, as with every store. */
-export function asGone(error: unknown): unknown {
-  return isReason(error, 'Expired') ? new ApiError('Gone', error.message, error.details) : error
+  throw errorOfStatus(500, object)
 }
 
 function versionOf({ metadata }: Record<string, unknown>): string | undefined {
