@@ -86,8 +86,11 @@ const schema = z.strictObject({
     .max(253)
     .describe('Name of this Host.'),
   store: z
-    .enum(['lmdb', 'etcd', 'memory'], 'must be lmdb, etcd or memory')
+    .enum(['lmdb', 'etcd', 'memory', 'kubernetes'], 'must be lmdb, etcd, memory or kubernetes')
     .describe('Where objects are kept; memory forgets them at the end.'),
+  kubeconfig: file
+    .optional()
+    .describe('How to reach the API of --store kubernetes; in a pod its service account otherwise.'),
   etcdEndpoints: etcdList.optional().describe('host:port of the members of etcd.'),
   etcdPrefix: z
     .string()
@@ -170,7 +173,11 @@ function fromFile(path: string): Readonly<Record<string, unknown>> {
   return value as Record<string, unknown>
 }
 
-function defaults(env: Readonly<Record<string, string | undefined>>, uid: number, machine: string) {
+/** @param store decides what there is to fence with */
+function defaults(
+  env: Readonly<Record<string, string | undefined>>,
+  { uid, machine, store }: { readonly uid: number; readonly machine: string; readonly store: unknown },
+) {
   return {
     dataDir: defaultDataDir(env, uid),
     runDir: defaultRunDir(env, uid),
@@ -179,6 +186,7 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
     metricsListen: undefined,
     hostName: machine.toLowerCase(),
     store: 'lmdb',
+    kubeconfig: undefined,
     etcdEndpoints: undefined,
     etcdPrefix: '/plasmavmc',
     etcdCa: undefined,
@@ -192,7 +200,7 @@ function defaults(env: Readonly<Record<string, string | undefined>>, uid: number
     leaseDeadline: 6,
     peerListen: '0.0.0.0:7444',
     peerAddress: undefined,
-    fencing: 'guard',
+    fencing: store === 'kubernetes' ? 'none' : 'guard',
     watchdogDevice: '/dev/watchdog',
     brake: 50,
     roles: [...roles],
@@ -208,19 +216,15 @@ type Problem = readonly [Setting, string]
 /** Settings of servers that share a store. */
 const clusterSetting = /^(etcd|acceptStore|lease|peer|fencing|watchdog|brake)/
 
+/** What a server with a store of its own may be told of the agents of other hosts that join it. */
+const joinedSetting = /^(lease|brake)/
+
 /** What does not go together, if anything; `given` are the settings that are not left to their defaults. */
 function clash(config: Config, given: ReadonlySet<string>): Problem | undefined {
   const { etcdEndpoints, etcdCert, etcdKey, etcdUser, etcdPasswordFile } = config
-  if (config.store !== 'etcd') {
-    const missing = roles.find((role) => !config.roles.includes(role))
-    if (missing !== undefined)
-      return [
-        'roles',
-        `must be all of ${roles.join(', ')}: with --store ${config.store} one server does everything`,
-      ]
-    const stray = settings.find((name) => clusterSetting.test(name) && given.has(name))
-    return stray && [stray, `is for --store etcd, not for ${config.store}`]
-  }
+  if (config.store === 'kubernetes') return kubernetesClash(config, given)
+  if (given.has('kubeconfig')) return ['kubeconfig', `is for --store kubernetes, not for ${config.store}`]
+  if (config.store !== 'etcd') return embeddedClash(config, given)
   if (!etcdEndpoints) return ['store', 'etcd needs --etcd-endpoints']
   if (given.has('watchdogDevice') && config.fencing !== 'watchdog')
     return ['watchdogDevice', 'is for --fencing watchdog']
@@ -235,6 +239,38 @@ function clash(config: Config, given: ReadonlySet<string>): Problem | undefined 
   if (etcdUser && !etcdPasswordFile) return ['etcdUser', 'needs --etcd-password-file']
   if (etcdPasswordFile && !etcdUser) return ['etcdPasswordFile', 'needs --etcd-user']
   return undefined
+}
+
+function embeddedClash(config: Config, given: ReadonlySet<string>): Problem | undefined {
+  const missing = roles.filter((role) => !config.roles.includes(role))
+  if (missing.some((role) => role !== 'agent'))
+    return [
+      'roles',
+      `must be all of ${roles.join(', ')}: with --store ${config.store} one server does everything; or api,controller, where the agents of other hosts join it`,
+    ]
+  const joined = missing.length > 0
+  const stray = settings.find(
+    (name) => clusterSetting.test(name) && given.has(name) && !(joined && joinedSetting.test(name)),
+  )
+  return stray && [stray, `is for --store etcd, not for ${config.store}`]
+}
+
+/** See docs/adr/0011-kubernetes-store.md for why no host fences itself there. */
+function kubernetesClash(config: Config, given: ReadonlySet<string>): Problem | undefined {
+  if (config.roles.includes('api'))
+    return ['roles', 'must be controller, agent or both: with --store kubernetes its API is the API']
+  if (config.fencing !== 'none')
+    return [
+      'fencing',
+      'must be none with --store kubernetes: it can keep no condition over two objects, and no key by which guards know each other, so no machine is started elsewhere unless a person says that its host is off',
+    ]
+  const stray = settings.find((name) => /^(etcd|acceptStore|peer|watchdog)/.test(name) && given.has(name))
+  return stray && [stray, 'is for --store etcd, not for kubernetes']
+}
+
+/** Whether other hosts may have the same store: then a host has a lease, and a guard that renews it. */
+export function isShared({ store }: Pick<Config, 'store'>): boolean {
+  return store === 'etcd' || store === 'kubernetes'
 }
 
 /** The endpoints of etcd as URLs: where none says otherwise they are https where a CA or a certificate is given. */
@@ -255,7 +291,9 @@ export function loadConfig(
 ): Config {
   const path = (flags.config as string | undefined) ?? (env['PLASMAVMC_CONFIG'] || undefined)
   const file = path === undefined ? {} : fromFile(path)
-  const fallback: Record<string, unknown> = defaults(env, options.uid, options.machine ?? hostname())
+  const { uid, machine = hostname() } = options
+  const store = flags.store ?? (env[variableOf('store')] || file['store'])
+  const fallback: Record<string, unknown> = defaults(env, { uid, machine, store })
   const given: Record<string, unknown> = {}
   const origin = new Map<string, string>()
   for (const name of settings) {
@@ -266,8 +304,8 @@ export function loadConfig(
       [fallback[name], `the default of ${flagOf(name)}`],
     ]
     const [value, from] = sources.find(([candidate]) => candidate !== undefined) ?? [undefined, name]
-    const isFolder = name === 'dataDir' || name === 'runDir'
-    given[name] = isFolder && typeof value === 'string' && value !== '' ? resolve(value) : value
+    const isPath = name === 'dataDir' || name === 'runDir' || name === 'kubeconfig'
+    given[name] = isPath && typeof value === 'string' && value !== '' ? resolve(value) : value
     origin.set(name, from)
   }
   const refuse = (name: string, why: string | undefined) => {

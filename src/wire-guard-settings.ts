@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { type Config, flagOf, loadConfig, settings } from './config.ts'
+import { type Config, flagOf, isShared, loadConfig, settings } from './config.ts'
 import { stopMs } from './controllers/guard/rules.ts'
 import { formatPeer } from './host/peers.ts'
 import { PlasmaError } from './lib/errors.ts'
@@ -28,8 +28,10 @@ export function leaseTerms(config: Config): LeaseTerms {
 
 /** What a guard depends on: one with another is replaced. */
 const guardSettings = settings.filter((name) =>
-  /^(dataDir|runDir|hostName|store|logLevel|etcd|lease|peer|fencing|watchdog)/.test(name),
+  /^(dataDir|runDir|hostName|store|kubeconfig|roles|logLevel|etcd|lease|peer|fencing|watchdog)/.test(name),
 )
+/** Which parts run beside a guard is no concern of its, but without them no configuration for Kubernetes is one. */
+const counts = (name: string, { store }: Config): boolean => name !== 'roles' || store === 'kubernetes'
 
 function textOf(value: unknown): string {
   if (Array.isArray(value)) return value.join(',')
@@ -40,7 +42,7 @@ function textOf(value: unknown): string {
 /** The flags that tell a guard what this server was told. */
 export function guardFlags(config: Config): string[] {
   return guardSettings
-    .filter((name) => config[name] !== undefined)
+    .filter((name) => config[name] !== undefined && counts(name, config))
     .flatMap((name) => [flagOf(name), textOf(config[name])])
 }
 
@@ -54,8 +56,8 @@ export function programOf(config: Config): string {
 
 /** @throws PlasmaError `BadConfig` where there is no cluster to guard */
 export function requireCluster({ store }: Config): void {
-  if (store === 'etcd') return
-  throw new PlasmaError('BadConfig', `--store: a guard is for etcd, not for ${store}`, {
+  if (isShared({ store })) return
+  throw new PlasmaError('BadConfig', `--store: a guard is for etcd or kubernetes, not for ${store}`, {
     hint: 'a host with a store of its own needs none',
   })
 }

@@ -25,13 +25,32 @@ interface KeyFile {
   readonly write: (key: Buffer) => void
 }
 
+/** What a guard needs of a store that is open. */
+export interface GuardBase {
+  readonly objects: Pick<ObjectStore, 'get' | 'create' | 'update' | 'list'>
+  /** The key by which the guards of a cluster know each other; undefined where the store keeps none: then nobody is asked. */
+  readonly key: () => Promise<Buffer | undefined>
+  readonly close: () => Promise<void>
+}
+
+/** What a guard needs, of a store that is a Kv. */
+export function guardBase(
+  kv: Kv,
+  options: { readonly clock?: Clock; readonly newUid?: () => string; readonly reader?: EntryReader } = {},
+): GuardBase {
+  const { clock = systemClock, newUid = () => crypto.randomUUID(), reader = entryReader } = options
+  return {
+    objects: new KvObjects(kv, { clock, newUid, reader }),
+    key: () => clusterKey(kv),
+    close: () => kv.close(),
+  }
+}
+
 export interface GuardStoreOptions {
   readonly hostName: string
   readonly hostId: string
-  readonly open: () => Promise<Kv>
+  readonly open: () => Promise<GuardBase>
   readonly clock?: Clock
-  readonly newUid?: () => string
-  readonly reader?: EntryReader
   readonly log: Log
 }
 
@@ -40,7 +59,7 @@ export class GuardStore {
   readonly #options: GuardStoreOptions
   readonly objects: ObjectStore
   readonly #clock: Clock
-  #kv: Promise<Kv> | undefined
+  #base: Promise<GuardBase> | undefined
   #key: Buffer | undefined
   #keyFile: KeyFile | undefined
   #listedAt = Number.NEGATIVE_INFINITY
@@ -48,12 +67,11 @@ export class GuardStore {
 
   constructor(options: GuardStoreOptions) {
     this.#options = options
-    const { clock = systemClock, newUid = () => crypto.randomUUID(), reader = entryReader } = options
-    this.#clock = clock
+    this.#clock = options.clock ?? systemClock
     const late = <K extends 'get' | 'create' | 'update' | 'list'>(name: K): ObjectStore[K] =>
       (async (...args: unknown[]) => {
-        const objects = new KvObjects(await this.#open(), { clock, newUid, reader })
-        return (objects[name] as (...all: unknown[]) => unknown)(...args)
+        const { objects } = await this.#open()
+        return (objects[name] as (...all: unknown[]) => unknown).apply(objects, args)
       }) as ObjectStore[K]
     const unused = () => {
       throw new Error('the guard does not need this')
@@ -118,20 +136,20 @@ export class GuardStore {
   }
 
   async close(): Promise<void> {
-    await this.#kv?.then((kv) => kv.close()).catch(() => {})
+    await this.#base?.then((base) => base.close()).catch(() => {})
   }
 
-  #open(): Promise<Kv> {
-    this.#kv ??= this.#options.open()
-    this.#kv.catch(() => {
-      this.#kv = undefined
+  #open(): Promise<GuardBase> {
+    this.#base ??= this.#options.open()
+    this.#base.catch(() => {
+      this.#base = undefined
     })
-    return this.#kv
+    return this.#base
   }
 
   async #learn(): Promise<void> {
-    const key = await clusterKey(await this.#open())
-    if (this.#key?.equals(key)) return
+    const key = await (await this.#open()).key()
+    if (key === undefined || this.#key?.equals(key)) return
     this.#key = key
     this.#keep(key)
   }

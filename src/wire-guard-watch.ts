@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Config } from './config.ts'
+import { type Config, isShared } from './config.ts'
 import { hostClock } from './host/guard-clock.ts'
 import { GuardFence } from './host/guard-fence.ts'
 import { spawnGuard } from './host/guard-process.ts'
@@ -36,7 +36,7 @@ export function startGuard(
   signal: AbortSignal,
   command: readonly string[] = [process.execPath, ...process.execArgv, guardEntry()],
 ): GuardHandle {
-  if (config.store !== 'etcd')
+  if (!isShared(config))
     return { tenure: () => ({ state: 'single' }), lease: () => undefined, stopped: Promise.resolve() }
   const { deadlineMs } = leaseTerms(config)
   const { runDir, hostName: host } = config

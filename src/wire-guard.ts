@@ -28,7 +28,8 @@ import type { Kv } from './store/kv.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
 import { leaseTerms, programOf, requireCluster } from './wire-guard-settings.ts'
-import { GuardStore, guardCallTimes, peerOf } from './wire-guard-store.ts'
+import { type GuardBase, GuardStore, guardBase, guardCallTimes, peerOf } from './wire-guard-store.ts'
+import { openKubernetes } from './wire-kubernetes.ts'
 import { openStore } from './wire-store.ts'
 
 /** How long a host that is asked has for its answer, ms: whether it has lost the store, and whether it consents. */
@@ -62,7 +63,7 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
   const hostId = hostIdOf(dataDir)
   const store = new GuardStore({
     ...{ hostName: config.hostName, hostId, log },
-    open: () => openStore(config, log, guardCallTimes),
+    open: () => openBase(config, log),
   })
   // While the one before still renews.
   if (io.replace) await store.prepare()
@@ -78,11 +79,14 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
     const watchdog = config.fencing === 'watchdog' ? openWatchdog(config.watchdogDevice) : undefined
     if (watchdog) open.push(watchdog)
     let guard: Guard | undefined
-    const server = await PeerServer.open({
-      ...{ listen: config.peerListen, host: config.hostName, key: () => store.key },
-      answer: (question) => answered(guard, question),
-    })
-    open.push(server)
+    // Without a key that all guards know, nobody could be answered.
+    const server = keepsKey(config)
+      ? await PeerServer.open({
+          ...{ listen: config.peerListen, host: config.hostName, key: () => store.key },
+          answer: (question) => answered(guard, question),
+        })
+      : undefined
+    if (server) open.push(server)
     guard = new Guard(depsOf(config, { terms, store, server, watchdog, log, hostId }))
     io.stdout.write(`plasmavmc ${version} guards ${config.hostName} (run directory ${runDir})\n`)
     await guard.run(io.signal)
@@ -90,6 +94,15 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
     for (const one of open.reverse()) await one.close()
     if (existsSync(folder)) await unlock()
   }
+}
+
+/** Whether the store has the key by which guards know each other. */
+const keepsKey = ({ store }: Config): boolean => store !== 'kubernetes'
+
+async function openBase(config: Config, log: Log): Promise<GuardBase> {
+  if (keepsKey(config)) return guardBase(await openStore(config, log, guardCallTimes))
+  const { objects, close } = await openKubernetes(config, log, { callMs: guardCallTimes.callMs })
+  return { objects, key: async () => undefined, close }
 }
 
 async function answered(guard: Guard | undefined, question: PeerQuestion): Promise<PeerReply> {
@@ -102,7 +115,7 @@ async function answered(guard: Guard | undefined, question: PeerQuestion): Promi
 interface Parts {
   readonly terms: LeaseTerms
   readonly store: GuardStore
-  readonly server: PeerServer
+  readonly server: PeerServer | undefined
   readonly watchdog: Watchdog | undefined
   readonly log: Log
   readonly hostId: string
@@ -112,10 +125,12 @@ function depsOf(config: Config, { terms, store, server, watchdog, log, hostId }:
   const { runDir, hostName: host, fencing } = config
   const self = ownIdentity()
   const clock = hostClock
-  const peer = new GuardPeer({
-    ...{ said: config.peerAddress, listen: { host: config.peerListen.host, port: server.port }, log },
-    addresses: HostAddresses.towards(etcdUrls(config)),
-  })
+  const peer =
+    server &&
+    new GuardPeer({
+      ...{ said: config.peerAddress, listen: { host: config.peerListen.host, port: server.port }, log },
+      addresses: HostAddresses.towards(etcdUrls(config)),
+    })
   const program = programOf(config)
   const identity = `${host}/${hostId}`
   const facts: { peer?: string } & Pick<HostLeaseFacts, 'stopMs' | 'selfFence' | 'bootId'> = {
@@ -132,7 +147,7 @@ function depsOf(config: Config, { terms, store, server, watchdog, log, hostId }:
       }),
     // Before the first renewal, and anew where the addresses of this host have changed; nothing waits for it at the start.
     look: async () => {
-      facts.peer = await peer.find()
+      if (peer) facts.peer = await peer.find()
       return store.look(facts.peer)
     },
     ask: (to: string, address: string) => askLost({ to, address, from: host, key: store.key, clock }),

@@ -1,4 +1,4 @@
-import { type Config, etcdUrls } from './config.ts'
+import { type Config, etcdUrls, isShared } from './config.ts'
 import { claimHost } from './controllers/host/claim.ts'
 import type { HostFacts } from './controllers/host/index.ts'
 import { agentLabels } from './controllers/host/register.ts'
@@ -41,7 +41,7 @@ export interface ThisHost {
 export async function thisHost(options: HostOptions, signal: AbortSignal): Promise<ThisHost> {
   const { config, objects, accelerator, log } = options
   const facts = factsOf(options)
-  if (config.store !== 'etcd') return { facts }
+  if (!isShared(config)) return { facts }
   const { hostName } = config
   const hostId = hostIdOf(config.dataDir)
   const labels = agentLabels(hostName, { arch, accelerator })

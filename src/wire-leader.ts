@@ -6,6 +6,7 @@ import { runElector } from './runtime/elector.ts'
 import { defaultTerms, LeaseContender, type LeaseTerms } from './runtime/lease.ts'
 import type { Kv } from './store/kv.ts'
 import { KvObjects } from './store/kv-objects.ts'
+import { LedObjects } from './store/led-objects.ts'
 import type { ObjectStore } from './store/objects.ts'
 import type { EntryReader } from './store/shown-event.ts'
 import { beginTerm } from './store/term.ts'
@@ -19,7 +20,8 @@ export interface Term {
 
 export interface LeaderOptions {
   readonly config: Pick<Config, 'hostName'>
-  readonly kv: Kv
+  /** Refuses, from a term on, what earlier leaders still write; absent on a store that can't: see `LedObjects`. */
+  readonly kv?: Kv
   /** For the leader's lease itself. */
   readonly objects: ObjectStore
   readonly log: Log
@@ -41,17 +43,17 @@ export async function runLeader(options: LeaderOptions, signal: AbortSignal): Pr
     ...{ objects, clock, terms, identity: config.hostName },
     ref: { namespace: systemNamespace, name: leaderLease },
   })
+  const begin = async (epoch: number, signal: AbortSignal): Promise<ObjectStore> => {
+    if (!kv) return new LedObjects(objects, epoch, signal)
+    return new KvObjects(await beginTerm(kv, epoch), { clock, newUid, ...(reader && { reader }) })
+  }
   const lead = async (epoch: number, ended: AbortSignal) => {
-    const own = await beginTerm(kv, epoch)
+    const own = await begin(epoch, ended)
     const stop = new AbortController()
     const onEnded = () => stop.abort(ended.reason)
     ended.addEventListener('abort', onEnded, { once: true })
     if (ended.aborted) onEnded()
-    const term = {
-      epoch,
-      objects: new KvObjects(own, { clock, newUid, ...(reader && { reader }) }),
-      signal: stop.signal,
-    }
+    const term = { epoch, objects: own, signal: stop.signal }
     // The first that ends, for whatever reason, ends the others: half a leader is none.
     const runs = parts.map((part) => part(term).finally(() => stop.abort()))
     const results = await Promise.allSettled(runs)

@@ -78,8 +78,15 @@ export function measureLease(lease: GuardHandle['lease'], deadlineMs: number, me
   meter.gauge('plasmavmc_lease_deadline_seconds', () => [[{}, deadlineMs / 1000]])
 }
 
-/** Parts of a leader's term: what only one server of a store has to do beside what it decides. */
-export function housekeeping(log: Log, meter: Meter): readonly ((term: Term) => Promise<unknown>)[] {
+/**
+ * Parts of a leader's term: what only one server of a store has to do beside what it decides.
+ * @param keeps whether the store is ours to keep; Kubernetes lets events go by itself
+ */
+export function housekeeping(
+  log: Log,
+  meter: Meter,
+  keeps: boolean,
+): readonly ((term: Term) => Promise<unknown>)[] {
   let leads = false
   meter.gauge('plasmavmc_leader_leading_status', () => [[{}, leads ? 1 : 0]])
   const told = ({ signal }: Term) => {
@@ -94,5 +101,6 @@ export function housekeeping(log: Log, meter: Meter): readonly ((term: Term) => 
       if (signal.aborted) end()
     })
   }
-  return [told, ({ objects, signal }) => expireEvents({ objects, clock: systemClock, log }, signal)]
+  const expire = ({ objects, signal }: Term) => expireEvents({ objects, clock: systemClock, log }, signal)
+  return keeps ? [told, expire] : [told]
 }

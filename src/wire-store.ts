@@ -13,6 +13,8 @@ import type { CallTimes } from './store/etcd-cluster.ts'
 import { EtcdReplaced } from './store/etcd-seen.ts'
 import type { Kv } from './store/kv.ts'
 import { MemoryKv } from './store/memory.ts'
+import type { ObjectStore } from './store/objects.ts'
+import { openKubernetes, requireHostsApart, requireKinds } from './wire-kubernetes.ts'
 import { recordName, StoreRecord } from './wire-store-record.ts'
 
 /** A try that was begun within the deadline has ended after this, ms, the time that it may take not counted. */
@@ -20,7 +22,10 @@ const renewalSlackMs = 500
 
 /** The store of a server. */
 export interface ServerStore {
-  readonly kv: Kv
+  /** Absent where others keep the objects. */
+  readonly kv?: Kv
+  /** The objects that others keep, in place of `kv`. */
+  readonly objects?: ObjectStore
   /** Whether it answers; resolves with why not, within `timeoutMs`. */
   readonly trouble: (timeoutMs: number) => Promise<string | undefined>
   /** Once nothing uses it any more. */
@@ -32,6 +37,7 @@ export interface ServerStore {
  * @throws PlasmaError that names the setting, file or endpoint; `StoreReset` where it is another store, or went back
  */
 export async function openServerStore(config: Config, log: Log): Promise<ServerStore> {
+  if (config.store === 'kubernetes') return openRemote(config, log)
   if (config.store !== 'etcd') {
     const kv = await openLocal(config, log)
     return { kv, trouble: async () => undefined, close: () => kv.close() }
@@ -76,6 +82,19 @@ export async function openStore(config: Config, log: Log, times: Partial<CallTim
   if (config.store !== 'etcd') return openLocal(config, log)
   const afterMs = (config.leaseDeadline + Math.max(config.leaseRenew, 1)) * 1_000 + renewalSlackMs
   return openAnyEtcd(config, log, { times, forget: { afterMs, anchor: clusterKeyPlace } })
+}
+
+async function openRemote(config: Config, log: Log): Promise<ServerStore> {
+  const store = await openKubernetes(config, log)
+  try {
+    await requireKinds(store)
+    if (config.roles.includes('agent')) await requireHostsApart(store.objects, config.hostName)
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+  // It has no API that would ask.
+  return { objects: store.objects, trouble: async () => undefined, close: store.close }
 }
 
 async function openLocal(config: Config, log: Log): Promise<Kv> {

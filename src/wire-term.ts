@@ -5,6 +5,7 @@ import { type Clock, systemClock } from './lib/clock.ts'
 import type { Log } from './lib/log.ts'
 import { type Meter, unmetered } from './lib/measures.ts'
 import { FenceEvidence } from './resources/fence-evidence.ts'
+import { systemNamespace } from './resources/host-lease.ts'
 import { Host, Lease, StoragePool } from './resources/kinds.ts'
 import { VirtualMachine } from './resources/vm.ts'
 import { Informer } from './runtime/informer.ts'
@@ -32,7 +33,8 @@ export async function runTerm({ objects, signal, epoch }: Term, options: TermOpt
     vms: new Informer(objects, VirtualMachine, log, clock),
     hosts: new Informer(objects, Host, log, clock),
     pools: new Informer(objects, StoragePool, log, clock),
-    leases: new Informer(objects, Lease, log, clock),
+    // Kubernetes keeps a lease for each of its nodes as well, in another namespace.
+    leases: new Informer(objects, Lease, log, clock, { namespace: systemNamespace }),
     evidence: new Informer(objects, FenceEvidence, log, clock),
   }
   const recorder = new EventRecorder(objects, {

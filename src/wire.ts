@@ -6,7 +6,7 @@ import { authenticate } from './auth/authenticate.ts'
 import { ensureCredentials } from './auth/credentials.ts'
 import { bootstrapIdentity } from './auth/identity.ts'
 import { Replays } from './auth/replays.ts'
-import type { Config, Role } from './config.ts'
+import { type Config, isShared, type Role } from './config.ts'
 import { LeaseWatch } from './controllers/hosts/watch.ts'
 import { runFenceCommand } from './host/fence-command.ts'
 import { checkRunDir } from './host/paths.ts'
@@ -31,6 +31,7 @@ import { grpcNames, startGrpc } from './wire-grpc.ts'
 import { peerVotes } from './wire-guard.ts'
 import { leaseTerms } from './wire-guard-settings.ts'
 import { type Identities, startIdentities } from './wire-identities.ts'
+import { noVotes, requireNoOtherHosts } from './wire-kubernetes.ts'
 import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
 import { addressText, listenError } from './wire-listen.ts'
 import {
@@ -92,25 +93,29 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   try {
     metrics = await startMetrics(config, log)
     const meter = metrics.prometheus
-    const kv = meteredKv(store.kv, meter, systemClock)
-    const objects = new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
-    await ensureNamespace(objects, 'default')
+    const kv = store.kv && meteredKv(store.kv, meter, systemClock)
+    const own = kv && new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
+    const objects = own ?? store.objects
+    if (!objects) throw new Error('a store has objects')
     const runs = (role: Role) => config.roles.includes(role)
+    if (own) await ensureNamespace(objects, 'default')
+    if (!isShared(config) && runs('agent')) await requireNoOtherHosts(objects, config.hostName)
     const late = lateAgent(() => agent, runs('agent'))
     const trouble = atMostEvery(storeAnswerGoodMs, () => store.trouble(storeAnswerMs))
     measureStore(trouble, meter)
-    const who = { kv, objects, dataDir, clock: systemClock, log: log.child({ part: 'identities' }) }
-    if (runs('api')) identities = await startIdentities(who, stopping.signal)
     // Before the agent: where the port is taken, no machine is touched.
-    if (identities) {
+    if (kv && own && runs('api')) {
+      const who = { kv, objects: own, dataDir, clock: systemClock, log: log.child({ part: 'identities' }) }
+      identities = await startIdentities(who, stopping.signal)
       const ready = readiness(trouble, late)
-      server = await startApi(config, { objects, identities, agent: ready, log, metrics: meter })
+      server = await startApi(config, { objects: own, identities, agent: ready, log, metrics: meter })
     }
     if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal, meter)
-    if (config.store === 'etcd') {
+    if (isShared(config) || !runs('agent')) {
       await ensureNamespace(objects, systemNamespace)
-      if (runs('controller')) leader = startLeader({ config, kv, objects, log, meter }, stopping.signal)
-    } else leader = runTidy({ kv, objects, log }, stopping.signal)
+      if (runs('controller'))
+        leader = startLeader({ config, objects, log, meter, ...(kv && { kv }) }, stopping.signal)
+    } else if (kv) leader = runTidy({ kv, objects, log }, stopping.signal)
     io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
     // Written at exit otherwise, which a server that is killed never sees.
     cancelFlush = systemClock.after(flushCompiledMs, flushCompileCache)
@@ -136,18 +141,23 @@ async function startLeader(
   options: Pick<LeaderOptions, 'kv' | 'objects' | 'log'> & { readonly config: Config; readonly meter: Meter },
   signal: AbortSignal,
 ): Promise<void> {
-  const { config, kv, objects, log, meter } = options
+  const { config, objects, log, meter } = options
+  const kv = options.kv && { kv: options.kv }
   const clock = systemClock
   const { hostName, brake: brakePercent } = config
   const watch = new LeaseWatch(objects, clock, log.child({ part: 'hosts' }), meter)
-  const votes = peerVotes({ kv, objects, hostName, clock })
+  const votes = kv ? peerVotes({ ...kv, objects, hostName, clock }) : noVotes
   const hosts = { watch, votes, runCommand: runFenceCommand, brakePercent, terms: leaseTerms(config) }
+  // Kubernetes, or the server that is joined, tidies its own store.
+  const tidy = kv
+    ? [({ objects: own, signal: ended }: Term) => runTidy({ ...kv, objects: own, log }, ended)]
+    : []
   const parts = [
     (term: Term) => runTerm(term, { hostName, log, hosts, meter }),
-    ({ objects: own, signal: ended }: Term) => runTidy({ kv, objects: own, log }, ended),
-    ...housekeeping(log, meter),
+    ...tidy,
+    ...housekeeping(log, meter, kv !== undefined),
   ]
-  await Promise.all([watch.run(signal), runLeader({ config, kv, objects, log, parts }, signal)])
+  await Promise.all([watch.run(signal), runLeader({ config, ...kv, objects, log, parts }, signal)])
 }
 
 function servesWhat(config: Config): string {
@@ -208,11 +218,12 @@ function lateAgent(agent: () => Agent | undefined, expected: boolean): AgentPart
   }
 }
 
+/** Who may not make namespaces has had this one made by others: what is written to it tells. */
 async function ensureNamespace(objects: ObjectStore, name: string): Promise<void> {
   try {
     await objects.create(Namespace, namespaceNamed(name))
   } catch (error) {
-    if (!isReason(error, 'AlreadyExists')) throw error
+    if (!isReason(error, 'AlreadyExists') && !isReason(error, 'Forbidden')) throw error
   }
 }
 

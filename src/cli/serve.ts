@@ -11,6 +11,7 @@ export interface ServeOptions extends GlobalOptions {
   readonly metricsListen?: string
   readonly hostName?: string
   readonly store?: string
+  readonly kubeconfig?: string
   readonly etcdEndpoints?: string
   readonly etcdPrefix?: string
   readonly etcdCa?: string
@@ -40,7 +41,8 @@ export function defineServeOptions(c: Command): void {
     .option('--grpc-listen <host:port>', 'address of gRPC, or none; default 127.0.0.1:50051 if it is free')
     .option('--metrics-listen <host:port>', '/metrics for whoever can connect, plain HTTP; none unless given')
     .option('--host-name <name>', 'name of this Host; default the machine’s')
-    .option('--store <kind>', 'lmdb (default), etcd or memory')
+    .option('--store <kind>', 'lmdb (default), etcd, kubernetes or memory')
+    .option('--kubeconfig <file>', 'for --store kubernetes; default the pod’s service account')
     .option('--etcd-endpoints <list>', 'host:port of the members of etcd, with commas between')
     .option('--etcd-prefix <path>', 'under which everything is kept in etcd; default /plasmavmc')
     .option('--etcd-ca <file>', 'PEM of the CAs that certify etcd')

@@ -4,7 +4,7 @@ import type { Log } from '../lib/log.ts'
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
 import { misunderstood, noteMisunderstood, understood } from '../resources/understood.ts'
 import { listAndWatch } from '../store/list-watch.ts'
-import type { ObjectStore } from '../store/objects.ts'
+import type { ListOptions, ObjectStore } from '../store/objects.ts'
 
 /** `namespace/name`, or `name` for cluster-scoped objects: the key of queues and caches. */
 export function keyOf(object: {
@@ -29,12 +29,21 @@ export class Informer<T extends KubeObject> {
   readonly #kind: ResourceDefinition<T>
   readonly #log: Log
   readonly #clock: Clock
+  readonly #scope: Pick<ListOptions, 'namespace' | 'labelSelector'>
   readonly #objects = new Map<string, T>()
   readonly #listeners = new Set<(key: string, object: T | undefined) => void>()
   readonly #firstSync = Promise.withResolvers<void>()
   #synced = false
 
-  constructor(store: ObjectStore, kind: ResourceDefinition<T>, log: Log, clock: Clock = systemClock) {
+  /** @param scope which objects; all of the kind unless given */
+  constructor(
+    store: ObjectStore,
+    kind: ResourceDefinition<T>,
+    log: Log,
+    clock: Clock = systemClock,
+    scope: Pick<ListOptions, 'namespace' | 'labelSelector'> = {},
+  ) {
+    this.#scope = scope
     this.#store = store
     this.#kind = kind
     this.#log = log
@@ -67,7 +76,8 @@ export class Informer<T extends KubeObject> {
   /** Lists and watches until the signal is aborted. Rejects when the store fails in a way that retrying can't mend. */
   async run(signal: AbortSignal): Promise<void> {
     try {
-      for await (const event of listAndWatch(this.#store, this.#kind, {}, signal, this.#clock)) {
+      const events = listAndWatch(this.#store, this.#kind, this.#scope, signal, this.#clock)
+      for await (const event of events) {
         if (event.type === 'SYNC') this.#replace(event.objects)
         else if (event.type === 'DELETED') this.#set(keyOf(event.object), undefined)
         else this.#set(keyOf(event.object), event.object)

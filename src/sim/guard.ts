@@ -8,7 +8,7 @@ import { GuardWatch } from '../host/guard-watch.ts'
 import type { Processes } from '../host/ports.ts'
 import { hostLeaseName, hostOfLease, systemNamespace } from '../resources/host-lease.ts'
 import { defaultTerms, LeaseContender } from '../runtime/lease.ts'
-import { GuardStore } from '../wire-guard-store.ts'
+import { GuardStore, guardBase } from '../wire-guard-store.ts'
 import type { SimProcess } from './clock.ts'
 import type { SimHost } from './host.ts'
 import { SimProcesses } from './host-ports.ts'
@@ -31,15 +31,11 @@ export function startGuard(host: SimHost, world: World): void {
   const clock = process.hostClock
   const log = world.logOf(process)
   const store = new GuardStore({
-    ...{
-      hostName: host.name,
-      hostId: hostIdOf(host),
-      log,
-      clock: process.clock,
-      newUid: () => random.uuid(),
-      reader: world.reader,
-    },
-    open: async () => world.store.client(host.name, process),
+    ...{ hostName: host.name, hostId: hostIdOf(host), log, clock: process.clock },
+    open: async () =>
+      guardBase(world.store.client(host.name, process), {
+        ...{ clock: process.clock, newUid: () => random.uuid(), reader: world.reader },
+      }),
   })
   const self = { pid: process.pid, startTime: 1, bootId: host.bootId }
   const { guardRecord: before } = host

@@ -18,6 +18,9 @@ const retryable: ReadonlySet<string> = new Set([
   'InternalError',
 ])
 
+/** Who was let in before is so again: credentials are renewed, and a server that starts may know nobody yet. */
+const passing: ReadonlySet<string> = new Set(['Unauthorized', 'Forbidden'])
+
 /**
  * Every object of a kind, then every change, for ever: a SYNC with the whole list first and whenever the watch could
  * not be continued. Store failures are retried with capped back-off. Ends quietly when the signal is aborted.
@@ -31,10 +34,12 @@ export async function* listAndWatch<T extends KubeObject>(
   clock: Clock = systemClock,
 ): AsyncGenerator<ListWatchEvent<T>> {
   let failures = 0
+  let admitted = false
   while (!signal.aborted) {
     const began = clock.elapsed()
     try {
       const { items, resourceVersion } = await store.list(kind, options)
+      admitted = true
       yield { type: 'SYNC', objects: items, resourceVersion }
       for await (const event of store.watch(kind, { ...options, resourceVersion, signal })) {
         failures = 0
@@ -42,7 +47,8 @@ export async function* listAndWatch<T extends KubeObject>(
       }
     } catch (error) {
       if (signal.aborted) return
-      if (!(error instanceof ApiError) || !retryable.has(error.reason)) throw error
+      if (!(error instanceof ApiError)) throw error
+      if (!retryable.has(error.reason) && !(admitted && passing.has(error.reason))) throw error
       failures += 1
     }
     if (signal.aborted) return

@@ -120,6 +120,37 @@ test.each([
   expect(() => loadConfig(flags, env, root)).toThrow(message)
 })
 
+const kubernetes = { store: 'kubernetes', kubeconfig: '/k', roles: 'agent' }
+
+test('with Kubernetes as the store no host fences itself, and the API is its own', () => {
+  expect(loadConfig(kubernetes, {}, root)).toMatchObject({
+    fencing: 'none',
+    roles: ['agent'],
+    leaseDuration: 10,
+  })
+  const flags = { ...kubernetes, roles: 'controller,agent', leaseDuration: '40', brake: '10' }
+  expect(loadConfig(flags, {}, root)).toMatchObject({ leaseDuration: 40, brake: 10 })
+})
+
+test.each([
+  [{ kubeconfig: '/k' }, {}, /^--kubeconfig: is for --store kubernetes, not for lmdb/],
+  [{ store: 'kubernetes' }, {}, /^the default of --roles: must be controller, agent or both/],
+  [{ ...kubernetes, roles: 'api,agent' }, {}, /^--roles: must be controller, agent or both/],
+  [{ ...kubernetes, fencing: 'guard' }, {}, /^--fencing: must be none with --store kubernetes/],
+  [kubernetes, { PLASMAVMC_FENCING: 'watchdog' }, /^PLASMAVMC_FENCING: must be none with --store kubernetes/],
+  [{ ...kubernetes, etcdEndpoints: 'a:1' }, {}, /^--etcd-endpoints: is for --store etcd, not for kubernetes/],
+  [{ ...kubernetes, peerListen: '0.0.0.0:1' }, {}, /^--peer-listen: is for --store etcd/],
+  [{ roles: 'controller' }, {}, /^--roles: must be all of/],
+  [{ roles: 'api,controller', fencing: 'none' }, {}, /^--fencing: is for --store etcd/],
+])('kubernetes: %j %j is refused by name', (flags, env, message) => {
+  expect(() => loadConfig(flags, env, root)).toThrow(message)
+})
+
+test('a server with a store of its own may leave the machines to the agents that join it', () => {
+  const config = loadConfig({ roles: 'api,controller', leaseDuration: '20' }, {}, root)
+  expect(config).toMatchObject({ roles: ['api', 'controller'], leaseDuration: 20, store: 'lmdb' })
+})
+
 test('endpoints of etcd are https where something says so', () => {
   const urls = (flags: object) => etcdUrls(loadConfig({ ...etcd, ...flags }, {}, root))
   expect(urls({})).toEqual(['http://a:1', 'http://b:2'])

@@ -44,7 +44,8 @@ export async function claimHost(deps: ClaimDeps): Promise<void> {
     if (host === undefined) continue
     if (ownerOf(host) === deps.hostId) return
     const lease = await leaseOf(deps)
-    if (ownerOf(host) !== undefined || lease !== undefined) {
+    // One that was seen and never said whose it is was alone in its store: it has no lease, and may still run machines.
+    if (ownerOf(host) !== undefined || lease !== undefined || host.status?.bootId !== undefined) {
       deps.log.warn('another host went by this name; watching whether it still does', {
         name: deps.hostName,
         seconds: Math.ceil(windowMs(deps) / 1000),

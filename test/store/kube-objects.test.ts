@@ -1,0 +1,16 @@
+import { afterAll, afterEach } from 'vitest'
+import { objectsContract } from '../contract/objects.ts'
+import { KubeServers } from '../fakes/kube-server.ts'
+
+const servers = new KubeServers()
+afterEach(() => servers.closeAll())
+afterAll(() => servers.end())
+
+// Our own server, over HTTPS with a bearer token, as another PlasmaVMC's agent sees it.
+objectsContract('kubernetes', {
+  open: async ({ limit } = {}) => {
+    const server = await servers.start(limit === undefined ? {} : { historyLimit: limit })
+    return server.open()
+  },
+  restoresUids: true,
+})
