@@ -6,9 +6,9 @@ import { openLmdb } from '../src/store/lmdb.ts'
 import { pause, program, Server, tiny, vmsPath, Watched } from './lab.ts'
 import { type Figure, median, ms, percentile, repeat } from './stats.ts'
 
-const leasesPath = '/apis/coordination.k8s.io/v1/namespaces/default/leases'
+export const leasesPath = '/apis/coordination.k8s.io/v1/namespaces/default/leases'
 
-function lease(name: string): unknown {
+export function lease(name: string): unknown {
   const spec = { holderIdentity: 'bench', leaseDurationSeconds: 10 }
   return { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name }, spec }
 }

@@ -1,3 +1,4 @@
+import { admin } from './admin.ts'
 import { api } from './api.ts'
 import { etcd } from './etcd.ts'
 import { failover } from './failover.ts'
@@ -22,6 +23,7 @@ const suites: Readonly<Record<string, () => Promise<Figure[]>>> = {
   writes,
   failover,
   signatures,
+  admin,
   api,
   etcd,
 }

@@ -247,7 +247,9 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
   const [attempts, replays] = [new FailedAttempts(), new Replays()]
   const file = join(dataDir, 'audit.log')
   const audit = auditFile(file, (error, records) =>
-    log.error('audit records are lost', { file, records, message: messageOf(error) }),
+    log.error(records > 0 ? 'audit records are lost' : 'the audit log is not put aside', {
+      ...{ file, records, message: messageOf(error) },
+    }),
   )
   const deps: ServerDeps = {
     objects,

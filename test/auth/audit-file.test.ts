@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
@@ -53,4 +53,34 @@ it('keeps no more in memory than it may, and tells how many records that cost', 
   const lost = told.reduce((sum, count) => sum + count, 0)
   expect(lost).toBeGreaterThan(0)
   expect(numbersIn(file)).toHaveLength(40 - lost)
+})
+
+it('puts a large file aside, keeps so many, and loses no record on the way', async () => {
+  const file = join(dir, 'audit.log')
+  const errors: unknown[] = []
+  const log = auditFile(file, (error) => errors.push(error), { maxBytes: 100, keep: 3 })
+  for (const n of upTo(60)) {
+    log.record({ n })
+    await log.flush()
+  }
+  expect(errors).toEqual([])
+  expect(readdirSync(dir).sort()).toEqual(['audit.log', 'audit.log.1', 'audit.log.2', 'audit.log.3'])
+  const kept = ['.3', '.2', '.1', ''].flatMap((end) => numbersIn(`${file}${end}`))
+  expect(kept).toEqual(upTo(60).slice(-kept.length))
+  expect(kept.length).toBeGreaterThan(30)
+  for (const end of ['.1', '.2', '.3']) expect(statSync(`${file}${end}`).size).toBeLessThan(120)
+})
+
+it('writes on where it can put nothing aside, and says so', async () => {
+  const file = join(dir, 'audit.log')
+  const told: number[] = []
+  mkdirSync(join(`${file}.1`, 'in the way'), { recursive: true })
+  mkdirSync(join(`${file}.2`, 'in the way'), { recursive: true })
+  const log = auditFile(file, (_, records) => told.push(records), { maxBytes: 10, keep: 2 })
+  for (const n of upTo(5)) {
+    log.record({ n })
+    await log.flush()
+  }
+  expect(numbersIn(file)).toEqual(upTo(5))
+  expect(told).toEqual([0, 0, 0])
 })
