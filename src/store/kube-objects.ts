@@ -103,7 +103,8 @@ export class KubeObjects implements ObjectStore {
     options: WriteOptions = {},
   ): Promise<T> {
     check(kind, object)
-    return this.#put(kind, object, pathOf(kind, object.metadata), options)
+    const path = `${pathOf(kind, object.metadata)}${kind.finalized && options.finalize ? '/finalize' : ''}`
+    return this.#put(kind, object, path, options)
   }
 
   async updateStatus<T extends KubeObject>(
@@ -140,7 +141,8 @@ export class KubeObjects implements ObjectStore {
       const { uid = before.metadata.uid, resourceVersion } = options
       const preconditions = { ...(uid && { uid }), ...(resourceVersion !== undefined && { resourceVersion }) }
       const body = {
-        ...{ apiVersion: 'v1', kind: 'DeleteOptions', preconditions, propagationPolicy: 'Background' },
+        ...{ apiVersion: 'v1', kind: 'DeleteOptions', preconditions },
+        ...(options.propagation && { propagationPolicy: options.propagation }),
         ...(options.dryRun && { dryRun: ['All'] }),
       }
       try {
