@@ -29,10 +29,11 @@ async function delays(server: Server, client: Client, watchers: number, creates:
   return found
 }
 
+let made = 0
+
 async function createsPerSecond(clients: readonly Client[], each: number): Promise<number> {
-  let next = 0
   const one = async (client: Client) => {
-    for (let i = 0; i < each; i += 1) await client.json('POST', leasesPath, { body: lease(`c${next++}`) })
+    for (let i = 0; i < each; i += 1) await client.json('POST', leasesPath, { body: lease(`c${made++}`) })
   }
   const began = performance.now()
   await Promise.all(clients.map(one))
