@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { parser } from '@prometheus-io/lezer-promql'
 import { describe, expect, it } from 'vitest'
-import { parse } from 'yaml'
+import { parse, parseAllDocuments } from 'yaml'
+import { allowed } from '../../src/auth/authorize.ts'
+import { indexGrants } from '../../src/auth/rules-of.ts'
 import { measures } from '../../src/lib/measures.ts'
 import { Prometheus } from '../../src/server/prometheus.ts'
 
@@ -130,4 +132,21 @@ it('the scrape configuration names a file for the token and the CA', () => {
     ...{ scheme: 'https', metrics_path: '/metrics' },
     authorization: { type: 'Bearer', credentials_file: expect.stringMatching(/^\//) },
   })
+})
+
+it('Prometheus’ key may read the metrics, and nothing else', () => {
+  const text = readFileSync('deploy/observability/metrics-reader.yaml', 'utf8')
+  const documents = parseAllDocuments(text).map((one) => one.toJS() as Record<string, unknown>)
+  const of = (kind: string) => documents.filter((one) => one['kind'] === kind) as never
+  const grants = indexGrants({
+    ...{ roles: [], roleBindings: [], clusterRoles: of('ClusterRole') },
+    clusterRoleBindings: of('ClusterRoleBinding'),
+  })
+  const may = (groups: string[], verb: string, target: Parameters<typeof allowed>[2]) =>
+    allowed({ name: 'prometheus', groups }, verb, target, grants)
+  expect(may(['metrics-readers'], 'get', { path: '/metrics' })).toBe(true)
+  expect(may([], 'get', { path: '/metrics' })).toBe(false)
+  expect(may(['metrics-readers'], 'get', { path: '/openapi/v2' })).toBe(false)
+  const vms = { group: 'plasmavmc.io', resource: 'virtualmachines' }
+  expect(may(['metrics-readers'], 'list', vms)).toBe(false)
 })
