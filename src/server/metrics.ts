@@ -9,6 +9,18 @@ export interface RequestLabels {
   readonly code: number
 }
 
+/** @param ms from its arrival to the head of its answer; a watch has no end that tells of the server's speed */
+export function countRequest(
+  meter: Meter,
+  { verb, resource, subresource, code }: RequestLabels,
+  ms: number,
+): void {
+  meter.add('plasmavmc_apiserver_request_total', { verb, resource, subresource, code: String(code) })
+  if (verb === 'watch') return
+  const labels = { verb, resource, subresource }
+  meter.observe('plasmavmc_apiserver_request_duration_seconds', labels, ms / 1000)
+}
+
 /** What the server measures of its own work. */
 export class Metrics {
   readonly #meter: Meter
@@ -34,12 +46,9 @@ export class Metrics {
     })
   }
 
-  /** @param ms from its arrival to the head of its answer; a watch has no end that tells of the server's speed */
-  countRequest({ verb, resource, subresource, code }: RequestLabels, ms: number): void {
-    this.#meter.add('plasmavmc_apiserver_request_total', { verb, resource, subresource, code: String(code) })
-    if (verb === 'watch') return
-    const labels = { verb, resource, subresource }
-    this.#meter.observe('plasmavmc_apiserver_request_duration_seconds', labels, ms / 1000)
+  /** As the function of that name. */
+  countRequest(labels: RequestLabels, ms: number): void {
+    countRequest(this.#meter, labels, ms)
   }
 
   /** Counts a watch that begins; the returned function counts its end, once. */

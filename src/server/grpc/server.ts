@@ -16,6 +16,8 @@ import { fromJSON, type MessageTypeDefinition, type PackageDefinition } from '@g
 import { ReflectionService } from '@grpc/reflection'
 import { ApiError } from '../../store/errors.ts'
 import type { ServerDeps } from '../deps.ts'
+import { countRequest } from '../metrics.ts'
+import { statusOf } from '../status.ts'
 import { auditCall, authenticateCall, type Caller } from './admission.ts'
 import { callStatus, codes } from './codes.ts'
 import { defaultGrpcLimits, type GrpcLimits } from './limits.ts'
@@ -25,7 +27,10 @@ import protocol from './vmservice.json' with { type: 'json' }
 import { sendEvents, watchVms } from './watch-vms.ts'
 
 export interface GrpcDeps
-  extends Pick<ServerDeps, 'objects' | 'authenticate' | 'authorize' | 'audit' | 'log' | 'clock'> {
+  extends Pick<
+    ServerDeps,
+    'objects' | 'objectsFor' | 'authenticate' | 'authorize' | 'audit' | 'log' | 'clock' | 'metrics'
+  > {
   /** Name of the Host of this server. */
   readonly hostName: string
   /** `defaultGrpcLimits` unless told. */
@@ -234,14 +239,25 @@ async function attempt<Answer>(
 ): Promise<Answer> {
   if (!caller) throw new Error('a call came past the door')
   const call = new VmCall(caller, deps)
+  const startedAt = deps.clock.elapsed()
+  const count = (code: number) => countCall(deps.metrics, call, code, deps.clock.elapsed() - startedAt)
   try {
     const answer = await work(call)
     auditCall(deps, caller, call.asked, { code: 200 })
+    count(200)
     return answer
   } catch (error) {
     auditCall(deps, caller, call.asked, { error })
+    count(statusOf(error).code)
     if (callStatus(error).code === codes.INTERNAL)
       deps.log.error('gRPC call failed', { method: caller.path, err: error })
     throw error
   }
+}
+
+/** Counts a call as the request of the REST API that it stands for, with that one's HTTP code. */
+function countCall(metrics: GrpcDeps['metrics'], { asked }: VmCall, code: number, ms: number): void {
+  if (!metrics || !asked || 'path' in asked.target) return
+  const { resource, subresource = '' } = asked.target
+  countRequest(metrics, { verb: asked.verb, resource, subresource, code }, ms)
 }

@@ -1,11 +1,16 @@
 import { status } from '@grpc/grpc-js'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { systemClock } from '../../../src/lib/clock.ts'
+import { silentLog } from '../../../src/lib/log.ts'
 import { Host } from '../../../src/resources/kinds.ts'
 import { phases, VirtualMachine, vmFinalizer, vmStatus } from '../../../src/resources/vm.ts'
 import { defaultGrpcLimits } from '../../../src/server/grpc/limits.ts'
 import { stateOf } from '../../../src/server/grpc/vm-message.ts'
 import { liveMigration } from '../../../src/server/grpc/vm-service.ts'
 import protocol from '../../../src/server/grpc/vmservice.json' with { type: 'json' }
+import { Prometheus } from '../../../src/server/prometheus.ts'
+import { ApiError } from '../../../src/store/errors.ts'
+import type { KvObjects } from '../../../src/store/kv-objects.ts'
 import { type GrpcLab, grpcLab } from './fixture.ts'
 
 let lab: GrpcLab
@@ -214,4 +219,45 @@ test('capabilities are those of the Host', async () => {
   })
   expect(liveMigration(['live-migration'], true)).toEqual({ live_migration: true, live_migration_reason: '' })
   expect(liveMigration(['multifd'], true)).toMatchObject({ live_migration: false })
+})
+
+test('a call is counted as the request of the REST API that it stands for', async () => {
+  const metrics = new Prometheus({ clock: systemClock, log: silentLog })
+  const own = await grpcLab({ metrics })
+  onTestFinished(() => own.close())
+  await own.client.call('CreateVm', { name: 'counted' })
+  await own.client.call('StopVm', { id: 'default/counted' })
+  expect((await own.client.refusal('GetVm', { id: 'default/none' })).code).toBe(status.NOT_FOUND)
+  expect((await own.client.refusal('ListVms', {}, { token: 'guest' })).code).toBe(status.PERMISSION_DENIED)
+  const text = await metrics.text()
+  const counted = (verb: string, subresource: string, code: number) =>
+    text.includes(
+      `plasmavmc_apiserver_request_total{verb="${verb}",resource="virtualmachines",subresource="${subresource}",code="${code}"} 1`,
+    )
+  expect(counted('create', '', 200), text).toBe(true)
+  expect(counted('create', 'stop', 200), text).toBe(true)
+  expect(counted('get', '', 404), text).toBe(true)
+  expect(counted('list', '', 403), text).toBe(true)
+})
+
+test('what somebody writes goes through their own view of the store', async () => {
+  const asked: string[] = []
+  const own: GrpcLab = await grpcLab({
+    objectsFor: ({ name }) => {
+      asked.push(name)
+      return Object.assign(Object.create(own.objects) as KvObjects, {
+        create: async () => {
+          throw new ApiError('Forbidden', 'not by this one')
+        },
+        get: own.objects.get.bind(own.objects),
+      })
+    },
+  })
+  onTestFinished(() => own.close())
+  const refused = await own.client.refusal('CreateVm', { name: 'other' })
+  expect([refused.code, refused.details]).toEqual([
+    status.PERMISSION_DENIED,
+    expect.stringContaining('not by this one'),
+  ])
+  expect(asked).toEqual(['admin'])
 })
