@@ -17,6 +17,7 @@ import { jsonLog, type Log } from './lib/log.ts'
 import type { Meter } from './lib/measures.ts'
 import { systemNamespace } from './resources/host-lease.ts'
 import { kinds, Namespace, namespaceNamed } from './resources/kinds.ts'
+import { defaultFairLimits, FairQueue } from './server/fair.ts'
 import { ensurePki } from './server/pki.ts'
 import type { Prometheus } from './server/prometheus.ts'
 import { createServer, type ServerDeps } from './server/server.ts'
@@ -274,6 +275,7 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
     clock: systemClock,
     version,
     metrics,
+    fair: new FairQueue(defaultFairLimits, systemClock),
     tls: { key: pki.key, cert: pki.cert },
     ready: agent.ready,
     consoleOf: agent.consoleOf,

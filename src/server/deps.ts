@@ -8,6 +8,7 @@ import type { ResourceDefinition } from '../resources/define.ts'
 import type { PolicyRule } from '../resources/rbac.ts'
 import type { Ref } from '../store/objects.ts'
 import type { HandlerDeps } from './call.ts'
+import type { FairQueue } from './fair.ts'
 import type { Limits } from './limits.ts'
 import type { Prometheus } from './prometheus.ts'
 
@@ -32,6 +33,8 @@ export interface ServerDeps {
   readonly log: Log
   readonly clock: Clock
   readonly version: string
+  /** Whose turn it is, where others give turns of the same; one of its own unless given. */
+  readonly fair?: FairQueue
   /** What /metrics shows; what this server counts itself unless given. */
   readonly metrics?: Prometheus
   /** `defaultLimits` unless told. */

@@ -86,7 +86,7 @@ export function createServer(given: ServerDeps): FastifyInstance {
     handlerDeps: { objects: deps.objects, clock: deps.clock, newId: randomUUID },
     documents: new Documents(deps.kinds),
     metrics: new Metrics(prometheus),
-    fair: new FairQueue(limits.fair, deps.clock),
+    fair: deps.fair ?? new FairQueue(limits.fair, deps.clock),
   }
   collectBodies(app, limits)
   app.setErrorHandler((error, request, reply) => fail(error, request, reply, deps))

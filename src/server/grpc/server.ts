@@ -14,6 +14,7 @@ import {
 } from '@grpc/grpc-js'
 import { fromJSON, type MessageTypeDefinition, type PackageDefinition } from '@grpc/proto-loader'
 import { ReflectionService } from '@grpc/reflection'
+import { type Identity, mastersGroup } from '../../auth/identity.ts'
 import { ApiError } from '../../store/errors.ts'
 import type { ServerDeps } from '../deps.ts'
 import { countRequest } from '../metrics.ts'
@@ -29,7 +30,7 @@ import { sendEvents, watchVms } from './watch-vms.ts'
 export interface GrpcDeps
   extends Pick<
     ServerDeps,
-    'objects' | 'objectsFor' | 'authenticate' | 'authorize' | 'audit' | 'log' | 'clock' | 'metrics'
+    'objects' | 'objectsFor' | 'authenticate' | 'authorize' | 'audit' | 'log' | 'clock' | 'metrics' | 'fair'
   > {
   /** Name of the Host of this server. */
   readonly hostName: string
@@ -179,7 +180,8 @@ function handlersOf(deps: GrpcDeps, callers: Callers, limits: GrpcLimits, stoppi
     <Request, Answer>(work: Work<Request, Answer>): handleUnaryCall<Request, Answer> =>
     (call, callback) => {
       // An answer that nobody waits for any more is dropped by grpc-js; what was begun is done.
-      void attempt(deps, callers.get(call.metadata), (vmCall) => work(call.request, vmCall)).then(
+      const done = (vmCall: VmCall) => inTurn(deps, vmCall.identity, () => work(call.request, vmCall))
+      void attempt(deps, callers.get(call.metadata), done).then(
         (answer) => callback(null, answer),
         (error: unknown) => callback(callStatus(error)),
       )
@@ -212,8 +214,11 @@ function watching(
     const signal = AbortSignal.any([gone.signal, stopping])
     const { clock } = deps
     const watched = attempt(deps, callers.get(call.metadata), async (vmCall) => {
+      // As on the REST API: a watch waits for its turn, and holds no seat once it has begun.
+      await inTurn(deps, vmCall.identity, async () => {})
       const events = watchVms(call.request, vmCall, deps.objects, signal)
-      await sendEvents(events, call, { clock, signal, ms: stalledMs })
+      const counted = deps.fair?.watch(vmCall.identity.name, () => gone.abort())
+      await sendEvents(events, call, { clock, signal, ms: stalledMs }).finally(counted)
       if (stopping.aborted) throw new ApiError('ServiceUnavailable', 'the server is stopping')
     })
     void watched
@@ -260,4 +265,18 @@ function countCall(metrics: GrpcDeps['metrics'], { asked }: VmCall, code: number
   if (!metrics || !asked || 'path' in asked.target) return
   const { resource, subresource = '' } = asked.target
   countRequest(metrics, { verb: asked.verb, resource, subresource, code }, ms)
+}
+
+/**
+ * Does it when it is somebody's turn, which the REST API gives, too. Administrators have no rate, as there.
+ * @throws ApiError TooManyRequests
+ */
+async function inTurn<Answer>(
+  { fair }: Pick<GrpcDeps, 'fair'>,
+  { name, groups }: Identity,
+  work: () => Promise<Answer>,
+): Promise<Answer> {
+  if (!groups.includes(mastersGroup)) fair?.spend(name)
+  const leave = await fair?.enter(name)
+  return work().finally(leave)
 }

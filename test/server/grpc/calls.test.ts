@@ -4,6 +4,7 @@ import { systemClock } from '../../../src/lib/clock.ts'
 import { silentLog } from '../../../src/lib/log.ts'
 import { Host } from '../../../src/resources/kinds.ts'
 import { phases, VirtualMachine, vmFinalizer, vmStatus } from '../../../src/resources/vm.ts'
+import { defaultFairLimits, FairQueue } from '../../../src/server/fair.ts'
 import { defaultGrpcLimits } from '../../../src/server/grpc/limits.ts'
 import { stateOf } from '../../../src/server/grpc/vm-message.ts'
 import { liveMigration } from '../../../src/server/grpc/vm-service.ts'
@@ -11,7 +12,7 @@ import protocol from '../../../src/server/grpc/vmservice.json' with { type: 'jso
 import { Prometheus } from '../../../src/server/prometheus.ts'
 import { ApiError } from '../../../src/store/errors.ts'
 import type { KvObjects } from '../../../src/store/kv-objects.ts'
-import { type GrpcLab, grpcLab } from './fixture.ts'
+import { type GrpcLab, grpcLab, next } from './fixture.ts'
 
 let lab: GrpcLab
 beforeAll(async () => {
@@ -260,4 +261,31 @@ test('what somebody writes goes through their own view of the store', async () =
     expect.stringContaining('not by this one'),
   ])
   expect(asked).toEqual(['admin'])
+})
+
+test('calls wait for their turn, which the REST API gives too, and have its rates', async () => {
+  const limits = { ...defaultFairLimits, seatsOfOne: 1, waitingOfOne: 1, burst: 2, ratePerSecond: 0.001 }
+  const fair = new FairQueue(limits, systemClock)
+  const own = await grpcLab({ fair, authorize: () => true })
+  onTestFinished(() => own.close())
+  const leave = await fair.enter('admin')
+  const waits = own.client.call('ListVms')
+  await expect.poll(() => fair.load.waiting).toBe(1)
+  const refused = await own.client.refusal('ListVms')
+  expect([refused.code, refused.details]).toEqual([
+    status.RESOURCE_EXHAUSTED,
+    expect.stringContaining('too many requests of admin wait'),
+  ])
+  leave()
+  expect(await waits).toMatchObject({ vms: [] })
+  expect(fair.load).toEqual({ seated: 0, waiting: 0 })
+  // Watches hold no seat.
+  const watch = own.client.watch()
+  watch.on('error', () => {})
+  await own.client.call('CreateVm', { name: 'seen' })
+  await next(watch)
+  expect(fair.load.seated).toBe(0)
+  watch.cancel()
+  for (const _ of [1, 2]) await own.client.call('ListVms', {}, { token: 'guest' })
+  expect((await own.client.refusal('ListVms', {}, { token: 'guest' })).code).toBe(status.RESOURCE_EXHAUSTED)
 })
