@@ -61,16 +61,20 @@ test('metrics of all servers together are right: one leads and counts machines, 
     expect(await metric(lab, 'plasmavmc_lease_held')).toEqual({ '': 1 })
     expect(await metric(lab, 'plasmavmc_lease_deadline_seconds')).toEqual({ '': 6 })
     expect((await metric(lab, 'plasmavmc_lease_age_seconds'))['']).toBeLessThan(6)
-    const silence = await metric(lab, 'plasmavmc_host_lease_silence_seconds')
-    expect(Object.keys(silence).sort()).toEqual(['{host="one"}', '{host="two"}'])
+    await lab.until('the silence of both is told', async () => {
+      const silence = await metric(lab, 'plasmavmc_host_lease_silence_seconds')
+      return `${Object.keys(silence).sort()}` === '{host="one"},{host="two"}'
+    })
     await lab.until('renewals of both are seen', async () => {
       const seen = await metric(lab, 'plasmavmc_host_lease_renewals_total')
       return (seen['{host="one"}'] ?? 0) > 0 && (seen['{host="two"}'] ?? 0) > 0
     })
     expect(await metric(lab, 'plasmavmc_store_available')).toEqual({ '': 1 })
   }
-  const states = Object.assign({}, ...(await both('plasmavmc_host_state')))
-  expect(states).toEqual({ '{host="one",state="Ready"}': 1, '{host="two",state="Ready"}': 1 })
+  await labs[0].until('both hosts are told to be Ready, once each', async () => {
+    const states = Object.keys(Object.assign({}, ...(await both('plasmavmc_host_state')))).sort()
+    return `${states}` === '{host="one",state="Ready"},{host="two",state="Ready"}'
+  })
   const placed = await both('plasmavmc_placement_attempts_total')
   expect(placed.reduce((sum, one) => sum + (one['{result="placed"}'] ?? 0), 0)).toBe(3)
 })
