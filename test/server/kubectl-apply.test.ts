@@ -1,63 +1,34 @@
-import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { ensurePki } from '../../src/server/pki.ts'
-import { type Lab, lab, machines, merge } from './fixture.ts'
+import { machines, merge } from './fixture.ts'
+import { type KubectlLab, kubectlLab } from './kubectl-lab.ts'
 
-const run = promisify(execFile)
-const deadlineMs = 60_000
-
-let dir: string
-let server: Lab
-let flags: string[]
-
-/** The real kubectl, over TLS verified by our CA. */
-async function kubectl(...args: string[]): Promise<string> {
-  const { stdout, stderr } = await run('kubectl', [...flags, ...args], { timeout: deadlineMs })
-  return stdout + stderr
-}
+let at: KubectlLab
+const kubectl = (...args: string[]) => at.kubectl(...args)
 
 beforeAll(async () => {
-  dir = mkdtempSync(join(tmpdir(), 'pvk-'))
-  const { key, cert } = await ensurePki(join(dir, 'pki'), { names: ['localhost'], now: Date.now() })
-  server = await lab({ tls: { key, cert } })
-  await server.app.listen({ host: '127.0.0.1', port: 0 })
-  const { port } = server.app.server.address() as AddressInfo
-  flags = [
-    ...['--kubeconfig', '/dev/null', '--cache-dir', join(dir, 'cache'), '--token', 'admin'],
-    ...['--server', `https://127.0.0.1:${port}`, '--certificate-authority', join(dir, 'pki', 'ca.crt')],
-  ]
-}, deadlineMs)
-afterAll(async () => {
-  await server.app.close()
-  rmSync(dir, { recursive: true })
+  at = await kubectlLab()
 })
+afterAll(() => at.close())
 
 function manifest(name: string, spec: string): string {
-  const file = join(dir, `${name}.yaml`)
   const lines = ['apiVersion: plasmavmc.io/v1alpha1', 'kind: VirtualMachine', `metadata: {name: ${name}}`]
-  writeFileSync(file, `${[...lines, `spec: ${spec}`].join('\n')}\n`)
-  return file
+  return at.file(`${name}.yaml`, `${[...lines, `spec: ${spec}`].join('\n')}\n`)
 }
 
 const managersOf = async (name: string) =>
-  (await server.call('GET', `${machines}/${name}`)).json.metadata.managedFields.map(
+  (await at.server.call('GET', `${machines}/${name}`)).json.metadata.managedFields.map(
     ({ manager, operation }: { manager: string; operation: string }) => `${manager} ${operation}`,
   )
 
 it('applies on the server: makes, leaves alone, changes', { timeout: 120_000 }, async () => {
   const file = manifest('web', '{memory: 1Gi, disks: [{name: root, size: 1Gi}]}')
   expect(await kubectl('apply', '--server-side', '-f', file)).toContain('web serverside-applied')
-  const before = (await server.call('GET', `${machines}/web`)).json
+  const before = (await at.server.call('GET', `${machines}/web`)).json
   expect(await kubectl('diff', '--server-side', '-f', file)).toBe('')
   await kubectl('apply', '--server-side', '-f', file)
-  expect((await server.call('GET', `${machines}/web`)).json).toEqual(before)
+  expect((await at.server.call('GET', `${machines}/web`)).json).toEqual(before)
   await kubectl('apply', '--server-side', '-f', manifest('web', '{memory: 2Gi}'))
-  const { spec } = (await server.call('GET', `${machines}/web`)).json
+  const { spec } = (await at.server.call('GET', `${machines}/web`)).json
   expect([spec.memory, spec.disks]).toEqual(['2Gi', []])
   expect(await managersOf('web')).toEqual(['kubectl Apply'])
 })
@@ -74,7 +45,7 @@ it('is refused what is another’s, says whose, and takes it by force', { timeou
   const diff = kubectl('diff', '--server-side', '--force-conflicts', '-f', file)
   await expect(diff).rejects.toMatchObject({ code: 1, stdout: expect.stringContaining('+  memory: 2Gi') })
   await kubectl('apply', '--server-side', '--force-conflicts', '-f', file)
-  expect((await server.call('GET', `${machines}/db`)).json.spec.memory).toBe('2Gi')
+  expect((await at.server.call('GET', `${machines}/db`)).json.spec.memory).toBe('2Gi')
   expect(await managersOf('db')).toEqual(['kubectl Apply'])
 })
 
@@ -83,11 +54,11 @@ it('goes over from client-side apply, and a removed field goes', { timeout: 120_
   await kubectl('apply', '-f', manifest('old', both))
   expect(await managersOf('old')).toEqual(['kubectl-client-side-apply Update'])
   await kubectl('apply', '--server-side', '-f', manifest('old', '{memory: 2Gi}'))
-  const { spec } = (await server.call('GET', `${machines}/old`)).json
+  const { spec } = (await at.server.call('GET', `${machines}/old`)).json
   expect([spec.memory, spec.machine]).toEqual(['2Gi', 'q35'])
   // And back.
   expect(await kubectl('apply', '-f', manifest('old', both))).toContain('configured')
-  expect((await server.call('GET', `${machines}/old`)).json.spec.machine).toBe('pc')
+  expect((await at.server.call('GET', `${machines}/old`)).json.spec.machine).toBe('pc')
 })
 
 it('shows the account when it is asked for', { timeout: 120_000 }, async () => {
@@ -100,7 +71,7 @@ it('two tools share a machine', { timeout: 120_000 }, async () => {
   const other = manifest('shared', '{disks: [{name: data, size: 1Gi}]}')
   await kubectl('apply', '--server-side', '--field-manager=storage', '-f', other)
   await kubectl('label', 'vm', 'shared', 'tier=gold')
-  await server.call(
+  await at.server.call(
     'PATCH',
     `${machines}/shared/status`,
     { status: { phase: 'Running' } },
@@ -109,7 +80,7 @@ it('two tools share a machine', { timeout: 120_000 }, async () => {
     },
   )
   await kubectl('apply', '--server-side', '-f', manifest('shared', '{memory: 2Gi}'))
-  const { spec, metadata, status } = (await server.call('GET', `${machines}/shared`)).json
+  const { spec, metadata, status } = (await at.server.call('GET', `${machines}/shared`)).json
   expect(spec.memory).toBe('2Gi')
   expect(spec.disks[0].name).toBe('data')
   expect(metadata.labels).toEqual({ tier: 'gold' })
