@@ -1,10 +1,9 @@
 import { rfc3339 } from '../lib/clock.ts'
 import type { KubeObject } from '../resources/define.ts'
 import { type FieldSet, nothing, pathText } from '../resources/merge/field-set.ts'
-import { fieldTypeOf } from '../resources/merge/field-type.ts'
+import { type FieldType, fieldTypeOf } from '../resources/merge/field-type.ts'
 import { changesBetween, FieldError, fieldsOf } from '../resources/merge/fields.ts'
 import {
-  type Applied,
   type Author,
   afterApply,
   applied,
@@ -121,7 +120,7 @@ async function change(call: Call, { live, config, author }: Change, deps: Handle
   if (!parsed.ok) throw invalid(kind, live.metadata.name, parsed.causes)
   const [before, next] = [withDefaults(kind, live), parsed.object]
   const { managers, conflicts } = afterApply(type, { before, next }, result)
-  if (!flag(call.query, 'force')) refuseConflicts(left(conflicts, { type, live, result }))
+  if (!flag(call.query, 'force')) refuseConflicts(left(conflicts, type, live))
   const options = {
     dryRun: isDryRun(call.query),
     managedFields: () => writeManagers(managers),
@@ -156,10 +155,7 @@ function noted(
 }
 
 /** The conflicts without the fields that stand as a client-side apply has left them: their applier goes over to this. */
-function left(
-  conflicts: readonly Conflict[],
-  { type, live }: { type: ReturnType<typeof fieldTypeOf>; live: KubeObject; result: Applied },
-): Conflict[] {
+function left(conflicts: readonly Conflict[], type: FieldType, live: KubeObject): Conflict[] {
   if (conflicts.length === 0) return []
   const own = unchangedSince(type, live)
   return conflicts
@@ -168,7 +164,7 @@ function left(
 }
 
 /** The fields of the last client-side apply that nobody has changed since. */
-function unchangedSince(type: ReturnType<typeof fieldTypeOf>, live: KubeObject): FieldSet {
+function unchangedSince(type: FieldType, live: KubeObject): FieldSet {
   try {
     const last: unknown = JSON.parse(live.metadata.annotations?.[lastApplied] ?? 'null')
     const { removed, modified } = changesBetween(type, last, live)

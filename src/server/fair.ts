@@ -1,4 +1,5 @@
 import type { Clock } from '../lib/clock.ts'
+import { once } from '../lib/once.ts'
 import { ApiError } from '../store/errors.ts'
 
 /** How many requests are done at once, and how many wait, in all and of one user. */
@@ -186,15 +187,6 @@ export class FairQueue {
       first.sit()
       return
     }
-  }
-}
-
-function once(fn: () => void): Leave {
-  let done = false
-  return () => {
-    if (done) return
-    done = true
-    fn()
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Meter } from '../lib/measures.ts'
+import { once } from '../lib/once.ts'
 
 /** Label values of one request; every one is from a fixed set, so the number of series is bounded. */
 export interface RequestLabels {
@@ -74,13 +75,5 @@ export class Metrics {
     return once(() => {
       entry.count -= 1
     })
-  }
-}
-
-function once(fn: () => void): () => void {
-  let done = false
-  return () => {
-    if (!done) fn()
-    done = true
   }
 }

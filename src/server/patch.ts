@@ -1,5 +1,6 @@
 import { applyPatch, type Operation, Pointer } from 'rfc6902'
 import { messageOf } from '../lib/errors.ts'
+import { isRecord } from '../resources/prune.ts'
 import { ApiError } from '../store/errors.ts'
 import { shown } from './status.ts'
 
@@ -8,10 +9,6 @@ const maxOperations = 10_000
 /** What `copy` may add in all: each one may double the object, and a few dozen would fill the memory. */
 const maxCopiedBytes = 3 * 1024 * 1024
 const dangerous = new Set(['__proto__', 'constructor', 'prototype'])
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
 
 /** RFC 7386: null removes, objects merge, everything else replaces. Changes neither argument. */
 export function mergePatch(target: unknown, patch: unknown): unknown {

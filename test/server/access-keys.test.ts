@@ -4,10 +4,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { newKeyLine } from '../../src/auth/secrets-file.ts'
 import type { Credentials } from '../../src/auth/sign.ts'
 import { MemoryKv } from '../../src/store/memory.ts'
-import { IdentitiesLab, keysPath, until } from './identities-lab.ts'
+import { machines } from './fixture.ts'
+import { forbidden, IdentitiesLab, keysPath, merge, pathOf, until } from './identities-lab.ts'
 
-const machines = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
-const merge = { contentType: 'application/merge-patch+json' }
 let lab: IdentitiesLab
 
 beforeAll(async () => {
@@ -15,8 +14,6 @@ beforeAll(async () => {
 })
 afterAll(() => lab.close())
 
-const forbidden = (words: RegExp) => ({ code: 'Forbidden', message: expect.stringMatching(words) })
-const pathOf = ({ accessKeyId }: Credentials) => `${keysPath}/${accessKeyId.toLowerCase()}`
 /** Whether a key is let in: whoever is may ask who they are. */
 const reviewPath = '/apis/authentication.k8s.io/v1/selfsubjectreviews'
 const letIn = (credentials: Credentials) => lab.client(credentials).json('POST', reviewPath, { body: {} })

@@ -1,9 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Credentials } from '../../src/auth/sign.ts'
-import { IdentitiesLab, keysPath, rbacPath, until } from './identities-lab.ts'
+import { machines } from './fixture.ts'
+import { forbidden, IdentitiesLab, keysPath, merge, pathOf, rbacPath, until } from './identities-lab.ts'
 
-const machines = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
-const merge = { contentType: 'application/merge-patch+json' }
 let lab: IdentitiesLab
 
 beforeAll(async () => {
@@ -11,8 +10,6 @@ beforeAll(async () => {
 })
 afterAll(() => lab.close())
 
-const forbidden = (words: RegExp) => ({ code: 'Forbidden', message: expect.stringMatching(words) })
-const pathOf = ({ accessKeyId }: Credentials) => `${keysPath}/${accessKeyId.toLowerCase()}`
 /** Gives somebody rules, in the namespace `default` where told, and waits until they have them. */
 async function grant(user: string, rules: readonly object[], namespaced = false): Promise<void> {
   const admin = lab.client()

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { expect } from 'vitest'
 import type { AuditRecord } from '../../src/auth/audit.ts'
 import { authenticate } from '../../src/auth/authenticate.ts'
 import { ensureCredentials } from '../../src/auth/credentials.ts'
@@ -28,6 +29,12 @@ const pollMs = 10
 
 export const keysPath = '/apis/plasmavmc.io/v1alpha1/accesskeys'
 export const rbacPath = '/apis/rbac.authorization.k8s.io/v1'
+export const merge = { contentType: 'application/merge-patch+json' }
+
+/** What a refusal for lack of rights is like, with these words in it. */
+export const forbidden = (words: RegExp) => ({ code: 'Forbidden', message: expect.stringMatching(words) })
+/** Of the AccessKey that somebody signs with. */
+export const pathOf = ({ accessKeyId }: Credentials) => `${keysPath}/${accessKeyId.toLowerCase()}`
 
 /** The real API with the identities of a store, on a real port with TLS. */
 export class IdentitiesLab {

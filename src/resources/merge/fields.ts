@@ -41,7 +41,7 @@ export function itemsOf(type: ListType, list: readonly unknown[], path: string):
   return items
 }
 
-export const isEmpty = (value: unknown) =>
+const isEmpty = (value: unknown) =>
   value === null ||
   (Array.isArray(value) ? value.length === 0 : isRecord(value) && Object.keys(value).length === 0)
 
@@ -91,7 +91,8 @@ export interface Changes {
 export function changesBetween(type: FieldType, before: unknown, after: unknown): Changes {
   const [old, now] = [fieldsOf(type, before), fieldsOf(type, after)]
   // Whoever owned an object that was empty owns nothing once it is gone.
-  const removed = setOf(type, before, '', true).minus(setOf(type, after, '', true))
+  const places = setOf(type, before, '', true)
+  const removed = places.empty ? nothing : places.minus(setOf(type, after, '', true))
   return { added: now.minus(old), removed, modified: modifiedIn(type, before, after) }
 }
 

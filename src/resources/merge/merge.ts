@@ -1,7 +1,7 @@
 import { isRecord } from '../prune.ts'
 import { type FieldSet, memberElement } from './field-set.ts'
 import { type FieldType, memberType } from './field-type.ts'
-import { isEmpty, itemsOf } from './fields.ts'
+import { itemsOf } from './fields.ts'
 
 /**
  * What is there with what is applied put over it: objects member by member, lists of objects item by item, sets as
@@ -93,6 +93,6 @@ function leftOf(type: FieldType, item: unknown, element: string, before: FieldSe
   if (whole && before.members.has(element) && !owned.touches(element)) return gone
   const left = pruned(type, item, before.below(element), owned.below(element))
   // An object that had something, all of which is gone, was nothing but that.
-  const emptied = size(left) === 0 && size(item) > 0 && !isEmpty(item)
+  const emptied = size(left) === 0 && size(item) > 0
   return emptied && !owned.members.has(element) ? gone : left
 }
