@@ -1,46 +1,19 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { Event } from '../../src/resources/kinds.ts'
-import { ensurePki } from '../../src/server/pki.ts'
-import { type Lab, lab, machines, merge } from './fixture.ts'
+import { type Lab, machines, merge } from './fixture.ts'
+import { type KubectlLab, kubectlLab } from './kubectl-lab.ts'
 
-const run = promisify(execFile)
-const deadlineMs = 60_000
-
-let dir: string
+let at: KubectlLab
 let server: Lab
-let flags: string[]
-
-/** The real kubectl, over TLS verified by our CA. */
-async function kubectl(...args: string[]): Promise<string> {
-  const { stdout, stderr } = await run('kubectl', [...flags, ...args], { timeout: deadlineMs })
-  return stdout + stderr
-}
+const kubectl = (...args: string[]) => at.kubectl(...args)
 
 beforeAll(async () => {
-  dir = mkdtempSync(join(tmpdir(), 'pvk-'))
-  const { key, cert } = await ensurePki(join(dir, 'pki'), { names: ['localhost'], now: Date.now() })
-  server = await lab({ tls: { key, cert } })
-  await server.app.listen({ host: '127.0.0.1', port: 0 })
-  const { port } = server.app.server.address() as AddressInfo
-  flags = [
-    ...['--kubeconfig', '/dev/null', '--cache-dir', join(dir, 'cache'), '--token', 'admin'],
-    ...['--server', `https://127.0.0.1:${port}`, '--certificate-authority', join(dir, 'pki', 'ca.crt')],
-  ]
-}, deadlineMs)
-afterAll(async () => {
-  await server.app.close()
-  rmSync(dir, { recursive: true })
+  at = await kubectlLab()
+  server = at.server
 })
+afterAll(() => at.close())
 
 function manifest(memory: string): string {
-  const file = join(dir, 'vm.yaml')
   const lines = [
     'apiVersion: plasmavmc.io/v1alpha1',
     'kind: VirtualMachine',
@@ -50,20 +23,7 @@ function manifest(memory: string): string {
     '  disks:',
     '  - {name: root, size: 1Gi}',
   ]
-  writeFileSync(file, `${lines.join('\n')}\n`)
-  return file
-}
-
-/** Resolves with all that was written once `wanted` is in it. */
-function output(child: ChildProcess, wanted: RegExp): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let text = ''
-    child.stdout?.on('data', (chunk) => {
-      text += chunk
-      if (wanted.test(text)) resolve(text)
-    })
-    child.once('close', () => reject(new Error(`ended without ${wanted}: ${text}`)))
-  })
+  return at.file('vm.yaml', `${lines.join('\n')}\n`)
 }
 
 it('applies, changes, and leaves alone what is the same', { timeout: 120_000 }, async () => {
@@ -82,9 +42,8 @@ it('applies, changes, and leaves alone what is the same', { timeout: 120_000 }, 
 })
 
 it('refuses a typo before it is stored', { timeout: 120_000 }, async () => {
-  const file = join(dir, 'typo.yaml')
-  writeFileSync(
-    file,
+  const file = at.file(
+    'typo.yaml',
     'apiVersion: plasmavmc.io/v1alpha1\nkind: VirtualMachine\nmetadata: {name: typo}\nspec: {memry: 1Gi}\n',
   )
   await expect(kubectl('apply', '-f', file)).rejects.toThrow(/memry/)
@@ -106,16 +65,14 @@ it('shows tables, descriptions with events, and waits', { timeout: 120_000 }, as
 })
 
 it('labels, edits by patch, and watches as a table', { timeout: 120_000 }, async () => {
-  const watch = spawn('kubectl', [...flags, 'get', 'vms', '-w'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const watch = at.begin('get', 'vms', '-w')
   try {
-    await output(watch, /web/)
-    const changed = output(watch, /3Gi/)
+    await watch.says(/web/)
+    const changed = watch.says(/3Gi/)
     await kubectl('patch', 'vm', 'web', '--type=merge', '-p', '{"spec":{"memory":"3Gi"}}')
     expect(await changed).not.toContain('{')
   } finally {
-    const closed = once(watch, 'close')
-    watch.kill()
-    await closed
+    await watch.stop()
   }
   expect(await kubectl('label', 'vm', 'web', 'tier=front')).toContain('labeled')
   expect(await kubectl('get', 'vm', '-l', 'tier=front', '-o', 'name')).toContain(
@@ -126,13 +83,10 @@ it('labels, edits by patch, and watches as a table', { timeout: 120_000 }, async
 })
 
 it("applies Kubernetes' own kinds again", { timeout: 120_000 }, async () => {
-  const file = join(dir, 'ns.yaml')
-  const write = (label: string) =>
-    writeFileSync(file, `apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {tier: ${label}}}\n`)
-  write('a')
-  expect(await kubectl('apply', '-f', file)).toContain('created')
-  write('b')
-  expect(await kubectl('apply', '-f', file)).toContain('configured')
+  const shop = (label: string) =>
+    at.file('ns.yaml', `apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {tier: ${label}}}\n`)
+  expect(await kubectl('apply', '-f', shop('a'))).toContain('created')
+  expect(await kubectl('apply', '-f', shop('b'))).toContain('configured')
 })
 
 it('deletes and waits until it is gone', { timeout: 120_000 }, async () => {
