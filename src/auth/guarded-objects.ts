@@ -4,6 +4,7 @@ import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
 import { same } from '../resources/parse.ts'
 import { ClusterRole, ClusterRoleBinding, type PolicyRule, Role, RoleBinding } from '../resources/rbac.ts'
 import { ApiError, isReason } from '../store/errors.ts'
+import type { KvCondition } from '../store/kv.ts'
 import type {
   DeleteOptions,
   ListOptions,
@@ -30,10 +31,13 @@ import {
 } from './escalation.ts'
 import { mastersGroup } from './identity.ts'
 
+/** How often a key is made anew whose secret was touched before it was there. */
+const createTries = 3
+
 /** What is done with the secrets of keys that come and go. */
 export interface SecretKeeper {
-  /** Keeps the secret of a key's uid. @throws ApiError */
-  keep(uid: string, secret: string): Promise<void>
+  /** Keeps the secret of a key's uid. @returns what must hold while the key is made @throws ApiError */
+  keep(uid: string, secret: string): Promise<KvCondition>
   forget(uid: string): Promise<void>
   /** Resolves when this server lets in who signs with the key, or after a short while. */
   known(accessKeyId: string): Promise<void>
@@ -119,13 +123,28 @@ export class GuardedObjects implements TextStore {
     object: T,
     options: WriteOptions,
   ): Promise<T> {
+    for (let i = 1; ; i += 1) {
+      try {
+        return await this.#createKeyOnce(kind, object, options)
+      } catch (error) {
+        // Its secret was encrypted anew, or forgotten because this took too long.
+        if (i >= createTries || !isReason(error, 'Conflict')) throw error
+      }
+    }
+  }
+
+  async #createKeyOnce<T extends KubeObject>(
+    kind: ResourceDefinition<T>,
+    object: T,
+    options: WriteOptions,
+  ): Promise<T> {
     const uid = randomUUID()
     const { secretAccessKey } = generateCredentials()
     // First: a secret without a key is of no use to anybody, a key without a secret would be a riddle.
-    await this.#secrets.keep(uid, secretAccessKey)
+    const provided = await this.#secrets.keep(uid, secretAccessKey)
     try {
       const metadata = { ...object.metadata, uid }
-      const withUid = { ...options, restoreUid: true }
+      const withUid = { ...options, restoreUid: true, provided }
       const created = await this.#objects.create(kind, { ...object, metadata }, withUid)
       const id = accessKeyId(created.metadata.name)
       await this.#secrets.known(id)

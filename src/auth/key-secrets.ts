@@ -2,7 +2,7 @@ import { type Clock, sleep } from '../lib/clock.ts'
 import { messageOf } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import { ApiError } from '../store/errors.ts'
-import type { Kv, KvEntry } from '../store/kv.ts'
+import type { Kv, KvCondition, KvEntry } from '../store/kv.ts'
 import { type Sealed, type SealingKey, seal, unseal } from './seal.ts'
 
 /** Where the secrets of access keys are kept, by the uid of the key: beside the objects, under no kind that is served. */
@@ -48,8 +48,12 @@ export class KeySecrets {
     return () => this.#listeners.delete(listener)
   }
 
-  /** Keeps the secret of a new key. @throws ApiError ServiceUnavailable where there is no key to encrypt it under, or no store */
-  async keep(uid: string, secret: string): Promise<void> {
+  /**
+   * Keeps the secret of a new key, which must be made only while what is returned holds: a secret without a key is
+   * forgotten some time (`orphan-secrets.ts`).
+   * @throws ApiError ServiceUnavailable where there is no key to encrypt it under, or no store
+   */
+  async keep(uid: string, secret: string): Promise<KvCondition> {
     const [key] = this.#keys
     if (!key) {
       throw new ApiError(
@@ -61,9 +65,10 @@ export class KeySecrets {
         },
       )
     }
-    const value = JSON.stringify(seal(key, secret, uid))
-    if ((await this.#options.kv.put(secretsPrefix + uid, value, 0n)) === undefined)
-      throw new ApiError('AlreadyExists', `there is a secret of ${uid} already`)
+    const at = secretsPrefix + uid
+    const revision = await this.#options.kv.put(at, JSON.stringify(seal(key, secret, uid)), 0n)
+    if (revision === undefined) throw new ApiError('AlreadyExists', `there is a secret of ${uid} already`)
+    return { key: at, revision }
   }
 
   /** Forgets the secret of a key that is gone; where there is none, that is no error. */

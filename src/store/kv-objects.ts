@@ -113,11 +113,13 @@ export class KvObjects implements TextStore {
       if (await this.#kv.get(key)) throw alreadyExists(kind, fresh.metadata.name)
       return shown
     }
-    const { within } = options
-    const revision = await this.#kv.put(key, text, 0n, within && namespaceCondition(within))
+    const { within, provided } = options
+    const condition = provided ?? (within && namespaceCondition(within))
+    const revision = await this.#kv.put(key, text, 0n, condition)
     if (revision !== undefined) return withRevision(shown, revision)
-    if (!within || (await this.#kv.get(key))) throw alreadyExists(kind, fresh.metadata.name)
-    throw conflict(kind, fresh.metadata.name, `namespace ${within.name} has changed meanwhile`)
+    if (!condition || (await this.#kv.get(key))) throw alreadyExists(kind, fresh.metadata.name)
+    const what = within ? `namespace ${within.name}` : 'what it was made with'
+    throw conflict(kind, fresh.metadata.name, `${what} has changed meanwhile`)
   }
 
   update<T extends KubeObject>(

@@ -1,5 +1,5 @@
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
-import type { WatchProgress } from './kv.ts'
+import type { KvCondition, WatchProgress } from './kv.ts'
 
 /** Names one object. `namespace` is absent for cluster-scoped kinds. */
 export interface Ref {
@@ -58,6 +58,8 @@ export interface WriteOptions {
   readonly dryRun?: boolean
   /** On create: only while the namespace has this version, else Conflict. Only stores of our own honour it. */
   readonly within?: { readonly name: string; readonly resourceVersion: string }
+  /** On create, in place of `within`: only while that key of the store has this revision, else Conflict. As there. */
+  readonly provided?: KvCondition
   /** On update of a kind that is `finalized`: its spec.finalizers, and nothing else, are replaced. */
   readonly finalize?: boolean
   /**

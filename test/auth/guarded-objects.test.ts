@@ -32,7 +32,10 @@ beforeEach(() => {
   objects = new KvObjects(new MemoryKv(), { clock: systemClock, newUid: () => crypto.randomUUID() })
   kept = new Map()
   keeper = {
-    keep: async (uid, secret) => void kept.set(uid, secret),
+    keep: async (uid, secret) => {
+      kept.set(uid, secret)
+      return { key: '/nobody', revision: 0n }
+    },
     forget: async (uid) => void kept.delete(uid),
     known: async () => {},
   }
