@@ -55,7 +55,7 @@ export function admit(
   const verb = path ? verbOf(method, path, flag(url.searchParams, 'watch')) : (method.toLowerCase() as Verb)
   const target = path ? namedTarget(path, verb, url) : { path: url.pathname }
   const about = { verb, target, path }
-  const wanted = wantedIdentity(headers)
+  const wanted = wantedIdentity(headerPairs(headers))
   if (!wanted) return allow({ ...about, identity: verdict.identity }, deps)
   return allow({ ...about, identity: wanted, impersonator: verdict.identity }, deps)
 }
@@ -72,18 +72,26 @@ function refusalOf(
   { identity, impersonator, verb, target }: Admitted,
   deps: ServerDeps,
 ): ApiError | undefined {
-  if (impersonator) {
-    const may = (one: Target) => deps.authorize(impersonator, 'impersonate', one)
-    const stranger = impersonationTargets(identity).find((one) => !may(one))
-    if (stranger) return forbidden(impersonator, 'impersonate', stranger)
-  }
+  const impostor = impersonator && impersonationRefusal(impersonator, identity, deps)
+  if (impostor) return impostor
   return deps.authorize(identity, verb, target) ? undefined : forbidden(identity, verb, target)
 }
 
-/** @throws ApiError BadRequest */
-function wantedIdentity(headers: readonly HeaderPair[]): Identity | undefined {
+/** Why somebody may not be that identity; undefined where they may. */
+export function impersonationRefusal(
+  impersonator: Identity,
+  identity: Identity,
+  deps: Pick<ServerDeps, 'authorize'>,
+): ApiError | undefined {
+  const may = (one: Target) => deps.authorize(impersonator, 'impersonate', one)
+  const stranger = impersonationTargets(identity).find((one) => !may(one))
+  return stranger && forbidden(impersonator, 'impersonate', stranger)
+}
+
+/** Whom a request wants to be by its headers, names in lower case. @throws ApiError BadRequest */
+export function wantedIdentity(headers: readonly HeaderPair[]): Identity | undefined {
   try {
-    return impersonated(headerPairs(headers))
+    return impersonated(headers)
   } catch (error) {
     throw new ApiError('BadRequest', messageOf(error), {}, { cause: error })
   }

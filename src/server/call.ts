@@ -21,6 +21,8 @@ export interface Call {
   readonly method: string
   readonly path: ResourcePath
   readonly query: URLSearchParams
+  /** Of the only object that is meant, whatever has its name by now; an action is refused for any other. */
+  readonly uid?: string
   readonly body: unknown
   /** Paths of what stands more than once in the body; worked out when asked for. */
   readonly duplicates: () => readonly string[]

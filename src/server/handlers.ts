@@ -3,6 +3,7 @@ import type { ResourceDefinition } from '../resources/define.ts'
 import { VirtualMachine, vmStatusOf } from '../resources/vm.ts'
 import { actionOf, requestAction } from '../resources/vm-actions.ts'
 import { ApiError, isReason } from '../store/errors.ts'
+import { notFound } from '../store/object-errors.ts'
 import type { WriteOptions } from '../store/objects.ts'
 import {
   type Answer,
@@ -91,6 +92,8 @@ async function act(
   const options = { dryRun: isDryRun(call.query), managedFields: tracking(call, deps.clock) }
   for (let i = 1; ; i += 1) {
     const vm = await deps.objects.get(VirtualMachine, refOf(call))
+    // What is written below is written to this one alone, or not at all.
+    if (call.uid !== undefined && vm.metadata.uid !== call.uid) throw notFound(VirtualMachine, call.uid)
     const decision = requestAction(vm, action, { id: deps.newId(), at: rfc3339(deps.clock.now()) })
     if ('refuse' in decision) {
       throw new ApiError(

@@ -1,11 +1,12 @@
 import { auditRecord } from '../../auth/audit.ts'
 import type { Target, Verb } from '../../auth/authorize.ts'
 import { emptySha256 } from '../../auth/hash.ts'
+import type { HeaderPair } from '../../auth/header-pairs.ts'
 import type { Identity } from '../../auth/identity.ts'
 import type { ResourceDefinition } from '../../resources/define.ts'
 import { VirtualMachine } from '../../resources/vm.ts'
 import { ApiError } from '../../store/errors.ts'
-import { forbidden } from '../admit.ts'
+import { forbidden, impersonationRefusal, wantedIdentity } from '../admit.ts'
 import type { ServerDeps } from '../deps.ts'
 import { type ResourcePath, targetOf, verbOf } from '../path.ts'
 import { refused } from '../refused.ts'
@@ -21,8 +22,10 @@ export interface Caller {
   readonly path: string
   readonly sourceIp: string
   readonly userAgent?: string
-  /** Absent until it has proved itself. */
+  /** For whom it is done: who sent it, or whom they want to be. Absent until it has proved itself. */
   readonly identity?: Identity
+  /** Who sent it, where they want to be somebody else. */
+  readonly impersonator?: Identity
 }
 
 /** What a call was about, as far as it is known. */
@@ -57,6 +60,29 @@ export function authenticateCall(
   const verdict = deps.authenticate(request)
   if (!verdict.ok) throw refused(verdict)
   return verdict.identity
+}
+
+/**
+ * For whom a call of that sender is done, by the metadata `impersonate-user` and `impersonate-group`, which mean what those
+ * headers do on the REST API. What is not known of them is refused: to be ignored it would have to mean nothing.
+ * @param metadata names in lower case
+ * @throws ApiError BadRequest
+ */
+export function actingAs(
+  sender: Identity,
+  metadata: readonly HeaderPair[],
+): Required<Pick<Caller, 'identity'>> & Pick<Caller, 'impersonator'> {
+  const identity = wantedIdentity(metadata)
+  return identity ? { identity, impersonator: sender } : { identity: sender }
+}
+
+/** Whether a caller may be whom they want to be. @throws ApiError Forbidden */
+export function authorizeImpersonation(
+  { identity, impersonator }: Pick<Caller, 'identity' | 'impersonator'>,
+  deps: Pick<ServerDeps, 'authorize'>,
+): void {
+  const error = identity && impersonator && impersonationRefusal(impersonator, identity, deps)
+  if (error) throw error
 }
 
 const kind: ResourceDefinition = VirtualMachine

@@ -15,11 +15,12 @@ import {
 import { fromJSON, type MessageTypeDefinition, type PackageDefinition } from '@grpc/proto-loader'
 import { ReflectionService } from '@grpc/reflection'
 import { type Identity, mastersGroup } from '../../auth/identity.ts'
+import { VirtualMachine } from '../../resources/vm.ts'
 import { ApiError } from '../../store/errors.ts'
 import type { ServerDeps } from '../deps.ts'
-import { countRequest } from '../metrics.ts'
+import { countRequest, Metrics } from '../metrics.ts'
 import { statusOf } from '../status.ts'
-import { auditCall, authenticateCall, type Caller } from './admission.ts'
+import { actingAs, auditCall, authenticateCall, authorizeImpersonation, type Caller } from './admission.ts'
 import { callStatus, codes } from './codes.ts'
 import { defaultGrpcLimits, type GrpcLimits } from './limits.ts'
 import { VmCall } from './vm-call.ts'
@@ -105,11 +106,14 @@ function door(deps: GrpcDeps, callers: Callers, limits: GrpcLimits): ServerInter
         let cancel = () => {}
         next({
           onReceiveMetadata(metadata, pass) {
-            const caller = callerOf(path, metadata, call, deps)
+            let caller = callerOf(path, metadata, call, deps)
             try {
               const asked = { path, authority: call.getHost() ?? '', address: caller.sourceIp }
-              const identity = authenticateCall(metadata.get('authorization').map(String), asked, deps)
-              callers.set(metadata, { ...caller, identity })
+              const sender = authenticateCall(metadata.get('authorization').map(String), asked, deps)
+              const known = { ...caller, ...actingAs(sender, pairsOf(metadata)) }
+              caller = known
+              authorizeImpersonation(known, deps)
+              callers.set(metadata, known)
             } catch (error) {
               auditCall(deps, caller, undefined, { error })
               return call.sendStatus(callStatus(error))
@@ -130,6 +134,16 @@ function door(deps: GrpcDeps, callers: Callers, limits: GrpcLimits): ServerInter
         })
       },
     })
+}
+
+/** Metadata as pairs. Values of one name come joined by commas (gRPC over HTTP/2, "Custom-Metadata"), so none has one. */
+function pairsOf(metadata: Metadata): [string, string][] {
+  return Object.keys(metadata.getMap()).flatMap((name) =>
+    metadata
+      .get(name)
+      .flatMap((value) => String(value).split(','))
+      .map((value): [string, string] => [name, value.trim()]),
+  )
 }
 
 function callerOf(
@@ -207,6 +221,7 @@ function watching(
   { streamMs, stalledMs }: GrpcLimits,
   stopping: AbortSignal,
 ): handleServerStreamingCall<WatchRequest, object> {
+  const metrics = deps.metrics && new Metrics(deps.metrics)
   return (call) => {
     const gone = new AbortController()
     call.once('cancelled', () => gone.abort())
@@ -218,7 +233,11 @@ function watching(
       await inTurn(deps, vmCall.identity, async () => {})
       const events = watchVms(call.request, vmCall, deps.objects, signal)
       const counted = deps.fair?.watch(vmCall.identity.name, () => gone.abort())
-      await sendEvents(events, call, { clock, signal, ms: stalledMs }).finally(counted)
+      const ends = metrics?.watchBegins(VirtualMachine.plural)
+      await sendEvents(events, call, { clock, signal, ms: stalledMs }).finally(() => {
+        ends?.()
+        counted?.()
+      })
       if (stopping.aborted) throw new ApiError('ServiceUnavailable', 'the server is stopping')
     })
     void watched

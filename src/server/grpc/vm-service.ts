@@ -116,9 +116,11 @@ export class VmService {
   }
 
   async #act(id: string, verb: 'start' | 'stop', call: VmCall): Promise<VmMessage> {
-    const { ref } = await this.#locate(id, call, 'POST', verb)
+    const { ref, uid } = await this.#locate(id, call, 'POST', verb)
     const path = vmPath({ ...ref, subresource: verb })
-    return this.#shown(await this.#handle(call, 'POST', path, undefined))
+    // Its name may be another machine's by now.
+    const only = uid === undefined ? {} : { uid }
+    return this.#shown(await this.#handle(call, 'POST', path, undefined, only))
   }
 
   #shown(object: unknown): VmMessage {
@@ -153,7 +155,7 @@ export class VmService {
     method: string,
     path: ResourcePath,
     body: unknown,
-    { duplicates = () => [] }: Partial<Pick<Call, 'duplicates'>> = {},
+    { duplicates = () => [], ...more }: Partial<Pick<Call, 'duplicates' | 'uid'>> = {},
   ): Promise<unknown> {
     const { clock } = this.#deps
     const objects = this.#deps.objectsFor?.(identity) ?? this.#deps.objects
@@ -161,7 +163,7 @@ export class VmService {
     const query = new URLSearchParams({ fieldValidation: 'Strict' })
     const contentType = 'application/json'
     const form = 'json' as const
-    const asked = { method, path, query, body, duplicates, contentType, form, userAgent }
+    const asked = { method, path, query, body, duplicates, contentType, form, userAgent, ...more }
     return (await handle(asked, { objects, clock, newId: randomUUID })).body
   }
 }

@@ -146,6 +146,33 @@ test('an id stays with its machine when another one gets its name', async () => 
   expect(await lab.client.call('GetVm', { id: second.id })).toMatchObject({ run_strategy: 'Always' })
 })
 
+test.each(['StartVm', 'StopVm', 'DeleteVm'])(
+  '%s by an id does nothing to a machine that gets the name while it is on its way',
+  async (method) => {
+    const name = `swapped-${method.toLowerCase()}`
+    const ref = { namespace: 'default', name }
+    const runs = method === 'StartVm' ? 'Halted' : 'Always'
+    const request = { name, spec_json: JSON.stringify({ runStrategy: runs }) }
+    const own = await grpcLab()
+    onTestFinished(() => own.close())
+    const first = await own.client.call('CreateVm', request)
+    // Looked up by its id; before it is looked at again, it is another one.
+    const get = own.objects.get.bind(own.objects)
+    own.objects.get = (async (kind: never, at: never) => {
+      const found = await get(kind, at)
+      own.objects.get = get
+      await own.objects.delete(VirtualMachine, ref)
+      await own.client.call('CreateVm', request)
+      return found
+    }) as never
+    const { code } = await own.client.refusal(method, { id: first.id })
+    expect([status.NOT_FOUND, status.ABORTED]).toContain(code)
+    const now = await get(VirtualMachine, ref)
+    expect(now.metadata.uid).not.toBe(first.id)
+    expect([now.spec.runStrategy, now.status?.request, now.metadata.generation]).toEqual([runs, undefined, 1])
+  },
+)
+
 test('machines that others made are found by their id, many at once', async () => {
   const made = await Promise.all(
     Array.from({ length: 50 }, (_, i) =>

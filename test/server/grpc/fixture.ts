@@ -31,6 +31,8 @@ const service = definition['plasmavmc.VmService'] as ServiceDefinition
 export interface CallOptions {
   readonly token?: string | null
   readonly deadlineMs?: number
+  /** Metadata besides. */
+  readonly more?: readonly (readonly [name: string, value: string])[]
 }
 
 /** Calls methods of VmService by name, as grpc-js' own clients do. */
@@ -54,19 +56,20 @@ export class VmClient {
     return method
   }
 
-  #metadata(token: string | null): Metadata {
+  #metadata(token: string | null, more: CallOptions['more'] = []): Metadata {
     const metadata = new Metadata()
+    for (const [name, value] of more) metadata.add(name, value)
     if (token !== null) metadata.set('authorization', `Bearer ${token}`)
     return metadata
   }
 
   call(name: string, request: object = {}, options: CallOptions = {}): Promise<Message> {
     const { path, requestSerialize, responseDeserialize } = this.#method(name)
-    const { token = this.#token, deadlineMs = 30_000 } = options
+    const { token = this.#token, deadlineMs = 30_000, more } = options
     return new Promise((resolve, reject) => {
       this.#client.makeUnaryRequest(
         ...([path, requestSerialize, responseDeserialize, request] as const),
-        this.#metadata(token),
+        this.#metadata(token, more),
         { deadline: Date.now() + deadlineMs },
         (error, answer) => (error ? reject(error) : resolve(answer)),
       )
@@ -80,11 +83,15 @@ export class VmClient {
     throw new Error(`${name} was done: ${JSON.stringify(answer)}`)
   }
 
-  watch(request: object = {}, token: string | null = this.#token): ClientReadableStream<Message> {
+  watch(
+    request: object = {},
+    token: string | null = this.#token,
+    more?: CallOptions['more'],
+  ): ClientReadableStream<Message> {
     const { path, requestSerialize, responseDeserialize } = this.#method('WatchVms')
     return this.#client.makeServerStreamRequest(
       ...([path, requestSerialize, responseDeserialize, request] as const),
-      this.#metadata(token),
+      this.#metadata(token, more),
     )
   }
 
