@@ -79,7 +79,9 @@ const schema = z.strictObject({
     .describe('host:port of gRPC, or none; by default 127.0.0.1:50051, unless that is in use.'),
   metricsListen: address
     .optional()
-    .describe('host:port of /metrics without a signature, over plain HTTP; there is none unless given.'),
+    .describe(
+      'host:port of /metrics, /livez and /readyz without a signature, over plain HTTP; there is none unless given.',
+    ),
   hostName: z
     .string()
     .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, 'must be lower-case letters, digits, dots and -')

@@ -4,6 +4,7 @@ import { systemClock } from './lib/clock.ts'
 import { messageOf, PlasmaError } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
 import type { Meter } from './lib/measures.ts'
+import type { ServerDeps } from './server/deps.ts'
 import { listenForMetrics } from './server/metrics-listen.ts'
 import type { Pki } from './server/pki.ts'
 import { measureProcess } from './server/process-metrics.ts'
@@ -19,17 +20,22 @@ export interface ServerMetrics {
 }
 
 /**
- * What a server measures, shown at /metrics of its API, and where it is told to at a port of its own.
+ * What a server measures, shown at /metrics of its API, and where it is told to at a port of its own, with its health.
  * @throws PlasmaError `MetricsListenFailed`
  */
-export async function startMetrics(config: Pick<Config, 'metricsListen'>, log: Log): Promise<ServerMetrics> {
+export async function startMetrics(
+  config: Pick<Config, 'metricsListen'>,
+  ready: ServerDeps['ready'],
+  log: Log,
+): Promise<ServerMetrics> {
   const prometheus = new Prometheus({ clock: systemClock, log })
   const stopProcess = measureProcess(prometheus, systemClock)
   prometheus.gauge('plasmavmc_build_info', () => [[{ version, nodejs: process.version }, 1]])
   const { metricsListen: at } = config
   try {
-    const listener = at && (await listenForMetrics(prometheus, at))
-    if (at) log.info('metrics are served without a signature', { host: at.host, port: listener?.port })
+    const listener = at && (await listenForMetrics(prometheus, { ...at, ready }))
+    if (at)
+      log.info('metrics and health are served without a signature', { host: at.host, port: listener?.port })
     return {
       prometheus,
       close: async () => {

@@ -3,9 +3,11 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Config, etcdUrls, flagOf } from './config.ts'
 import { systemClock } from './lib/clock.ts'
+import { withDeadline } from './lib/deadline.ts'
 import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
 import { whyFile } from './lib/folders.ts'
 import type { Log } from './lib/log.ts'
+import { Host } from './resources/kinds.ts'
 import { clusterKeyPlace } from './store/cluster-key.ts'
 import type { EtcdKv, EtcdOptions } from './store/etcd.ts'
 import type { EtcdAccess } from './store/etcd-client.ts'
@@ -93,8 +95,20 @@ async function openRemote(config: Config, log: Log): Promise<ServerStore> {
     await store.close()
     throw error
   }
-  // It has no API that would ask.
-  return { objects: store.objects, trouble: async () => undefined, close: store.close }
+  return { objects: store.objects, trouble: askingRemote(store.objects), close: store.close }
+}
+
+/** Whether the API server answers us; no second question is asked while one is under way. */
+function askingRemote(objects: ObjectStore): ServerStore['trouble'] {
+  let asked: Promise<unknown> | undefined
+  const ask = () => {
+    // Every role may list hosts.
+    asked ??= objects.list(Host, { limit: 1 }).finally(() => {
+      asked = undefined
+    })
+    return asked
+  }
+  return (timeoutMs) => withDeadline(timeoutMs, 'an answer of the API', ask).then(() => undefined, messageOf)
 }
 
 async function openLocal(config: Config, log: Log): Promise<Kv> {

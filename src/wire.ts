@@ -92,24 +92,24 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
   let cancelFlush = () => {}
   let metrics: ServerMetrics | undefined
   try {
-    metrics = await startMetrics(config, log)
+    const runs = (role: Role) => config.roles.includes(role)
+    const late = lateAgent(() => agent, runs('agent'))
+    const trouble = atMostEvery(storeAnswerGoodMs, () => store.trouble(storeAnswerMs))
+    const parts = readiness(trouble, late)
+    metrics = await startMetrics(config, parts.ready, log)
     const meter = metrics.prometheus
     const kv = store.kv && meteredKv(store.kv, meter, systemClock)
     const own = kv && new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
     const objects = own ?? store.objects
     if (!objects) throw new Error('a store has objects')
-    const runs = (role: Role) => config.roles.includes(role)
     if (own) await ensureNamespace(objects, 'default')
     if (!isShared(config) && runs('agent')) await requireNoOtherHosts(objects, config.hostName)
-    const late = lateAgent(() => agent, runs('agent'))
-    const trouble = atMostEvery(storeAnswerGoodMs, () => store.trouble(storeAnswerMs))
     measureStore(trouble, meter)
     // Before the agent: where the port is taken, no machine is touched.
     if (kv && own && runs('api')) {
       const who = { kv, objects: own, dataDir, clock: systemClock, log: log.child({ part: 'identities' }) }
       identities = await startIdentities(who, stopping.signal)
-      const ready = readiness(trouble, late)
-      server = await startApi(config, { objects: own, identities, agent: ready, log, metrics: meter })
+      server = await startApi(config, { objects: own, identities, agent: parts, log, metrics: meter })
     }
     if (runs('agent')) agent = await startAgent(config, objects, log, stopping.signal, meter)
     if (isShared(config) || !runs('agent')) {
@@ -171,7 +171,7 @@ const storeAnswerMs = 2_000
 /** How long an answer to that counts, ms: whoever asks often asks the store no more than this. */
 const storeAnswerGoodMs = 1_000
 
-/** What the API asks of the agent, with whether the store answers. */
+/** What the API, and a probe, ask of the agent, with whether the store answers. */
 function readiness(trouble: () => ReturnType<ServerStore['trouble']>, agent: AgentParts) {
   return {
     ...agent,

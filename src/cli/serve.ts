@@ -39,7 +39,10 @@ export function defineServeOptions(c: Command): void {
   c.option('--run-dir <dir>', 'sockets and launch records of machines')
     .option('--listen <host:port>', 'address of the API; default 127.0.0.1:7443')
     .option('--grpc-listen <host:port>', 'address of gRPC, or none; default 127.0.0.1:50051 if it is free')
-    .option('--metrics-listen <host:port>', '/metrics for whoever can connect, plain HTTP; none unless given')
+    .option(
+      '--metrics-listen <host:port>',
+      '/metrics and health for whoever can connect, plain HTTP; none unless given',
+    )
     .option('--host-name <name>', 'name of this Host; default the machine’s')
     .option('--store <kind>', 'lmdb (default), etcd, kubernetes or memory')
     .option('--kubeconfig <file>', 'for --store kubernetes; default the pod’s service account')

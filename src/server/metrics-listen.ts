@@ -1,5 +1,8 @@
-import { createServer } from 'node:http'
+import { createServer, type IncomingMessage } from 'node:http'
+import type { ServerDeps } from './deps.ts'
+import { healthAt, healthPaths } from './health.ts'
 import type { Prometheus } from './prometheus.ts'
+import { splitTarget } from './target.ts'
 
 export interface MetricsListener {
   /** The port it got, where 0 was asked for. */
@@ -7,26 +10,30 @@ export interface MetricsListener {
   readonly close: () => Promise<void>
 }
 
-/** Readers of metrics are few; more are probably no readers. */
+/** Readers of metrics and health are few; more are probably no readers. */
 const mostConnections = 32
 const requestMs = 10_000
 
+export interface MetricsListenOptions {
+  readonly host: string
+  readonly port: number
+  /** What has to hold for this server to be ready, as the API tells it. */
+  readonly ready: ServerDeps['ready']
+}
+
 /**
- * Serves `GET /metrics` and nothing else over plain HTTP to whoever can connect, for hosts that run no API and for those
- * that keep others away by other means. @throws node's error where it can't listen
+ * Serves `GET /metrics` and health over plain HTTP, and nothing else, to whoever can connect: for hosts that run no API, for
+ * the probes of a kubelet, and for those that keep others away by other means. @throws node's error where it can't listen
  */
 export async function listenForMetrics(
   metrics: Prometheus,
-  { host, port }: { readonly host: string; readonly port: number },
+  { host, port, ready }: MetricsListenOptions,
 ): Promise<MetricsListener> {
   const server = createServer(
     { headersTimeout: requestMs, requestTimeout: requestMs, maxHeaderSize: 8 * 1024 },
     async (request, response) => {
       request.resume()
-      const [path] = (request.url ?? '').split('?')
-      const code = path !== '/metrics' ? 404 : request.method !== 'GET' ? 405 : 200
-      const text = code === 200 ? await metrics.text() : 'only GET /metrics is served here\n'
-      const type = code === 200 ? metrics.contentType : 'text/plain; charset=utf-8'
+      const { code, text, type = 'text/plain; charset=utf-8' } = await answerTo(request, metrics, ready)
       response.writeHead(code, { 'content-type': type }).end(text)
     },
   )
@@ -48,4 +55,26 @@ export async function listenForMetrics(
         server.closeAllConnections()
       }),
   }
+}
+
+interface Answer {
+  readonly code: number
+  readonly text: string
+  readonly type?: string
+}
+
+const served = 'only GET /metrics, /livez and /readyz are served here\n'
+
+/** Never rejects: a check that fails by itself is a server that is not ready. */
+async function answerTo(
+  { method, url = '/' }: IncomingMessage,
+  metrics: Prometheus,
+  ready: ServerDeps['ready'],
+): Promise<Answer> {
+  const { pathname, searchParams } = splitTarget(url)
+  const isHealth = healthPaths.has(pathname)
+  if (!isHealth && pathname !== '/metrics') return { code: 404, text: served }
+  if (method !== 'GET') return { code: 405, text: served }
+  if (!isHealth) return { code: 200, text: await metrics.text(), type: metrics.contentType }
+  return healthAt(pathname, searchParams.has('verbose'), ready)
 }

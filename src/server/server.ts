@@ -16,7 +16,7 @@ import { Documents, subresources } from './discovery.ts'
 import { duplicateKeys } from './duplicate-keys.ts'
 import { FairQueue } from './fair.ts'
 import { handle } from './handlers.ts'
-import { healthText } from './health.ts'
+import { healthAt, healthPaths } from './health.ts'
 import { collectBodies, defaultLimits, saidFirst, serverOptions, whileSilent } from './limits.ts'
 import { Metrics } from './metrics.ts'
 import type { ResourcePath } from './path.ts'
@@ -37,7 +37,7 @@ export type { ServerDeps } from './deps.ts'
 
 const logTailBytes = 64 * 1024
 const maxLogBytes = 1024 * 1024
-const openPaths: ReadonlySet<string> = new Set(['/livez', '/readyz', '/healthz', '/version'])
+const openPaths: ReadonlySet<string> = new Set([...healthPaths, '/version'])
 
 /** What one server's requests share. */
 interface Shared {
@@ -243,11 +243,8 @@ function warn(reply: FastifyReply, { warnings = [] }: Answer): void {
 async function open(url: RequestTarget, reply: FastifyReply, deps: ServerDeps): Promise<unknown> {
   const path = url.pathname
   if (path === '/version') return json(reply, 200, versionInfo(deps.version))
-  const { code, text } = healthText(
-    path.slice(1),
-    path === '/readyz' ? await deps.ready() : [],
-    parameter(url.searchParams, 'verbose') !== undefined,
-  )
+  const verbose = parameter(url.searchParams, 'verbose') !== undefined
+  const { code, text } = await healthAt(path, verbose, deps.ready)
   return reply.code(code).header('content-type', 'text/plain; charset=utf-8').send(text)
 }
 

@@ -111,6 +111,21 @@ test('has every kind of ours, and the rights of each role for the account that i
   expect(all).not.toContain('secrets')
 })
 
+interface Probe {
+  readonly httpGet: { readonly port: number | string; readonly path: string; readonly host?: string }
+  readonly timeoutSeconds: number
+}
+
+interface Container {
+  readonly image: string
+  readonly args: readonly string[]
+  readonly env: readonly { readonly name: string; readonly value?: string }[]
+  readonly ports?: readonly { readonly name: string; readonly containerPort: number }[]
+  readonly livenessProbe: Probe
+  readonly readinessProbe: Probe
+  readonly volumeMounts: readonly { readonly name: string; readonly mountPath: string }[]
+}
+
 interface Pods {
   readonly spec: {
     readonly template: {
@@ -119,12 +134,7 @@ interface Pods {
         readonly hostNetwork?: boolean
         readonly serviceAccountName: string
         readonly volumes: readonly { readonly name: string; readonly hostPath?: { readonly path: string } }[]
-        readonly containers: readonly {
-          readonly image: string
-          readonly args: readonly string[]
-          readonly env: readonly { readonly name: string; readonly value?: string }[]
-          readonly volumeMounts: readonly { readonly name: string; readonly mountPath: string }[]
-        }[]
+        readonly containers: readonly Container[]
       }
     }
   }
@@ -135,7 +145,7 @@ test('the pods are started with settings that the program takes, as the role of 
   expect(pods).toHaveLength(2)
   for (const doc of pods) {
     const { serviceAccountName, containers } = (doc as unknown as Pods).spec.template.spec
-    const [{ args, env, image }] = containers as [Pods['spec']['template']['spec']['containers'][number]]
+    const [{ args, env, image }] = containers as [Container]
     expect(image).toBe('plasmavmc:0.1.0')
     expect(args[0]).toBe('serve')
     const flags: Record<string, string> = {}
@@ -145,6 +155,27 @@ test('the pods are started with settings that the program takes, as the role of 
     const config = loadConfig(flags, given, { uid: 0, machine: 'm' })
     expect(config).toMatchObject({ store: 'kubernetes', fencing: 'none', hostName: 'from-a-field' })
     expect(`plasmavmc-${config.roles.join()}`).toBe(serviceAccountName)
+  }
+})
+
+test('probes ask the port that the program serves health on, and only readiness hangs on the store', () => {
+  const pods = built('base').filter(({ kind }) => kind === 'DaemonSet' || kind === 'Deployment')
+  for (const doc of pods as unknown as Pods[]) {
+    const { containers, hostNetwork = false } = doc.spec.template.spec
+    const [{ env, ports = [], livenessProbe, readinessProbe }] = containers as [Container]
+    const given = Object.fromEntries(env.map(({ name, value = 'from-a-field' }) => [name, value]))
+    const flags = { store: 'kubernetes', roles: 'agent' }
+    const { metricsListen } = loadConfig(flags, given, { uid: 0, machine: 'm' })
+    const portOf = ({ httpGet: { port } }: Probe) =>
+      typeof port === 'number' ? port : ports.find(({ name }) => name === port)?.containerPort
+    expect([livenessProbe, readinessProbe].map(portOf)).toEqual(Array(2).fill(metricsListen?.port))
+    expect([livenessProbe, readinessProbe].map(({ httpGet }) => httpGet.path)).toEqual(['/livez', '/readyz'])
+    // On the host's network the pod's address is the host's, where nobody else is to read it.
+    const host = hostNetwork ? '127.0.0.1' : undefined
+    expect([livenessProbe, readinessProbe].map(({ httpGet }) => httpGet.host)).toEqual([host, host])
+    expect(metricsListen?.host).toBe(host ?? '0.0.0.0')
+    // The store has 2 s to answer.
+    expect(readinessProbe.timeoutSeconds).toBeGreaterThan(2)
   }
 })
 

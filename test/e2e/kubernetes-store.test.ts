@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { freePort } from '../../src/drill/lab.ts'
 import { vmPaths } from '../../src/host/paths.ts'
 import type { Host } from '../../src/resources/host.ts'
 import { Lab, processOf, program, tiny, uidOf } from './lab.ts'
@@ -11,6 +12,8 @@ import { startTimeOf } from './proc.ts'
 let lab: Lab
 let kubeconfig: string
 let agent: ChildProcess | undefined
+/** Port on which the agent tells of its health. */
+let health: number
 
 const hostsPath = '/apis/plasmavmc.io/v1alpha1/hosts'
 const runDir = () => join(lab.dir, 'ar')
@@ -20,7 +23,10 @@ const dataDir = () => join(lab.dir, 'ad')
 function startAgent(more: readonly string[] = []): ChildProcess {
   const output = openSync(join(lab.dir, 'agent.log'), 'a')
   const store = ['--store', 'kubernetes', '--kubeconfig', kubeconfig, '--roles', 'agent']
-  const own = ['--data-dir', dataDir(), '--run-dir', runDir(), '--host-name', 'far', '--accelerator', 'tcg']
+  const own = [
+    ...['--data-dir', dataDir(), '--run-dir', runDir(), '--host-name', 'far', '--accelerator', 'tcg'],
+    ...['--metrics-listen', `127.0.0.1:${health}`],
+  ]
   const child = spawn(program, ['serve', ...store, ...own, ...more], {
     stdio: ['ignore', output, output],
     env: { ...lab.env, PLASMAVMC_DATA_DIR: undefined },
@@ -54,7 +60,14 @@ async function ready(): Promise<void> {
   })
 }
 
+/** What the agent's probes hear. */
+async function probed(path: string): Promise<readonly [number, string]> {
+  const answer = await fetch(`http://127.0.0.1:${health}${path}`, { signal: AbortSignal.timeout(10_000) })
+  return [answer.status, await answer.text()]
+}
+
 beforeAll(async () => {
+  health = await freePort()
   lab = await Lab.start({ flags: ['--roles', 'api,controller'] })
   const { stdout } = await lab.cli('kubeconfig')
   kubeconfig = join(lab.dir, 'kubeconfig')
@@ -94,15 +107,21 @@ test('an agent that is killed, and started again, adopts what runs', async () =>
 test('a guest runs on while the API is away, and what was asked for meanwhile is done after', async () => {
   const vm = await lab.running('web')
   const { pid, startTime } = processOf(vm)
+  await lab.until('its agent is ready', async () => (await probed('/readyz'))[0] === 200)
+  expect((await probed('/readyz?verbose'))[1]).toMatch(/^\[\+\]ping ok\n\[\+\]store ok\n\[\+\]machines ok\n/)
   await lab.end('SIGKILL')
   const away = performance.now()
+  await lab.until('its agent is not ready', async () => (await probed('/readyz'))[0] === 503)
+  expect((await probed('/readyz'))[1]).toMatch(/^\[-\]store failed: \S/m)
   // Longer than its lease is good for.
   await lab.until('the lease has run out', () => performance.now() - away > 12_000)
   expect(startTimeOf(pid)).toBe(startTime)
   expect(agent?.exitCode).toBeNull()
+  expect(await probed('/livez')).toEqual([200, 'ok'])
   await lab.serve({ flags: ['--roles', 'api,controller'] })
   await ready()
   expect(processOf(await lab.running('web'))).toMatchObject({ pid, startTime })
+  await lab.until('its agent is ready', async () => (await probed('/readyz'))[0] === 200)
   await lab.create(tiny('next'))
   expect((await lab.running('next')).status?.hostName).toBe('far')
   await lab.remove('next')

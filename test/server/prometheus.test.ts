@@ -1,5 +1,6 @@
 import { expect, onTestFinished, test } from 'vitest'
 import { measures } from '../../src/lib/measures.ts'
+import type { Check, ServerDeps } from '../../src/server/deps.ts'
 import { listenForMetrics } from '../../src/server/metrics-listen.ts'
 import { measureProcess } from '../../src/server/process-metrics.ts'
 import { Prometheus } from '../../src/server/prometheus.ts'
@@ -116,16 +117,47 @@ test('who may not get /metrics does not', async () => {
   expect(await asked('Bearer guest')).toMatchObject({ code: 403, json: { reason: 'Forbidden' } })
 })
 
-test('a port of their own shows metrics and nothing else', async () => {
+async function ownPort(metrics: Prometheus, ready: ServerDeps['ready'] = () => []) {
+  const listener = await listenForMetrics(metrics, { host: '127.0.0.1', port: 0, ready })
+  onTestFinished(() => listener.close())
+  return (path: string, method = 'GET') =>
+    fetch(`http://127.0.0.1:${listener.port}${path}`, { method, signal: AbortSignal.timeout(5_000) })
+}
+
+test('a port of their own shows metrics and health, and nothing else', async () => {
   const metrics = new Prometheus()
   metrics.add('plasmavmc_vm_exits_total', { reason: 'Crashed' })
-  const listener = await listenForMetrics(metrics, { host: '127.0.0.1', port: 0 })
-  onTestFinished(() => listener.close())
-  const ask = (path: string, method = 'GET') =>
-    fetch(`http://127.0.0.1:${listener.port}${path}`, { method, signal: AbortSignal.timeout(5_000) })
+  const ask = await ownPort(metrics)
   const answer = await ask('/metrics')
   expect(answer.headers.get('content-type')).toBe(metrics.contentType)
   expect(await answer.text()).toContain('plasmavmc_vm_exits_total{reason="Crashed"} 1\n')
-  expect((await ask('/api')).status).toBe(404)
-  expect((await ask('/metrics', 'POST')).status).toBe(405)
+  for (const path of ['/api', '/', '/livez/x', '/version']) expect((await ask(path)).status, path).toBe(404)
+  for (const path of ['/metrics', '/livez', '/readyz'])
+    expect((await ask(path, 'POST')).status, path).toBe(405)
+})
+
+test('health is told there as the API tells it; a server whose store is away lives on', async () => {
+  let store: Check = { name: 'store', ok: true }
+  let asked = 0
+  const ask = await ownPort(new Prometheus(), async () => {
+    asked += 1
+    return [store, { name: 'machines', ok: true }]
+  })
+  const told = async (path: string) => {
+    const answer = await ask(path)
+    return [answer.status, await answer.text()]
+  }
+  expect(await told('/readyz')).toEqual([200, 'ok'])
+  expect(await told('/readyz?verbose')).toEqual([
+    ...[200, '[+]ping ok\n[+]store ok\n[+]machines ok\nreadyz check passed\n'],
+  ])
+  store = { name: 'store', ok: false, message: 'etcd does not answer' }
+  expect(await told('/readyz')).toEqual([
+    503,
+    '[+]ping ok\n[-]store failed: etcd does not answer\n[+]machines ok\nreadyz check failed\n',
+  ])
+  const before = asked
+  for (const path of ['/livez', '/healthz']) expect(await told(path)).toEqual([200, 'ok'])
+  expect(await told('/livez?verbose')).toEqual([200, '[+]ping ok\nlivez check passed\n'])
+  expect(asked).toBe(before)
 })
