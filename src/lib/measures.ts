@@ -144,7 +144,11 @@ const api = {
     'subresource',
   ),
   plasmavmc_apiserver_current_inflight_requests: gauge('Requests being answered.'),
-  plasmavmc_apiserver_longrunning_requests: gauge('Watches and consoles under way.', 'verb', 'resource'),
+  plasmavmc_apiserver_longrunning_requests: gauge(
+    'Watches (verb watch), and consoles and displays (verb connect) under way.',
+    'verb',
+    'resource',
+  ),
   plasmavmc_apiserver_watches_cut_total: counter(
     'Watches that were cut because their client took nothing.',
     'resource',

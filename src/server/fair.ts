@@ -2,7 +2,7 @@ import type { Clock } from '../lib/clock.ts'
 import { once } from '../lib/once.ts'
 import { ApiError } from '../store/errors.ts'
 
-/** How many requests are done at once, and how many wait, in all and of one user. */
+/** How many requests are done at once, how many wait, and what is held open, in all and of one user. */
 export interface FairLimits {
   /** Requests being done. */
   readonly seats: number
@@ -15,8 +15,11 @@ export interface FairLimits {
   /** Requests a second of one user, on average, and how many may come at once. */
   readonly ratePerSecond: number
   readonly burst: number
-  /** Watches of one user. */
+  readonly watches: number
   readonly watchesOfOne: number
+  /** Consoles and displays. */
+  readonly consoles: number
+  readonly consolesOfOne: number
 }
 
 export const defaultFairLimits: FairLimits = {
@@ -27,11 +30,24 @@ export const defaultFairLimits: FairLimits = {
   waitMs: 15_000,
   ratePerSecond: 2_000,
   burst: 4_000,
+  watches: 4_000,
   watchesOfOne: 1_000,
+  consoles: 256,
+  consolesOfOne: 64,
 }
 
 /** Users whose rate is remembered; a quiet one is forgotten first, which only forgives it. */
 const mostUsers = 4_096
+
+/** What is held open for long, and takes no seat meanwhile. */
+type Held = 'watches' | 'consoles'
+
+const namesOf: Readonly<Record<Held, readonly [some: string, flag: string]>> = {
+  watches: ['watches', '--watches-per-user'],
+  consoles: ['consoles and displays', '--consoles-per-user'],
+}
+/** Whoever is refused one of these waits for people, not for requests. */
+const heldRetrySeconds = 5
 
 interface Waiting {
   readonly sit: () => void
@@ -39,7 +55,7 @@ interface Waiting {
 
 interface Flow {
   seated: number
-  watches: number
+  readonly held: Record<Held, number>
   readonly queue: Set<Waiting>
 }
 
@@ -62,6 +78,7 @@ export class FairQueue {
   /** Users with anything under way; the order in which it is their turn. */
   readonly #flows = new Map<string, Flow>()
   readonly #rates = new Map<string, Rate>()
+  readonly #held: Record<Held, number> = { watches: 0, consoles: 0 }
   #seated = 0
   #waiting = 0
 
@@ -113,26 +130,54 @@ export class FairQueue {
    * @throws ApiError TooManyRequests
    */
   watch(user: string, stop: () => void): Leave {
-    const flow = this.#flowOf(user)
-    if (flow.watches >= this.#limits.watchesOfOne) {
+    try {
+      return this.#hold('watches', user)
+    } catch (error) {
       stop()
-      throw tooMany(`${user} has ${flow.watches} watches, which is as many as one may have`)
+      throw error
     }
-    flow.watches += 1
+  }
+
+  /** Counts a console or a display, which holds no seat. @returns what counts its end @throws ApiError TooManyRequests */
+  console(user: string): Leave {
+    return this.#hold('consoles', user)
+  }
+
+  #hold(what: Held, user: string): Leave {
+    const flow = this.#flowOf(user)
+    const ofOne = this.#limits[`${what}OfOne`]
+    const [some, flag] = namesOf[what]
+    const one = flow.held[what] >= ofOne
+    if (one || this.#held[what] >= this.#limits[what]) {
+      this.#tidy(user, flow)
+      throw one
+        ? full(
+            `${user} has ${ofOne} ${some}, which is as many as one may have`,
+            `end some of them, or have ${flag} raised`,
+          )
+        : full(`all ${this.#held[what]} ${some} of this server are taken`, 'try again once one has ended')
+    }
+    flow.held[what] += 1
+    this.#held[what] += 1
     return once(() => {
-      flow.watches -= 1
+      flow.held[what] -= 1
+      this.#held[what] -= 1
       this.#tidy(user, flow)
     })
   }
 
   #flowOf(user: string): Flow {
-    const flow = this.#flows.get(user) ?? { seated: 0, watches: 0, queue: new Set<Waiting>() }
+    const flow = this.#flows.get(user) ?? {
+      ...{ seated: 0, held: { watches: 0, consoles: 0 } },
+      queue: new Set<Waiting>(),
+    }
     this.#flows.set(user, flow)
     return flow
   }
 
   #tidy(user: string, flow: Flow): void {
-    if (flow.seated + flow.watches + flow.queue.size === 0) this.#flows.delete(user)
+    const { watches, consoles } = flow.held
+    if (flow.seated + watches + consoles + flow.queue.size === 0) this.#flows.delete(user)
   }
 
   #take(user: string, flow: Flow): Leave {
@@ -192,4 +237,8 @@ export class FairQueue {
 
 function tooMany(why: string): ApiError {
   return new ApiError('TooManyRequests', `${why}: try again later`, { retryAfterSeconds: 1 })
+}
+
+function full(why: string, hint: string): ApiError {
+  return new ApiError('TooManyRequests', why, { retryAfterSeconds: heldRetrySeconds }, { hint })
 }

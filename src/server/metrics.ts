@@ -52,6 +52,11 @@ export class Metrics {
     countRequest(this.#meter, labels, ms)
   }
 
+  /** Counts a request for a console or display; how long that takes tells of people, so it is not timed. */
+  countConnect({ code, ...labels }: Omit<RequestLabels, 'verb'>): void {
+    this.#meter.add('plasmavmc_apiserver_request_total', { verb: 'connect', ...labels, code: String(code) })
+  }
+
   /** Counts a watch that begins; the returned function counts its end, once. */
   watchBegins(resource: string): () => void {
     return this.#begins('watch', resource)
@@ -62,7 +67,7 @@ export class Metrics {
     this.#meter.add('plasmavmc_apiserver_watches_cut_total', { resource })
   }
 
-  /** Counts a console client that joins; the returned function counts its leaving, once. */
+  /** Counts a client of a console or display that joins; the returned function counts its leaving, once. */
   consoleBegins(): () => void {
     return this.#begins('connect', 'virtualmachines')
   }

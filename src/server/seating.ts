@@ -1,4 +1,4 @@
-import type { ServerResponse } from 'node:http'
+import type { EventEmitter } from 'node:events'
 import { mastersGroup } from '../auth/identity.ts'
 import { systemNamespace } from '../resources/host-lease.ts'
 import { ApiError } from '../store/errors.ts'
@@ -23,18 +23,23 @@ const nothing: Leave = () => {}
 /**
  * A seat for an admitted request, when it is its user's turn. Administrators wait as others do, but have no rate: who
  * mends a cluster in trouble is not to be held up by it.
+ * @param client tells by `close` that it is gone: a response, or a socket
  * @throws ApiError TooManyRequests; Timeout where the client is gone
  */
-export async function seatFor(admitted: Admitted, fair: FairQueue, response: ServerResponse): Promise<Leave> {
+export async function seatFor(
+  admitted: Admitted,
+  fair: FairQueue,
+  client: Pick<EventEmitter, 'once'>,
+): Promise<Leave> {
   if (isExempt(admitted)) return nothing
   const { name, groups } = admitted.identity
   if (!groups.includes(mastersGroup)) fair.spend(name)
-  return fair.enter(name, () => goneOf(response))
+  return fair.enter(name, () => goneOf(client))
 }
 
 /** Aborted once the client of a request is gone before its answer. */
-function goneOf(response: ServerResponse): AbortSignal {
+function goneOf(client: Pick<EventEmitter, 'once'>): AbortSignal {
   const gone = new AbortController()
-  response.once('close', () => gone.abort(new ApiError('Timeout', 'the client did not wait for its answer')))
+  client.once('close', () => gone.abort(new ApiError('Timeout', 'the client did not wait for its answer')))
   return gone.signal
 }

@@ -91,7 +91,7 @@ export function createServer(given: ServerDeps): FastifyInstance {
   collectBodies(app, limits)
   app.setErrorHandler((error, request, reply) => fail(error, request, reply, deps))
   app.setNotFoundHandler((request, reply) => serve(request, reply, shared))
-  attachConsoles(app, deps, shared.metrics)
+  attachConsoles(app, deps, shared.metrics, shared.fair)
   return app
 }
 

@@ -3,6 +3,7 @@ import { type IncomingMessage, STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { WebSocketServer } from 'ws'
+import type { Clock } from '../lib/clock.ts'
 import type { ResourceDefinition } from '../resources/define.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { ApiError } from '../store/errors.ts'
@@ -10,17 +11,27 @@ import { type Admitted, admit, recordAudit, refusedTo } from './admit.ts'
 import { refOf } from './call.ts'
 import { Consoles } from './console.ts'
 import type { ServerDeps } from './deps.ts'
+import type { FairQueue } from './fair.ts'
+import { keepAlive } from './heartbeat.ts'
 import type { Metrics } from './metrics.ts'
 import { errorHeaders } from './refused.ts'
+import { seatFor } from './seating.ts'
 import { statusOf } from './status.ts'
 import { splitTarget } from './target.ts'
 import { joinVnc, vncProtocol } from './vnc.ts'
 
 /** Longest message of a client: people type, they don't upload. */
 const maxMessageBytes = 64 * 1024
+/** How long a client that was refused may take to read why, ms. */
+const lingerMs = 5_000
 
 /** WebSockets of consoles and displays; whatever is wrong is said as an HTTP Status before the upgrade. */
-export function attachConsoles(app: FastifyInstance, deps: ServerDeps, metrics: Metrics): void {
+export function attachConsoles(
+  app: FastifyInstance,
+  deps: ServerDeps,
+  metrics: Metrics,
+  fair: FairQueue,
+): void {
   const handleProtocols = (offered: Set<string>, request: IncomingMessage) =>
     isVnc(request) ? vncProtocol(offered) : ([...offered][0] ?? false)
   const sockets = new WebSocketServer({ noServer: true, maxPayload: maxMessageBytes, handleProtocols })
@@ -30,10 +41,14 @@ export function attachConsoles(app: FastifyInstance, deps: ServerDeps, metrics: 
     let admitted: Admitted | undefined
     try {
       admitted = admit(request, Buffer.alloc(0), splitTarget(request.url ?? '/'), deps)
-      const file = await socketFile(admitted, deps)
+      const leave = await seatFor(admitted, fair, socket)
+      const file = await socketFile(admitted, deps).finally(leave)
+      hold(admitted, fair, socket)
       recordAudit(deps, request, { id, receivedAt, admitted, code: 101 })
+      count(metrics, admitted, 101)
       sockets.handleUpgrade(request, socket, head, (client) => {
         client.once('close', metrics.consoleBegins())
+        keepAlive(client, deps.clock)
         if (isVnc(request)) joinVnc(file, client)
         else consoles.attach(file, client)
       })
@@ -42,7 +57,8 @@ export function attachConsoles(app: FastifyInstance, deps: ServerDeps, metrics: 
       admitted ??= refusedTo(error)
       if (code >= 500) deps.log.error('console upgrade failed', { auditID: id, err: error })
       recordAudit(deps, request, { id, receivedAt, admitted, code, reason: String(body['reason']) })
-      refuse(socket, code, body)
+      count(metrics, admitted, code)
+      refuse(socket, code, body, deps.clock)
     }
   }
   app.server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
@@ -80,7 +96,23 @@ export async function socketFile({ path }: Pick<Admitted, 'path'>, deps: ServerD
   return socketOf(ref)
 }
 
-function refuse(socket: Duplex, code: number, body: Readonly<Record<string, unknown>>): void {
+/** Counts a console or display for as long as its connection lasts. @throws ApiError TooManyRequests */
+function hold({ identity }: Admitted, fair: FairQueue, socket: Duplex): void {
+  const leave = fair.console(identity.name)
+  socket.once('close', leave)
+  // It went while it waited for its turn.
+  if (socket.destroyed) leave()
+}
+
+function count(metrics: Metrics, admitted: Admitted | undefined, code: number): void {
+  const { kind, subresource = '' } = admitted?.path ?? {}
+  const resource = kind?.plural ?? ''
+  metrics.countConnect({ resource, subresource: isAttachable(subresource) ? subresource : '', code })
+}
+
+const isAttachable = (subresource: string) => subresource === 'console' || subresource === 'vnc'
+
+function refuse(socket: Duplex, code: number, body: Readonly<Record<string, unknown>>, clock: Clock): void {
   const text = JSON.stringify(body)
   const lines = [
     `HTTP/1.1 ${code} ${STATUS_CODES[code] ?? 'Error'}`,
@@ -90,4 +122,9 @@ function refuse(socket: Duplex, code: number, body: Readonly<Record<string, unkn
     'connection: close',
   ]
   socket.end(`${lines.join('\r\n')}\r\n\r\n${text}`)
+  // The other side may never close its own.
+  socket.once(
+    'close',
+    clock.after(lingerMs, () => socket.destroy()),
+  )
 }

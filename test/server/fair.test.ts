@@ -112,6 +112,24 @@ it('counts watches of a user without a seat', () => {
   expect(() => fair.watch('a', stop)).toThrow(/2 watches/)
 })
 
+it.each([
+  ['watches', (fair: FairQueue, user: string) => fair.watch(user, () => {})],
+  ['consoles', (fair: FairQueue, user: string) => fair.console(user)],
+] as const)('holds only so many %s open, of one user and in all, apart from the other kind', (what, hold) => {
+  const { fair } = queue({ [what]: 4, [`${what}OfOne`]: 3 })
+  const ends = ['a', 'a', 'a'].map((user) => hold(fair, user))
+  expect(() => hold(fair, 'a')).toThrow(/^a has 3 .*, which is as many as one may have/)
+  ends.push(hold(fair, 'b'))
+  expect(() => hold(fair, 'b')).toThrow(/^all 4 .* of this server are taken/)
+  expect(() => hold(fair, 'a')).toThrow(/^a has 3/)
+  const other = what === 'watches' ? fair.console('a') : fair.watch('a', () => {})
+  ends[0]?.()
+  ends[0]?.()
+  hold(fair, 'b')
+  expect(() => hold(fair, 'b')).toThrow(/^all 4/)
+  other()
+})
+
 it('exempts the leases of hosts, and nothing else', () => {
   const lease = { group: 'coordination.k8s.io', resource: 'leases', namespace: 'plasmavmc-system', name: 'h' }
   expect(isExempt({ target: lease })).toBe(true)
