@@ -64,6 +64,17 @@ const percent = z
   .union([z.number(), z.string().regex(/^\d+$/).transform(Number)], 'must be a number of percent')
   .pipe(z.int('must be whole percent').min(0).max(50, 'must be at most 50: it can only be lowered'))
 
+/** A whole number of something within these bounds. */
+const count = (least: number, most: number) =>
+  z
+    .union([z.number(), z.string().regex(/^\d+$/).transform(Number)], 'must be a whole number')
+    .pipe(
+      z
+        .int('must be a whole number')
+        .min(least, `must be at least ${least}`)
+        .max(most, `must be at most ${most}`),
+    )
+
 const yes = z.union(
   [z.boolean(), z.enum(['true', '1', 'false', '0']).transform((text) => text === 'true' || text === '1')],
   'must be true or false',
@@ -121,6 +132,19 @@ const schema = z.strictObject({
   watchdogDevice: file.describe('Watchdog of the host, for --fencing watchdog.'),
   brake: percent.describe(
     'Percent of the hosts: where at least so many may be lost at once, none is fenced. At most 50.',
+  ),
+  maxConnections: count(64, 100_000).describe('Connections of the API at once; four fifths may be watches.'),
+  maxRequestsInflight: count(4, 4_096).describe('Requests done at once; three quarters of them of one user.'),
+  maxRequestsWaiting: count(64, 65_536).describe(
+    'Requests that wait for that; an eighth of them of one user.',
+  ),
+  requestRate: count(10, 1_000_000).describe(
+    'Requests a second of one user; twice as many may come at once.',
+  ),
+  watchesPerUser: count(10, 100_000).describe('Watches of one user.'),
+  consolesPerUser: count(1, 10_000).describe('Consoles and displays of one user; four times as many in all.'),
+  failedAttempts: count(5, 10_000).describe(
+    'Bad signatures in a row with one key from one address; then one a second is looked at.',
   ),
   roles: roleList.describe('Which parts run.'),
   logLevel: z
@@ -205,6 +229,13 @@ function defaults(
     fencing: store === 'kubernetes' ? 'none' : 'guard',
     watchdogDevice: '/dev/watchdog',
     brake: 50,
+    maxConnections: 5_000,
+    maxRequestsInflight: 64,
+    maxRequestsWaiting: 4_096,
+    requestRate: 2_000,
+    watchesPerUser: 1_000,
+    consolesPerUser: 64,
+    failedAttempts: 20,
     roles: [...roles],
     logLevel: 'info',
     accelerator: 'auto',

@@ -17,7 +17,7 @@ import { jsonLog, type Log } from './lib/log.ts'
 import type { Meter } from './lib/measures.ts'
 import { systemNamespace } from './resources/host-lease.ts'
 import { kinds, Namespace, namespaceNamed } from './resources/kinds.ts'
-import { defaultFairLimits, FairQueue } from './server/fair.ts'
+import { FairQueue } from './server/fair.ts'
 import { ensurePki } from './server/pki.ts'
 import type { Prometheus } from './server/prometheus.ts'
 import { createServer, type ServerDeps } from './server/server.ts'
@@ -34,6 +34,7 @@ import { leaseTerms } from './wire-guard-settings.ts'
 import { type Identities, startIdentities } from './wire-identities.ts'
 import { noVotes, requireNoOtherHosts } from './wire-kubernetes.ts'
 import { type LeaderOptions, runLeader, type Term } from './wire-leader.ts'
+import { limitsOf } from './wire-limits.ts'
 import { addressText, listenError } from './wire-listen.ts'
 import {
   housekeeping,
@@ -245,7 +246,8 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
   measureCertificates(pki, metrics)
   const { accessKeyId, secretAccessKey: secret } = ensureCredentials(dataDir)
   const admin = { secret, identity: { ...bootstrapIdentity, accessKeyId } }
-  const [attempts, replays] = [new FailedAttempts(), new Replays()]
+  const [attempts, replays] = [new FailedAttempts(config.failedAttempts), new Replays()]
+  const limits = limitsOf(config)
   const file = join(dataDir, 'audit.log')
   const audit = auditFile(file, (error, records) =>
     log.error(records > 0 ? 'audit records are lost' : 'the audit log is not put aside', {
@@ -275,7 +277,8 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
     clock: systemClock,
     version,
     metrics,
-    fair: new FairQueue(defaultFairLimits, systemClock),
+    limits,
+    fair: new FairQueue(limits.fair, systemClock),
     tls: { key: pki.key, cert: pki.cert },
     ready: agent.ready,
     consoleOf: agent.consoleOf,

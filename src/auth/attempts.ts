@@ -1,7 +1,7 @@
 import { isIPv6 } from 'node:net'
 
-/** Attempts that may fail in a row, and how long until another one may. */
-const burst = 20
+/** Attempts that may fail in a row unless told, and how long until another one may. */
+const defaultBurst = 20
 const refillMs = 1_000
 
 /** Keys that are told apart at one address; those beyond share one count. */
@@ -29,12 +29,18 @@ function networkOf(address: string): string {
 }
 
 /**
- * Failed attempts by access key and address: 20 in a row, then one a second. Both are counted together, so that a flood
+ * Failed attempts by access key and address: so many in a row, then one a second. Both are counted together, so that a flood
  * of bad signatures with somebody's key id holds up nobody at other addresses. Memory is bounded, and naming many keys
  * does not push out the count of one. Times are wall milliseconds; one that goes back forgives nothing.
  */
 export class FailedAttempts {
   readonly #addresses = new Map<string, Keys>()
+  readonly #burst: number
+
+  /** @param burst how many may fail in a row */
+  constructor(burst = defaultBurst) {
+    this.#burst = burst
+  }
 
   /** How long, in milliseconds, no attempt with this key is looked at from this address; 0 where it is now. */
   waitMs(address: string, accessKeyId: string, now: number): number {
@@ -42,7 +48,7 @@ export class FailedAttempts {
     const count = keys && (keys.get(accessKeyId) ?? (keys.size >= mostKeys ? keys.get('') : undefined))
     if (!count) return 0
     forgive(count, now)
-    return count.spent < burst ? 0 : count.at + refillMs - now
+    return count.spent < this.#burst ? 0 : count.at + refillMs - now
   }
 
   /** Counts an attempt that failed. */

@@ -27,6 +27,13 @@ export interface ServeOptions extends GlobalOptions {
   readonly peerAddress?: string
   readonly fencing?: string
   readonly watchdogDevice?: string
+  readonly maxConnections?: string
+  readonly maxRequestsInflight?: string
+  readonly maxRequestsWaiting?: string
+  readonly requestRate?: string
+  readonly watchesPerUser?: string
+  readonly consolesPerUser?: string
+  readonly failedAttempts?: string
   readonly roles?: string
   readonly config?: string
   readonly logLevel?: string
@@ -61,6 +68,13 @@ export function defineServeOptions(c: Command): void {
     .option('--peer-address <host:port>', 'where they reach it; default our address on the way to etcd')
     .option('--fencing <kind>', 'none, guard (default) or watchdog')
     .option('--watchdog-device <file>', 'for --fencing watchdog; default /dev/watchdog')
+    .option('--max-connections <n>', 'connections of the API at once; default 5000')
+    .option('--max-requests-inflight <n>', 'requests done at once; default 64')
+    .option('--max-requests-waiting <n>', 'requests that wait for that; default 4096')
+    .option('--request-rate <n>', 'requests a second of one user; default 2000')
+    .option('--watches-per-user <n>', 'watches of one user; default 1000')
+    .option('--consoles-per-user <n>', 'consoles and displays of one user; default 64')
+    .option('--failed-attempts <n>', 'bad signatures in a row before one a second is looked at; default 20')
     .option('--roles <list>', 'some of api,controller,agent; default all')
     .option('--config <file>', 'YAML with these settings in camelCase')
     .option('--log-level <level>', 'debug, info (default), warn or error')

@@ -24,6 +24,10 @@ it('lets twenty attempts fail in a row, then one a second', () => {
   expect(exhaust(attempts, '10.0.0.1', key, now + 600_000)).toBe(20)
 })
 
+it('lets as many fail as it is told to', () => {
+  expect(exhaust(new FailedAttempts(5), '10.0.0.1')).toBe(5)
+})
+
 it('holds up nobody at other addresses, and no other key at the same one', () => {
   const attempts = new FailedAttempts()
   exhaust(attempts, '10.0.0.1')

@@ -60,6 +60,32 @@ test('gRPC has an address, or none, or is left to us', () => {
     )
 })
 
+test.each([
+  [{ maxConnections: '63' }, {}, /^--max-connections: must be at least 64/],
+  [{ maxRequestsInflight: 'many' }, {}, /^--max-requests-inflight: must be a whole number/],
+  [{ maxRequestsWaiting: '1.5' }, {}, /^--max-requests-waiting: must be a whole number/],
+  [{}, { PLASMAVMC_REQUEST_RATE: '-1' }, /^PLASMAVMC_REQUEST_RATE: must be a whole number/],
+  [{}, { PLASMAVMC_WATCHES_PER_USER: '100001' }, /^PLASMAVMC_WATCHES_PER_USER: must be at most 100000/],
+  [{ consolesPerUser: '0' }, {}, /^--consoles-per-user: must be at least 1/],
+  [{ failedAttempts: '4' }, {}, /^--failed-attempts: must be at least 5/],
+])('limits: %j %j is refused by name', (flags, env, message) => {
+  expect(() => loadConfig(flags, env, root)).toThrow(message)
+})
+
+test('limits come from flags, environment and file alike', async () => {
+  const dir = await mkdtemp(join(tmpdir(), 'pvmc-config-'))
+  const config = join(dir, 'c.yaml')
+  await writeFile(config, 'maxConnections: 200\nrequestRate: "30"\n')
+  const env = { PLASMAVMC_CONSOLES_PER_USER: '7', PLASMAVMC_MAX_CONNECTIONS: '300' }
+  expect(loadConfig({ config, failedAttempts: '9' }, env, root)).toMatchObject({
+    ...{ maxConnections: 300, requestRate: 30, consolesPerUser: 7, failedAttempts: 9 },
+    ...{ maxRequestsInflight: 64, maxRequestsWaiting: 4_096, watchesPerUser: 1_000 },
+  })
+  await writeFile(config, 'requestRate: 1.5\n')
+  expect(() => loadConfig({ config }, {}, root)).toThrow(/^requestRate of .*c\.yaml: must be a whole number/)
+  await rm(dir, { recursive: true })
+})
+
 const etcd = { store: 'etcd', etcdEndpoints: 'a:1,b:2' }
 
 test.each([
