@@ -248,6 +248,7 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
   const admin = { secret, identity: { ...bootstrapIdentity, accessKeyId } }
   const [attempts, replays] = [new FailedAttempts(config.failedAttempts), new Replays()]
   const limits = limitsOf(config)
+  const cluster = await clusterOf(config, objects)
   const file = join(dataDir, 'audit.log')
   const audit = auditFile(file, (error, records) =>
     log.error(records > 0 ? 'audit records are lost' : 'the audit log is not put aside', {
@@ -265,6 +266,7 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
         service: 'plasmavmc',
         attempts,
         replays,
+        ...cluster,
       })
       if (verdict.ok) identities.used(verdict.identity)
       return verdict
@@ -276,6 +278,7 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
     log,
     clock: systemClock,
     version,
+    ...cluster,
     metrics,
     limits,
     fair: new FairQueue(limits.fair, systemClock),
@@ -301,6 +304,15 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
     throw error
   }
   return server
+}
+
+/**
+ * Which cluster this is, for tokens that are bound to it: the uid of a namespace that is there as long as the store is. One
+ * that forgets everything has none.
+ */
+async function clusterOf({ store }: Config, objects: KvObjects): Promise<{ readonly clusterId?: string }> {
+  const { uid } = (await objects.get(Namespace, { name: 'default' })).metadata
+  return uid === undefined || store === 'memory' ? {} : { clusterId: uid }
 }
 
 /** Resolves when told to stop; rejects when a background part ended by itself, which must end the process. */

@@ -74,10 +74,12 @@ export interface PresignRequest extends Signing {
   readonly method?: string
   /** 1 to 604800. */
   readonly expiresSeconds: number
+  /** Signed besides `host`; the URL has their names alone, so whoever sends it must know them. */
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 /**
- * A URL that carries its own signature, for a request without a body; `host` is the one signed header.
+ * A URL that carries its own signature, for a request without a body; `host` is the one signed header unless told.
  * @throws PlasmaError `BadExpiry`
  */
 export function presign(request: PresignRequest): URL {
@@ -89,20 +91,20 @@ export function presign(request: PresignRequest): URL {
   }
   const date = amzDate(now)
   const scope: Scope = { date: date.slice(0, 8), region: request.region, service: request.service }
+  const headers = headerPairs({ ...request.headers, host: url.host })
+  const signedHeaders = headers.map(([name]) => name).sort()
   const pairs = [
     ...queryPairs(url.search.slice(1)),
     ['X-Amz-Algorithm', algorithm] as const,
     ['X-Amz-Credential', awsUriEncode(`${credentials.accessKeyId}/${scopeText(scope)}`)] as const,
     ['X-Amz-Date', date] as const,
     ['X-Amz-Expires', String(expiresSeconds)] as const,
-    ['X-Amz-SignedHeaders', 'host'] as const,
+    ['X-Amz-SignedHeaders', awsUriEncode(signedHeaders.join(';'))] as const,
   ]
   const canonical = canonicalRequest({
     method: request.method ?? 'GET',
     rawUrl: `${url.pathname}?${canonicalQuery(pairs)}`,
-    headers: [['host', url.host]],
-    signedHeaders: ['host'],
-    bodySha256: emptySha256,
+    ...{ headers, signedHeaders, bodySha256: emptySha256 },
   })
   const proof = signature(credentials.secretAccessKey, scope, date, canonical)
   const signed = new URL(url)

@@ -16,6 +16,9 @@ const tokenPath = '/plasmavmc-v1/token'
 
 const longestToken = 4096
 
+/** The signed header that binds a token to a cluster. Its value is not in the token: each server puts its own there. */
+const clusterHeader = 'x-plasmavmc-cluster'
+
 export interface TokenRequest {
   /** `host` or `host:port` of the server; part of what is signed. */
   readonly host: string
@@ -26,6 +29,8 @@ export interface TokenRequest {
   readonly service?: string
   /** 900 unless told; at most 604800. */
   readonly expiresSeconds?: number
+  /** The one cluster where it is good; wherever its key is known unless told. */
+  readonly clusterId?: string
 }
 
 export interface Token {
@@ -37,7 +42,9 @@ export interface Token {
 /** A bearer token: a presigned URL in base64url. Made without asking the server. @throws PlasmaError `BadExpiry` */
 export function makeToken(request: TokenRequest): Token {
   const { host, credentials, now, region = 'local', service = 'plasmavmc', expiresSeconds = 900 } = request
+  const { clusterId } = request
   const url = presign({
+    ...(clusterId !== undefined && { headers: { [clusterHeader]: clusterId } }),
     url: new URL(`https://${host}${tokenPath}`),
     credentials,
     now,
@@ -63,15 +70,21 @@ export function verifyToken(token: string, options: VerifyOptions, address?: str
   const request = {
     method: 'GET',
     rawUrl: `${tokenPath}?${query}`,
-    headers: { host },
+    headers: { host, ...(options.clusterId !== undefined && { [clusterHeader]: options.clusterId }) },
     bodySha256: emptySha256,
     ...(address !== undefined && { address }),
   }
   const verdict = verifyRequest(request, options)
-  return !verdict.ok && verdict.code === 'RequestExpired'
-    ? refuse('ExpiredToken', 'the bearer token has expired: get another one')
-    : verdict
+  if (verdict.ok) return verdict
+  if (verdict.code === 'RequestExpired')
+    return refuse('ExpiredToken', 'the bearer token has expired: get another one')
+  const isBound = query.includes(clusterHeader)
+  const doubtful = verdict.code === 'SignatureDoesNotMatch' || verdict.code === 'IncompleteSignature'
+  return isBound && doubtful ? { ...verdict, message: `${verdict.message}${elsewhere}` } : verdict
 }
+
+const elsewhere =
+  '; the token is bound to a cluster, which may be another one than this: write the kubeconfig anew (plasmavmc kubeconfig)'
 
 const execVersions = ['client.authentication.k8s.io/v1', 'client.authentication.k8s.io/v1beta1']
 

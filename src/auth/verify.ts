@@ -37,6 +37,8 @@ export interface VerifyOptions {
   readonly attempts?: FailedAttempts
   /** Remembers what must not come twice; without it everything may. */
   readonly replays?: Replays
+  /** The cluster this is: a bearer token that is bound to one is taken there alone, and nowhere without it. */
+  readonly clusterId?: string
 }
 
 export type Verdict = { readonly ok: true; readonly identity: Identity } | Refusal

@@ -1,4 +1,5 @@
 import { addressOf } from './client.ts'
+import { askClusterId } from './cluster-id.ts'
 import type { CommandModule } from './command.ts'
 import { connectionOf, readCa } from './connection.ts'
 import { formatOf } from './options.ts'
@@ -16,10 +17,16 @@ export const command: CommandModule<{ readonly output?: string }> = {
       server: `https://${address}`,
       'certificate-authority-data': Buffer.from(readCa(connection.dataDir)).toString('base64'),
     }
+    const clusterId = await askClusterId(connection, io)
+    if (clusterId === undefined)
+      io.stderr.write(
+        `Note: ${address} did not say which cluster it is; tokens are good wherever their key is.\n`,
+      )
+    const only = clusterId === undefined ? [] : ['--cluster', clusterId]
     const exec = {
       apiVersion: 'client.authentication.k8s.io/v1',
       command: io.program,
-      args: ['token', '--data-dir', connection.dataDir, '--server', address],
+      args: ['token', '--data-dir', connection.dataDir, '--server', address, ...only],
       interactiveMode: 'Never',
       provideClusterInfo: false,
     }

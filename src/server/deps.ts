@@ -33,6 +33,8 @@ export interface ServerDeps {
   readonly log: Log
   readonly clock: Clock
   readonly version: string
+  /** Which cluster this is, told to whoever asks. */
+  readonly clusterId?: string
   /** Whose turn it is, where others give turns of the same; one of its own unless given. */
   readonly fair?: FairQueue
   /** What /metrics shows; what this server counts itself unless given. */

@@ -242,7 +242,7 @@ function warn(reply: FastifyReply, { warnings = [] }: Answer): void {
 /** What is told to whoever asks, without a signature. */
 async function open(url: RequestTarget, reply: FastifyReply, deps: ServerDeps): Promise<unknown> {
   const path = url.pathname
-  if (path === '/version') return json(reply, 200, versionInfo(deps.version))
+  if (path === '/version') return json(reply, 200, versionInfo(deps.version, deps.clusterId))
   const verbose = parameter(url.searchParams, 'verbose') !== undefined
   const { code, text } = await healthAt(path, verbose, deps.ready)
   return reply.code(code).header('content-type', 'text/plain; charset=utf-8').send(text)

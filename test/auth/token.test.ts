@@ -32,6 +32,41 @@ describe('bearer tokens', () => {
     }
   })
 
+  it('that are bound to a cluster are good there alone, by whatever name it is reached', () => {
+    const here = { ...options(), clusterId: 'a' }
+    for (const host of ['127.0.0.1:7443', 'vms.example.com', '[::1]:1', 'balancer:443']) {
+      const bound = makeToken({ host, credentials, now, clusterId: 'a' })
+      expect(verifyToken(bound.token, here)).toEqual({ ok: true, identity })
+      for (const elsewhere of [{ ...here, clusterId: 'b' }, options()]) {
+        const verdict = verifyToken(bound.token, elsewhere)
+        expect(verdict).toMatchObject({ ok: false, message: expect.stringMatching(/plasmavmc kubeconfig/) })
+      }
+      expect(verifyToken(bound.token, { ...here, now: expiresAt + 1 })).toMatchObject({
+        code: 'ExpiredToken',
+      })
+    }
+    // Unbound ones are good wherever their key is known.
+    expect(verifyToken(token, here)).toEqual({ ok: true, identity })
+  })
+
+  it('can not be freed from their cluster, nor be given to another', () => {
+    const bound = makeToken({ host: 'h', credentials, now, clusterId: 'a' })
+    const url = Buffer.from(bound.token.slice('plasmavmc-v1.'.length), 'base64url').toString()
+    expect(url).not.toContain('cluster=')
+    for (const [from, to] of [
+      ['host%3Bx-plasmavmc-cluster', 'host'],
+      ['host%3Bx-plasmavmc-cluster', 'host%3Bx-plasmavmc-clusters'],
+      ['x-plasmavmc-cluster', 'X-Plasmavmc-Cluster'],
+    ] as const) {
+      const forged = `plasmavmc-v1.${Buffer.from(url.replace(from, to)).toString('base64url')}`
+      for (const clusterId of ['a', 'b'])
+        expect(verifyToken(forged, { ...options(), clusterId }).ok, to).toBe(false)
+      expect(verifyToken(forged, options()).ok, to).toBe(false)
+    }
+    const here = { ...options(), clusterId: 'a' }
+    expect([...bitFlips(bound.token)].filter((one) => verifyToken(one, here).ok)).toEqual([])
+  })
+
   it('are refused without throwing, whatever they are', () => {
     for (const text of ['', 'x', 'plasmavmc-v1.', 'plasmavmc-v1.!!', `plasmavmc-v1.${'A'.repeat(9999)}`]) {
       expect(verifyToken(text, options())).toMatchObject({ ok: false, code: 'InvalidToken' })

@@ -226,7 +226,7 @@ test('adopt posts the launch record’s manifest, keeps the uid and says on whic
 })
 
 test('kubeconfig calls this program for tokens', async () => {
-  const s = await serving(() => {})
+  const s = await serving((_, r) => refuse(r, 404, 'NotFound', 'no such path'))
   const config = JSON.parse((await s.run(['kubeconfig', '-o', 'json'])).out)
   expect(config.clusters[0].cluster.server).toBe(`https://${s.address}`)
   expect(config.users[0].user.exec).toMatchObject({
@@ -239,7 +239,30 @@ test('kubeconfig calls this program for tokens', async () => {
     status: { token: expect.stringMatching(/^plasmavmc-v1\./) },
   })
   expect((await s.run(['token', '--raw'])).out).toMatch(/^plasmavmc-v1\.[\w-]+\n$/)
-  expect(s.seen).toHaveLength(0)
+  // A kubeconfig asks which cluster it is for; a token is made without asking.
+  expect(s.seen.map(({ url }) => url)).toEqual(['/version'])
+})
+
+test('kubeconfig binds its tokens to the cluster that the server says it is, where it does', async () => {
+  const id = 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6'
+  let said: unknown = { clusterId: id }
+  const s = await serving((_seen, answer) => answer.end(JSON.stringify(said)))
+  const written = async () => {
+    const { out, err } = await s.run(['kubeconfig', '-o', 'json'])
+    return { args: JSON.parse(out).users[0].user.exec.args.slice(5), err }
+  }
+  expect(await written()).toEqual({ args: ['--cluster', id], err: '' })
+  for (const odd of [{}, { clusterId: 7 }, { clusterId: '--server evil' }, null, 'x']) {
+    said = odd
+    expect(await written()).toEqual({ args: [], err: expect.stringMatching(/^Note: .* which cluster/) })
+  }
+  const [free, bound] = [await s.run(['token', '--raw']), await s.run(['token', '--raw', '--cluster', id])]
+  const urlOf = ({ out }: { out: string }) => Buffer.from(out.split('.')[1] ?? '', 'base64url').toString()
+  expect(urlOf(free)).toMatch(/X-Amz-SignedHeaders=host$/)
+  expect(urlOf(bound)).toMatch(/X-Amz-SignedHeaders=host%3Bx-plasmavmc-cluster$/)
+  expect(await s.run(['token', '--cluster', 'a b'])).toMatchObject({
+    ...{ code: 2, err: expect.stringContaining('--cluster: "a b" is no cluster') },
+  })
 })
 
 test('warnings are those of the header', () => {
