@@ -1,8 +1,11 @@
 import { once } from 'node:events'
 import { status } from '@grpc/grpc-js'
 import { expect, onTestFinished, test } from 'vitest'
+import { systemClock } from '../../../src/lib/clock.ts'
 import { VirtualMachine } from '../../../src/resources/vm.ts'
+import { defaultFairLimits, FairQueue } from '../../../src/server/fair.ts'
 import { defaultGrpcLimits } from '../../../src/server/grpc/limits.ts'
+import { Prometheus } from '../../../src/server/prometheus.ts'
 import { type GrpcLab, grpcLab, next } from './fixture.ts'
 
 async function open(change: Parameters<typeof grpcLab>[0] = {}): Promise<GrpcLab> {
@@ -165,4 +168,28 @@ test('a server that stops does not wait for ever', async () => {
   await lab.listener.close()
   expect((await calling).code).toBe(status.UNAVAILABLE)
   await lab.close()
+})
+
+test('a user has only so many watches, those of the REST API among them, and they are shown', async () => {
+  const clock = systemClock
+  const fair = new FairQueue({ ...defaultFairLimits, watchesOfOne: 2 }, clock)
+  const metrics = new Prometheus({ clock })
+  const lab = await open({ fair, metrics })
+  const shown = async () => {
+    const series = 'plasmavmc_apiserver_longrunning_requests{verb="watch",resource="virtualmachines"} '
+    const line = (await metrics.text()).split('\n').find((one) => one.startsWith(series))
+    return Number(line?.slice(series.length))
+  }
+  const ofRest = fair.watch('admin', () => {})
+  const first = watching(lab)
+  expect(await next(first)).toMatchObject({ type: 'SYNCED' })
+  expect(await shown()).toBe(1)
+  const [error] = await once(watching(lab), 'error')
+  expect(error).toMatchObject({
+    code: status.RESOURCE_EXHAUSTED,
+    details: expect.stringContaining('admin has 2 watches, which is as many as one may have (end some'),
+  })
+  first.cancel()
+  await expect.poll(shown).toBe(0)
+  ofRest()
 })
