@@ -15,6 +15,8 @@ import { KvObjects } from '../../src/store/kv-objects.ts'
 import { openLmdb } from '../../src/store/lmdb.ts'
 import { MemoryKv } from '../../src/store/memory.ts'
 import { runTidy } from '../../src/wire-tidy.ts'
+import { EtcdLab } from '../fakes/etcd-server.ts'
+import { openAt } from '../fakes/etcd-stores.ts'
 import { VirtualClock } from '../fakes/virtual-clock.ts'
 import { kill, run } from '../store/processes.ts'
 
@@ -30,18 +32,17 @@ const secretsIn = async (kv: Kv) =>
 const uidsIn = async (objects: KvObjects) =>
   (await objects.list(AccessKey)).items.map(({ metadata }) => metadata.uid)
 
-let kv: MemoryKv
-let objects: KvObjects
-let deps: OrphanSecretsOptions
-let secrets: KeySecrets
+/** What there is over a store. */
+function over(kv: Kv) {
+  const objects = objectsOf(kv)
+  const deps: OrphanSecretsOptions = { kv, objects, clock: systemClock, log }
+  const readKeys = () => [{ id: 'k', bytes: new Uint8Array(32) }]
+  return { kv, objects, deps, secrets: new KeySecrets({ kv, clock: systemClock, log, readKeys }) }
+}
+
+let { kv, objects, deps, secrets } = over(new MemoryKv())
 beforeEach(() => {
-  kv = new MemoryKv()
-  objects = objectsOf(kv)
-  deps = { kv, objects, clock: systemClock, log }
-  secrets = new KeySecrets({
-    ...{ kv, clock: systemClock, log },
-    readKeys: () => [{ id: 'k', bytes: new Uint8Array(32) }],
-  })
+  ;({ kv, objects, deps, secrets } = over(new MemoryKv()))
 })
 
 async function twoLooks(): Promise<void> {
@@ -65,47 +66,67 @@ it('a server that is killed between the two writes leaves a secret, which is for
   expect(await secretsIn(own)).toEqual([whole])
 })
 
-it('a key that is made at any moment of a look has its secret, or is not made', async () => {
-  const outcomes: string[] = []
-  for (let step = 0; ; step += 1) {
-    const uid = crypto.randomUUID()
-    const provided = await secrets.keep(uid, 's')
-    const suspects = await forgetOrphans(deps, new Set())
-    expect([...suspects]).toContain(secretsPrefix + uid)
-    let steps = 0
-    let outcome = ''
-    const before =
-      <A extends unknown[], R>(work: (...args: A) => Promise<R>) =>
-      async (...args: A): Promise<R> => {
-        if (steps++ === step)
-          outcome = await objects
-            .create(AccessKey, key(`k${step}`, uid), { restoreUid: true, provided })
-            .then(
-              () => 'made',
-              (error: ApiError) => error.reason,
-            )
-        return work(...args)
+const stores: Readonly<Record<string, () => Promise<Kv>>> = {
+  memory: async () => new MemoryKv(),
+  lmdb: () => {
+    const folder = mkdtempSync(join(tmpdir(), 'pvo-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    return openLmdb(folder)
+  },
+  etcd: async () => {
+    const lab = await EtcdLab.start()
+    onTestFinished(() => lab.close())
+    return openAt(lab)
+  },
+}
+
+it.each(Object.keys(stores))(
+  'a key that is made at any moment of a look has its secret, or is not made (%s)',
+  async (name) => {
+    const own = await stores[name]!()
+    onTestFinished(() => own.close())
+    ;({ kv, objects, deps, secrets } = over(own))
+    const outcomes: string[] = []
+    for (let step = 0; ; step += 1) {
+      const uid = crypto.randomUUID()
+      const provided = await secrets.keep(uid, 's')
+      const suspects = await forgetOrphans(deps, new Set())
+      expect([...suspects]).toContain(secretsPrefix + uid)
+      let steps = 0
+      let outcome = ''
+      const before =
+        <A extends unknown[], R>(work: (...args: A) => Promise<R>) =>
+        async (...args: A): Promise<R> => {
+          if (steps++ === step)
+            outcome = await objects
+              .create(AccessKey, key(`k${step}`, uid), { restoreUid: true, provided })
+              .then(
+                () => 'made',
+                (error: ApiError) => error.reason,
+              )
+          return work(...args)
+        }
+      const disturbed = {
+        ...deps,
+        kv: {
+          list: before(kv.list.bind(kv)),
+          put: before(kv.put.bind(kv)),
+          delete: before(kv.delete.bind(kv)),
+        },
+        objects: { list: before(objects.list.bind(objects)) as never },
       }
-    const disturbed = {
-      ...deps,
-      kv: {
-        list: before(kv.list.bind(kv)),
-        put: before(kv.put.bind(kv)),
-        delete: before(kv.delete.bind(kv)),
-      },
-      objects: { list: before(objects.list.bind(objects)) as never },
+      await forgetOrphans(disturbed, suspects)
+      const made = (await uidsIn(objects)).includes(uid)
+      expect([made, (await secretsIn(kv)).includes(uid)], `step ${step}`).toEqual(
+        Array(2).fill(outcome === 'made'),
+      )
+      if (outcome === '') break
+      outcomes.push(outcome)
     }
-    await forgetOrphans(disturbed, suspects)
-    const made = (await uidsIn(objects)).includes(uid)
-    expect([made, (await secretsIn(kv)).includes(uid)], `step ${step}`).toEqual(
-      Array(2).fill(outcome === 'made'),
-    )
-    if (outcome === '') break
-    outcomes.push(outcome)
-  }
-  // Up to where the secret is written anew it is in time.
-  expect(outcomes).toEqual(['made', 'made', 'made', 'Conflict', 'Conflict'])
-})
+    // Up to where the secret is written anew it is in time.
+    expect(outcomes).toEqual(['made', 'made', 'made', 'Conflict', 'Conflict'])
+  },
+)
 
 it('who is overtaken by it makes the key with another secret', async () => {
   let overtaken = 0
