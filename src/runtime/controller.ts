@@ -43,7 +43,8 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   const { queue, clock, name: controller, newPassId = () => crypto.randomUUID() } = options
   const failures = new Map<string, number>()
   const measured = measureController({ ...options, meter: options.meter ?? unmetered })
-  const stopped = Promise.withResolvers<void>()
+  /** What is told, once the controller is stopped, by passes that are waited for. */
+  const waiting = new Set<() => void>()
 
   const settle = (key: string, error: unknown): ResultOfPass => {
     const count = (failures.get(key) ?? 0) + 1
@@ -57,6 +58,18 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     options.log.warn('pass failed', { controller, key, err: error, retryMs })
     queue.addAfter(key, retryMs)
     return 'error'
+  }
+
+  /** Resolves when a pass has ended, or the controller is stopped. A race with one promise of the latter would never let go. */
+  const end = async (running: Promise<unknown>) => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    waiting.add(resolve)
+    running.then(
+      () => resolve(),
+      () => resolve(),
+    )
+    if (!signal.aborted) await promise
+    waiting.delete(resolve)
   }
 
   const pass = async (key: string) => {
@@ -87,7 +100,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
       options.onPass?.(key, ms, result === 'error' || result === 'conflict')
       // One that does not listen to its signal keeps its key: two passes over one key would be worse than none.
       // At the end nothing takes keys any more, so nobody waits for it.
-      await Promise.race([running?.catch(() => {}), stopped.promise])
+      if (running) await end(running)
       queue.done(key)
     }
   }
@@ -99,7 +112,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     }
   }
   const stop = () => {
-    stopped.resolve()
+    for (const tell of waiting) tell()
     queue.close()
   }
   signal.addEventListener('abort', stop, { once: true })

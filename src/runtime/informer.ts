@@ -78,7 +78,7 @@ export class Informer<T extends KubeObject> {
     try {
       const events = listAndWatch(this.#store, this.#kind, this.#scope, signal, this.#clock)
       for await (const event of events) {
-        if (event.type === 'SYNC') this.#replace(event.objects)
+        if (event.type === 'SYNC') this.#replace(event.take())
         else if (event.type === 'DELETED') this.#set(keyOf(event.object), undefined)
         else this.#set(keyOf(event.object), event.object)
       }

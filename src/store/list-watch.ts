@@ -3,9 +3,26 @@ import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
 import { ApiError } from './errors.ts'
 import type { ListOptions, ObjectStore, WatchEvent } from './objects.ts'
 
-export type ListWatchEvent<T> =
-  | { readonly type: 'SYNC'; readonly objects: readonly T[]; readonly resourceVersion: string }
-  | WatchEvent<T>
+/** What there was at a time, for one reader: who waits for what comes next would else hold on to all of it. */
+export class Listed<T> {
+  readonly type = 'SYNC'
+  readonly resourceVersion: string
+  #objects: readonly T[]
+
+  constructor(objects: readonly T[], resourceVersion: string) {
+    this.#objects = objects
+    this.resourceVersion = resourceVersion
+  }
+
+  /** The objects, once; nothing after that. */
+  take(): readonly T[] {
+    const objects = this.#objects
+    this.#objects = []
+    return objects
+  }
+}
+
+export type ListWatchEvent<T> = Listed<T> | WatchEvent<T>
 
 const retryBaseMs = 50
 const retryCapMs = 10_000
@@ -38,9 +55,10 @@ export async function* listAndWatch<T extends KubeObject>(
   while (!signal.aborted) {
     const began = clock.elapsed()
     try {
-      const { items, resourceVersion } = await store.list(kind, options)
+      const list = await listed(store, kind, options)
+      const { resourceVersion } = list
       admitted = true
-      yield { type: 'SYNC', objects: items, resourceVersion }
+      yield list
       for await (const event of store.watch(kind, { ...options, resourceVersion, signal })) {
         failures = 0
         yield event
@@ -57,4 +75,13 @@ export async function* listAndWatch<T extends KubeObject>(
     const delay = Math.min(retryCapMs, retryBaseMs * 2 ** Math.min(failures, 10))
     await sleep(clock, delay, signal).catch(() => {})
   }
+}
+
+async function listed<T extends KubeObject>(
+  store: ObjectStore,
+  kind: ResourceDefinition<T>,
+  options: ListOptions,
+): Promise<Listed<T>> {
+  const { items, resourceVersion } = await store.list(kind, options)
+  return new Listed(items, resourceVersion)
 }

@@ -45,6 +45,12 @@ function refOf({ name, namespace }: ObjectMeta): Ref {
   return { name, ...(namespace !== undefined && { namespace }) }
 }
 
+/** A function of its own: a generator that waits holds on to all that it has read. */
+async function listKin(kv: Pick<Kv, 'list'>, prefix: string) {
+  const { entries, revision } = await kv.list(prefix)
+  return { kin: entries.filter(({ value }) => mayTell(value)).map(({ value }) => kinOf(value)), revision }
+}
+
 /**
  * Who owns whom among the objects of a kind, and which objects are gone, until the signal is aborted. It reads what is
  * stored without making objects of it: there may be many, and few have owners. Failures are retried with capped back-off.
@@ -61,11 +67,8 @@ export async function* watchKin(
   while (!signal.aborted) {
     const began = clock.elapsed()
     try {
-      const { entries, revision } = await kv.list(prefix)
-      yield {
-        type: 'SYNC',
-        kin: entries.filter(({ value }) => mayTell(value)).map(({ value }) => kinOf(value)),
-      }
+      const { kin, revision } = await listKin(kv, prefix)
+      yield { type: 'SYNC', kin }
       for await (const event of kv.watch(prefix, revision, signal)) {
         const { previous } = event
         if (event.type === 'delete') {
