@@ -28,6 +28,12 @@ export interface LmdbOptions {
 
 type Transaction = ReturnType<RootDatabase['useReadTransaction']>
 
+/**
+ * Address space that is set aside for the file, which stays as small as it is: a file that outgrows its map is mapped
+ * once more, and both maps stay.
+ */
+const mapSize = 2 ** 34
+
 /** Writes between two trims of the history. */
 const trimEvery = 256
 
@@ -48,7 +54,7 @@ export async function openLmdb(path: string, options: LmdbOptions = {}): Promise
     // rejection would end the process.
     const root = open({
       ...{ path, noSubdir: false, name: 'plasmavmc', maxDbs: 4, encoding: 'json' as const },
-      ...{ overlappingSync: false, eventTurnBatching: false },
+      ...{ overlappingSync: false, eventTurnBatching: false, mapSize },
     })
     return new LmdbKv(root, unlock, options)
   } catch (error) {
