@@ -17,8 +17,13 @@ export const program = join(root, 'bin', 'plasmavmc')
 export function packed(): readonly string[] {
   const folder = 'bench-bundle'
   execFileSync(process.execPath, [join(root, 'scripts', 'bundle.ts'), folder], { stdio: 'inherit' })
-  const quiet = ['--disable-warning=ExperimentalWarning', '--disable-warning=DEP0123']
-  return [process.execPath, ...quiet, join(root, '.cache', folder, 'main.js')]
+  // As bin/plasmavmc has them.
+  const flags = [
+    '--disable-warning=ExperimentalWarning',
+    '--disable-warning=DEP0123',
+    '--max-semi-space-size=8',
+  ]
+  return [process.execPath, ...flags, join(root, '.cache', folder, 'main.js')]
 }
 
 export const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds))
