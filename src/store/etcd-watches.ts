@@ -98,9 +98,15 @@ export class EtcdWatches {
 
   #join(prefix: string, from: bigint): SharedWatch {
     const place = sharedPrefix(prefix)
-    const shared = this.#shared.get(place) ?? new SharedWatch(this.#options, place, from)
-    this.#shared.set(place, shared)
+    const shared = this.#shared.get(place) ?? this.#open(place, from)
     shared.readers += 1
+    return shared
+  }
+
+  #open(place: string, from: bigint): SharedWatch {
+    const shared = new SharedWatch(this.#options, place, from)
+    this.#shared.set(place, shared)
+    // Once: what each reader waited for in vain would be kept for as long as there is one.
     void shared.ended.then(() => this.#drop(shared))
     return shared
   }

@@ -1,5 +1,7 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { describe, expect, it } from 'vitest'
 import type { Kv, KvEvent } from '../../src/store/kv.ts'
+import { collected, held } from '../fakes/collected.ts'
 import { type KvLab, put, remove, take } from './kv.ts'
 
 const told = ({ type, key, previous, ...rest }: KvEvent) =>
@@ -159,6 +161,29 @@ export function kvWatchContract(name: string, lab: KvLab): void {
         await Promise.all(Array.from({ length: 200 }, (_, j) => kv.put(`/b/${i}/${j}`, '', 0n)))
       await put(kv, '/a/2')
       expect((await watching).map(({ revision }) => revision)).toEqual([1n, 2_002n])
+      await kv.close()
+    })
+
+    it('holds nothing of watches that have ended, while another goes on', async () => {
+      const kv = await lab.open()
+      const stop = new AbortController()
+      const other = kv.watch('/a/', 0n, stop.signal)[Symbol.asyncIterator]()
+      await put(kv, '/a/1')
+      await other.next()
+      const waiting = other.next()
+      // What a watch runs in: whatever waits for its sake holds on to it.
+      const storage = new AsyncLocalStorage<object>()
+      const contexts: WeakRef<object>[] = []
+      for (let i = 0; i < 20; i += 1) {
+        const context = {}
+        contexts.push(new WeakRef(context))
+        await storage.run(context, () => take(kv, '/a/', 0n, 1))
+      }
+      await collected()
+      // What the last one left is overwritten by the next.
+      expect(held(contexts)).toBeLessThanOrEqual(2)
+      stop.abort()
+      await waiting
       await kv.close()
     })
 
