@@ -53,7 +53,9 @@ function referencePage(kind: ResourceDefinition): string {
   const section = (title: string, lines: readonly string[]) =>
     lines.length > 0 ? `\n## ${title}\n\n${head}${lines.join('\n')}\n` : ''
   const names = [kind.plural, kind.singular, ...kind.shortNames].map((name) => `\`${name}\``).join(', ')
-  const rules = kind.rules.map((rule) => `- \`${rule.at}\`: ${rule.message}\n`).join('')
+  const rules = kind.rules
+    .map(({ at, message }) => `- ${at === '' ? '' : `\`${at}\`: `}${message}\n`)
+    .join('')
   return [
     `<!-- ${note} -->\n# ${kind.kind}\n\n${kind.description}\n\n`,
     `\`apiVersion: ${apiVersionOf(kind)}\`, ${kind.namespaced ? 'namespaced' : 'cluster-scoped'}; also called ${names}.\n`,

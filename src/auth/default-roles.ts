@@ -1,7 +1,7 @@
 import { group as ownGroup } from '../resources/define.ts'
 import { FenceEvidence } from '../resources/fence-evidence.ts'
 import { Host } from '../resources/host.ts'
-import { Event, Namespace, StoragePool } from '../resources/kinds.ts'
+import { ConfigMap, Event, Namespace, Secret, StoragePool } from '../resources/kinds.ts'
 import {
   type ClusterRole,
   type ClusterRoleBinding,
@@ -33,12 +33,14 @@ const viewRules: readonly PolicyRule[] = [
     apiGroups: [ownGroup],
     resources: [Host, StoragePool, FenceEvidence].map(({ plural }) => plural),
   },
-  { verbs: read, apiGroups: [''], resources: [Event.plural, Namespace.plural] },
+  { verbs: read, apiGroups: [''], resources: [ConfigMap.plural, Event.plural, Namespace.plural] },
 ]
 
 const editRules: readonly PolicyRule[] = [
   ...viewRules,
   { verbs: write, apiGroups: [ownGroup], resources: [vms] },
+  { verbs: write, apiGroups: [''], resources: [ConfigMap.plural] },
+  { verbs: [...read, ...write], apiGroups: [''], resources: [Secret.plural] },
   {
     verbs: ['create'],
     apiGroups: [ownGroup],

@@ -26,6 +26,8 @@ export const clientKinds: readonly ClientKind[] = [
   { ...core, kind: 'Namespace', plural: 'namespaces', shortNames: ['ns'], namespaced: false },
   { ...own, kind: 'FenceEvidence', plural: 'fenceevidences', shortNames: ['fe'], namespaced: false },
   { ...own, kind: 'AccessKey', plural: 'accesskeys', shortNames: ['ak'], namespaced: false },
+  { ...core, kind: 'ConfigMap', plural: 'configmaps', shortNames: ['cm'], namespaced: true },
+  { ...core, kind: 'Secret', plural: 'secrets', shortNames: [], namespaced: true },
   { ...rbac, kind: 'Role', plural: 'roles', namespaced: true },
   { ...rbac, kind: 'ClusterRole', plural: 'clusterroles', namespaced: false },
   { ...rbac, kind: 'RoleBinding', plural: 'rolebindings', namespaced: true },

@@ -1,4 +1,5 @@
 import type { z } from 'zod'
+import type { Cause } from './parse.ts'
 
 export const group = 'plasmavmc.io'
 
@@ -51,16 +52,26 @@ export interface Column {
 
 /**
  * A rule across fields, said once for us (`holds`) and once for a Kubernetes API server (`cel`).
- * `at` is the path of the object it is evaluated on, `[]` for a list's elements: `spec.disks[]`.
+ * `at` is the path of the object it is evaluated on, `[]` for a list's elements: `spec.disks[]`; '' is the whole object.
  */
 export interface Rule {
   readonly at: string
   readonly cel: string
   readonly message: string
-  /** Gets the value at `at`, defaults applied. @returns true when it holds, or the sub-path of the offending field. */
-  readonly holds: (
-    value: never,
-  ) => boolean | { readonly field: string; readonly message?: string; readonly duplicate?: boolean }
+  /** Gets the value at `at`, defaults applied. @returns true when it holds, or where it does not. */
+  readonly holds: (value: never) => boolean | RuleBreach
+}
+
+/** Where a rule is broken, and how where that is not as the rule says. */
+export interface RuleBreach {
+  /** From `at` on: `nbd.port`, `[a.key]`; '' for what stands at `at` itself. */
+  readonly field: string
+  readonly message?: string
+  readonly duplicate?: boolean
+  /** What is wrong, where that is not what stands at `field`: a key. */
+  readonly value?: unknown
+  /** These say nothing of the value. */
+  readonly reason?: 'FieldValueForbidden' | 'FieldValueTooLong'
 }
 
 /** Everything about a kind; types, validation, CRD, OpenAPI, table and REST routes derive from it. */
@@ -91,6 +102,8 @@ export interface ResourceDefinition<T extends KubeObject = KubeObject> {
    */
   readonly finalized: boolean
   readonly rules: readonly Rule[]
+  /** What is wrong with an update by what was there before, both with defaults. Kinds in a CustomResourceDefinition have none. */
+  readonly changes?: (before: never, after: never) => readonly Cause[]
   /** Carries the object type; has no value at run time. */
   readonly object?: T
 }
@@ -111,6 +124,7 @@ type Definition = {
   selectable?: readonly string[]
   finalized?: boolean
   rules?: readonly Rule[]
+  changes?: (before: never, after: never) => readonly Cause[]
 }
 
 /** Defines a kind of this system's own group unless `group` says otherwise. Namespaced, with a status, by default. */

@@ -1,11 +1,13 @@
 import { z } from 'zod'
 import { AccessKey } from './access-key.ts'
 import { conditions } from './conditions.ts'
+import { ConfigMap } from './config-map.ts'
 import { defineResource, type ObjectOf, type ResourceDefinition } from './define.ts'
 import { FenceEvidence } from './fence-evidence.ts'
 import { Host } from './host.ts'
 import { quantity } from './quantity.ts'
 import { rbacKinds } from './rbac.ts'
+import { Secret } from './secret.ts'
 import { VirtualMachine } from './vm.ts'
 
 const age = { name: 'Age', type: 'date', path: '.metadata.creationTimestamp' } as const
@@ -140,7 +142,9 @@ export const namespaceNamed = (name: string): Namespace => ({
   ...{ spec: { finalizers: ['kubernetes'] }, status: { phase: 'Active' } },
 })
 
+export { ConfigMap } from './config-map.ts'
 export { Host } from './host.ts'
+export { Secret } from './secret.ts'
 
 /** Every kind this system serves. */
 export const kinds: readonly ResourceDefinition[] = [
@@ -152,6 +156,8 @@ export const kinds: readonly ResourceDefinition[] = [
   Namespace,
   FenceEvidence,
   AccessKey,
+  ConfigMap,
+  Secret,
   ...rbacKinds,
 ] as const
 

@@ -1,5 +1,11 @@
 import { z } from 'zod'
-import { apiVersionOf, type KubeObject, type ResourceDefinition, type Rule } from './define.ts'
+import {
+  apiVersionOf,
+  type KubeObject,
+  type ResourceDefinition,
+  type Rule,
+  type RuleBreach,
+} from './define.ts'
 import { isRecord, prune } from './prune.ts'
 import { noteMisunderstood } from './understood.ts'
 
@@ -107,6 +113,7 @@ function anA(type: string): string {
 /** The values at a rule's place, with their paths: `spec.disks[]` is every element of spec.disks. */
 function placesOf(root: unknown, at: string): { value: unknown; path: string }[] {
   let places = [{ value: root, path: '' }]
+  if (at === '') return places
   for (const part of at.split('.')) {
     const name = part.replace('[]', '')
     places = places.flatMap(({ value, path }) => {
@@ -125,18 +132,24 @@ function brokenRules(rules: readonly Rule[], body: unknown): Cause[] {
     placesOf(body, rule.at).flatMap(({ value, path }) => {
       const result = rule.holds(value as never)
       if (result === true) return []
-      const { field, message = rule.message, duplicate = false } = result === false ? { field: '' } : result
-      const at = field === '' ? path : `${path}.${field}`
-      const found = valueAt(value, field.split(/[.[\]]+/).filter(Boolean))
-      if (duplicate)
-        return [{ reason: 'FieldValueDuplicate', field: at, message: `Duplicate value: ${shown(found)}` }]
-      const [reason, words] =
-        found === undefined
-          ? ['FieldValueRequired', 'Required value']
-          : ['FieldValueInvalid', `Invalid value: ${shown(found)}`]
-      return [{ reason, field: at, message: `${words}: ${message}` }]
+      const breach = result === false ? { field: '' } : result
+      return [breachOf({ message: rule.message, ...breach }, value, path)]
     }),
   )
+}
+
+const wordsOf = { FieldValueForbidden: 'Forbidden', FieldValueTooLong: 'Too long' } as const
+
+function breachOf(breach: RuleBreach, value: unknown, path: string): Cause {
+  const { field, message, duplicate, reason } = breach
+  const at = path === '' || field === '' || field.startsWith('[') ? `${path}${field}` : `${path}.${field}`
+  if (reason) return { reason, field: at, message: `${wordsOf[reason]}: ${message}` }
+  const found = 'value' in breach ? breach.value : valueAt(value, field.split(/[.[\]]+/).filter(Boolean))
+  if (duplicate)
+    return { reason: 'FieldValueDuplicate', field: at, message: `Duplicate value: ${shown(found)}` }
+  if (found === undefined)
+    return { reason: 'FieldValueRequired', field: at, message: `Required value: ${message}` }
+  return { reason: 'FieldValueInvalid', field: at, message: `Invalid value: ${shown(found)}: ${message}` }
 }
 
 /** @returns causes where apiVersion or kind is not the definition's. */

@@ -36,7 +36,7 @@ const copied = [
   ...listKeys,
 ]
 /** Formats that an API server knows too; zod's own (`starts_with`, `regex`) are said by `pattern`. */
-const formats: ReadonlySet<unknown> = new Set(['ipv4', 'ipv6', 'date-time', 'uuid'])
+const formats: ReadonlySet<unknown> = new Set(['ipv4', 'ipv6', 'date-time', 'uuid', 'byte'])
 /** Members we know and either translate or can leave out without loss. */
 const understood: ReadonlySet<string> = new Set([
   ...copied,

@@ -105,6 +105,23 @@ const deleteOptions = message(
 
 const core = {
   Namespace: message(metadata),
+  ConfigMap: message(
+    metadata,
+    ...([
+      [2, 'data', 'texts'],
+      [3, 'binaryData', 'blobs'],
+      [4, 'immutable', 'bool'],
+    ] as const),
+  ),
+  Secret: message(
+    metadata,
+    ...([
+      [2, 'data', 'blobs'],
+      [3, 'type', 'string'],
+      [4, 'stringData', 'texts'],
+      [5, 'immutable', 'bool'],
+    ] as const),
+  ),
   DeleteOptions: deleteOptions,
 }
 const rbac = { Role: role, ClusterRole: role, RoleBinding: binding, ClusterRoleBinding: binding }

@@ -1,7 +1,10 @@
 import { ApiError } from '../store/errors.ts'
 
-/** What a field holds: text, a number, a yes or no, a time, a map of texts, a map of lists of texts, or a message. */
-export type FieldType = 'string' | 'int' | 'bool' | 'time' | 'texts' | 'textLists' | Message
+/** Maps by what their values are: texts, bytes, which JSON has in base64, or lists of texts. */
+type MapType = 'texts' | 'blobs' | 'textLists'
+
+/** What a field holds: text, a number, a yes or no, a time, a map, or a message. */
+export type FieldType = 'string' | 'int' | 'bool' | 'time' | MapType | Message
 
 /** A field of a message, as JSON knows it. */
 export interface Field {
@@ -87,7 +90,7 @@ function jsonOf(type: FieldType, value: Piece['value']): unknown {
   if (type === 'int') return Number(BigInt.asIntN(64, whole(value))) || undefined
   if (type === 'bool') return whole(value) !== 0n
   if (type === 'time') return timeOf(part(value))
-  if (type === 'texts' || type === 'textLists') return entryOf(type, part(value))
+  if (isMap(type)) return entryOf(type, part(value))
   return messageOf(type, part(value))
 }
 
@@ -104,14 +107,18 @@ function timeOf(bytes: Buffer): string | undefined {
 
 const items: Message = new Map([[1, { name: 'items', type: 'string', repeated: true }]])
 
+const isMap = (type: FieldType): type is MapType =>
+  type === 'texts' || type === 'blobs' || type === 'textLists'
+
 /** An entry of a map: its key, then its value. */
-function entryOf(type: 'texts' | 'textLists', bytes: Buffer): Record<string, unknown> {
-  let [key, value]: [string, unknown] = ['', type === 'texts' ? '' : []]
+function entryOf(type: MapType, bytes: Buffer): Record<string, unknown> {
+  let [key, value]: [string, unknown] = ['', type === 'textLists' ? [] : '']
   for (const piece of pieces(bytes)) {
     if (piece.field === 1) key = text(piece.value)
     if (piece.field !== 2) continue
-    const list = type === 'textLists' && (messageOf(items, part(piece.value)) as { items?: string[] }).items
-    value = type === 'texts' ? text(piece.value) : list || []
+    if (type === 'texts') value = text(piece.value)
+    else if (type === 'blobs') value = part(piece.value).toString('base64')
+    else value = (messageOf(items, part(piece.value)) as { items?: string[] }).items ?? []
   }
   return Object.fromEntries([[key, value]])
 }
@@ -128,12 +135,12 @@ export function messageOf(message: Message, bytes: Buffer): Record<string, unkno
       // An empty text is an element, too: "" is the core group.
       list.push(type === 'string' ? text(value) : jsonOf(type, value))
       found.set(name, list)
-    } else if (type === 'texts' || type === 'textLists') {
+    } else if (isMap(type)) {
       const entries = Object.entries(jsonOf(type, value) as object)
       found.set(name, [...((found.get(name) as unknown[] | undefined) ?? []), ...entries])
     } else found.set(name, jsonOf(type, value))
   }
-  const maps = new Set([...message.values()].filter(({ type }) => type === 'texts' || type === 'textLists'))
+  const maps = new Set([...message.values()].filter(({ type }) => isMap(type)))
   for (const { name } of maps)
     if (found.has(name)) found.set(name, Object.fromEntries(found.get(name) as [string, unknown][]))
   return Object.fromEntries([...found].filter(([, value]) => value !== undefined))

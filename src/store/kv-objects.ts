@@ -245,7 +245,7 @@ export class KvObjects implements TextStore {
       ...(resourceVersion !== undefined && { resourceVersion }),
     })
     const defaulted = this.#reader.shown(kind, entry, before)
-    const checked = statusOnly ? withStatusOf(kind, before, object) : check(kind, object).stored
+    const checked = statusOnly ? withStatusOf(kind, before, object) : checkChange(kind, defaulted, object)
     const changed = merge(before, withoutDefaults(kind, checked, { stored: before, defaulted }))
     const next = managed(before, changed, options)
     if (same(before, next)) return defaulted
@@ -369,6 +369,14 @@ function withStatusOf<T extends KubeObject>(kind: ResourceDefinition<T>, before:
   const parsed = parseStatus(kind, given.status)
   if (!parsed.ok) throw invalid(kind, before.metadata.name, parsed.causes)
   return { ...rest, ...(parsed.stored !== undefined && { status: parsed.stored }) } as T
+}
+
+/** An object as it is stored that takes the place of another, as that is shown. @throws ApiError Invalid with every cause */
+function checkChange<T extends KubeObject>(kind: ResourceDefinition<T>, before: T, object: T): T {
+  const checked = check(kind, object)
+  const causes = kind.changes?.(before as never, checked.object as never) ?? []
+  if (causes.length > 0) throw invalid(kind, object.metadata.name, causes)
+  return checked.stored
 }
 
 /** The object as it is stored, and as it is shown. @throws ApiError Invalid with every cause */

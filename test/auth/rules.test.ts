@@ -229,6 +229,19 @@ describe('the default roles', () => {
     }
   })
 
+  it('let a viewer read ConfigMaps and no Secrets, an editor everything with both', () => {
+    const may = (name: string, verb: string, resource: string) =>
+      (rulesBy[name] ?? []).some((one) => ruleAllows(one, verb, { group: '', resource, name: 'x' }))
+    for (const verb of ['get', 'list', 'watch']) {
+      expect(may('view', verb, 'configmaps'), verb).toBe(true)
+      expect(may('view', verb, 'secrets'), verb).toBe(false)
+      for (const resource of ['configmaps', 'secrets']) expect(may('edit', verb, resource)).toBe(true)
+    }
+    for (const verb of ['create', 'update', 'patch', 'delete', 'deletecollection'])
+      for (const resource of ['configmaps', 'secrets'])
+        expect([may('view', verb, resource), may('edit', verb, resource)], verb).toEqual([false, true])
+  })
+
   it('give everybody who signs the reviews of themselves and discovery, and nothing else', () => {
     const index = indexGrants({
       ...{ roles: [], roleBindings: [], clusterRoles: defaultClusterRoles },

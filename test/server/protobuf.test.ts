@@ -74,6 +74,36 @@ describe("Kubernetes' protobuf", () => {
     expect(dated).toMatchObject({ metadata: { creationTimestamp: '2026-01-02T03:04:05Z' } })
   })
 
+  it('has bytes, which JSON has in base64', () => {
+    const bytes = Buffer.from([0, 255, 10])
+    const config = message(
+      ...([
+        [1, message([1, 'a'])],
+        [2, message([1, 'k'], [2, 'v'])],
+        [3, message([1, 'b'], [2, bytes])],
+      ] as const),
+      ...([
+        [3, message([1, 'none'])],
+        [4, 1],
+      ] as const),
+    )
+    expect(parseBody(wrapped('v1', 'ConfigMap', config), type)).toEqual({
+      ...{ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'a' }, immutable: true },
+      ...{ data: { k: 'v' }, binaryData: { b: 'AP8K', none: '' } },
+    })
+    const secret = message(
+      [2, message([1, 'p'], [2, bytes])],
+      [3, 'Opaque'],
+      [4, message([1, 'q'], [2, 'r'])],
+    )
+    expect(parseBody(wrapped('v1', 'Secret', secret), type)).toEqual({
+      ...{ apiVersion: 'v1', kind: 'Secret', type: 'Opaque' },
+      ...{ data: { p: 'AP8K' }, stringData: { q: 'r' } },
+    })
+    const wrong = wrapped('v1', 'Secret', message([2, message([1, 'p'], [2, 7])]))
+    expect(() => parseBody(wrong, type)).toThrow(/a number stands where a message belongs/)
+  })
+
   it('may not touch what an object is made of', () => {
     const label = message([1, message([11, message([1, '__proto__'], [2, 'x'])])])
     const { metadata } = parseBody(wrapped('v1', 'Namespace', label), type) as {
@@ -102,7 +132,11 @@ describe("Kubernetes' protobuf", () => {
     for (let end = 1; end < role.length; end += 1) expect(refusal(role.subarray(0, end))).toBeUndefined()
     const any = fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes))
     fc.assert(fc.property(any, (bytes) => refusal(bytes) === undefined))
-    fc.assert(fc.property(any, (bytes) => refusal(wrapped(rbac, 'ClusterRole', bytes)) === undefined))
+    for (const [version, kind] of [
+      [rbac, 'ClusterRole'],
+      ['v1', 'ConfigMap'],
+    ] as const)
+      fc.assert(fc.property(any, (bytes) => refusal(wrapped(version, kind, bytes)) === undefined))
     const at = fc.nat({ max: role.length - 1 })
     fc.assert(
       fc.property(at, fc.nat(255), (place, byte) => {
