@@ -28,10 +28,11 @@ export function review(call: Call, identity: Identity, deps: Deps): Answer {
   if (call.method !== 'POST' || name !== undefined) throw methodNotAllowed()
   const given = objectOf(call, call.body)
   const warnings = unknownFields(call, given)
-  const parsed = parse(kind, given)
+  // A status that came with the question is no answer, whatever it is: kubectl before 1.31 sends one full of nulls.
+  const { status: _, ...question } = given
+  const parsed = parse(kind, question)
   if (!parsed.ok) throw invalid(kind, '', parsed.causes)
-  // A status that came with the question is no answer.
-  const { status: _, ...object } = parsed.object
+  const { object } = parsed
   return { code: 201, body: { ...object, status: statusOf(kind, object, identity, deps) }, warnings }
 }
 

@@ -24,6 +24,8 @@ import { startIdentities } from '../../src/wire-identities.ts'
 import { type Result, runCommand } from '../cli/fake-server.ts'
 
 const run = promisify(execFile)
+/** Another kubectl than the one on the PATH, to try a version. */
+const program = process.env['KUBECTL'] ?? 'kubectl'
 const deadlineMs = 60_000
 const pollMs = 10
 
@@ -120,7 +122,7 @@ export class IdentitiesLab {
     const { token } = makeToken({ host: this.address, credentials, now: Date.now() })
     const ca = join(this.dataDir, 'pki', 'ca.crt')
     const { stdout, stderr } = await run(
-      'kubectl',
+      program,
       [
         ...['--kubeconfig', '/dev/null', '--cache-dir', join(this.dataDir, 'cache'), '--token', token],
         ...['--server', `https://${this.address}`, '--certificate-authority', ca, ...args],
