@@ -67,12 +67,13 @@ function operation(kind: Kind, action: string, flavour: Flavour) {
   const patches = ['json-patch+json', 'merge-patch+json', 'apply-patch+yaml'].map(
     (type) => `application/${type}`,
   )
-  const consumes = action === 'patch' ? patches : ['application/json', 'application/yaml']
+  const both = ['application/json', 'application/yaml']
+  const consumes = action === 'patch' ? patches : both
   const content = action === 'patch' ? { schema: { type: 'object' } } : { schema }
   const body = old
-    ? { consumes, produces: ['application/json'] }
+    ? { consumes, produces: both }
     : { requestBody: { content: Object.fromEntries(consumes.map((type) => [type, content])) } }
-  const ok = old ? { schema } : { content: { 'application/json': { schema } } }
+  const ok = old ? { schema } : { content: Object.fromEntries(both.map((type) => [type, { schema }])) }
   return {
     description: `${action} ${kind.kind}`,
     'x-kubernetes-action': action,

@@ -4,7 +4,7 @@ import { type Cause, unknownIn } from '../resources/parse.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError } from '../store/errors.ts'
 import type { Ref, TextStore } from '../store/objects.ts'
-import type { Form } from './accept.ts'
+import type { Form, Syntax } from './accept.ts'
 import { tracking } from './field-manager.ts'
 import type { ResourcePath } from './path.ts'
 import { isDryRun, parameter } from './query.ts'
@@ -28,13 +28,15 @@ export interface Call {
   readonly duplicates: () => readonly string[]
   readonly contentType: string
   readonly form: Form
+  /** How the answer is to be written: a list that is not JSON is answered as a value. */
+  readonly syntax?: Syntax
   /** The User-Agent header. */
   readonly userAgent?: string
 }
 
 export interface Answer {
   readonly code: number
-  /** A string, or a stream, is JSON text already. */
+  /** A string, or a stream, is JSON text already; no answer in YAML is one. */
   readonly body: unknown
   readonly warnings?: readonly string[]
 }

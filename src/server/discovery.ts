@@ -3,8 +3,9 @@ import type { ResourceDefinition } from '../resources/define.ts'
 import { openApiV2, openApiV3, openApiV3Index } from '../resources/openapi.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { actionOf } from '../resources/vm-actions.ts'
-import { type DiscoveryVersion, jsonOr, negotiateDiscovery } from './accept.ts'
+import { type DiscoveryVersion, jsonOr, negotiateDiscovery, negotiatePlain, type Syntax } from './accept.ts'
 import { openApiProto, openApiV2Asked, openApiV2Proto } from './openapi-proto.ts'
+import { yamlText } from './yaml-text.ts'
 
 const verbs = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch']
 
@@ -164,17 +165,25 @@ export class Documents {
   find(path: string, accept: string | undefined): Document | undefined {
     const make = this.#makers.get(path)
     if (!make) return undefined
-    if (path === '/api' || path === '/apis') {
-      const version = negotiateDiscovery(accept)
-      if (version !== 'plain') {
-        const type = `application/json;g=apidiscovery.k8s.io;v=${version};as=APIGroupDiscoveryList`
-        return this.#of(`${path} ${version}`, type, () => aggregated(this.#kinds, path, version))
-      }
-    }
+    if (path.startsWith('/openapi/')) return this.#openApi(path, accept, make)
+    if (path !== '/api' && path !== '/apis') return this.#written(path, negotiatePlain(accept), '', make)
+    const { version, syntax } = negotiateDiscovery(accept)
+    if (version === 'plain') return this.#written(path, syntax, '', make)
+    const parameters = `;g=apidiscovery.k8s.io;v=${version};as=APIGroupDiscoveryList`
+    return this.#written(path, syntax, parameters, () => aggregated(this.#kinds, path, version))
+  }
+
+  /** In JSON, one of them also in protobuf; like Kubernetes not in YAML. */
+  #openApi(path: string, accept: string | undefined, make: () => unknown): Document {
     const binary = path === '/openapi/v2' ? [openApiV2Asked, openApiV2Proto] : []
-    if (path.startsWith('/openapi/') && jsonOr(binary, accept) === 'other')
-      return this.#of(`${path} proto`, openApiV2Proto, () => openApiProto(openApiV2(this.#kinds)))
-    return this.#of(path, 'application/json', make)
+    if (jsonOr(binary, accept) === 'json') return this.#of(path, 'application/json', make)
+    return this.#of(`${path} proto`, openApiV2Proto, () => openApiProto(openApiV2(this.#kinds)))
+  }
+
+  #written(path: string, syntax: Syntax, parameters: string, make: () => unknown): Document {
+    const type = `application/${syntax}${parameters}`
+    const written = syntax === 'json' ? make : () => Buffer.from(yamlText(make()))
+    return this.#of(`${path} ${type}`, type, written)
   }
 
   #of(key: string, type: string, make: (() => unknown) | undefined): Document {

@@ -17,7 +17,7 @@ export async function list(call: Call, deps: HandlerDeps): Promise<Answer> {
   const wish = versionWish(query, false)
   const options = optionsOf(path, query, wish, fields)
   const view = viewOf({ kind, form: call.form }, query, () => deps.clock.now())
-  if (!fields && view.form === 'json') {
+  if (!fields && view.form === 'json' && call.syntax !== 'yaml') {
     const page = await atVersion((one) => deps.objects.listText(kind, one), options, wish)
     return { code: 200, body: listBody(JSON.stringify(listHead(kind, page)), page.items) }
   }

@@ -8,23 +8,34 @@ const pieceLength = 128 * 1024
  * @param head the list without its items, as JSON of an object
  */
 export function listBody(head: string, items: readonly string[]): string | Readable {
-  const pieces = piecesOf(`${head.slice(0, -1)},"items":[`, items)
+  return inPieces(partsOf(`${head.slice(0, -1)},"items":[`, items))
+}
+
+function* partsOf(head: string, items: readonly string[]): Generator<string> {
+  yield head
+  for (const [index, item] of items.entries()) yield index === 0 ? item : `,${item}`
+  yield ']}'
+}
+
+/** Text from its parts: as a string, or as a stream where it is long. */
+export function inPieces(parts: Iterable<string>): string | Readable {
+  const pieces = piecesOf(parts)
   const first = pieces.next()
   const second = pieces.next()
   if (second.done) return first.value ?? ''
   return Readable.from(all([first.value ?? '', second.value], pieces))
 }
 
-function* piecesOf(head: string, items: readonly string[]): Generator<string, undefined> {
-  let piece = head
-  for (const [index, item] of items.entries()) {
+function* piecesOf(parts: Iterable<string>): Generator<string, undefined> {
+  let piece = ''
+  for (const part of parts) {
     if (piece.length >= pieceLength) {
       yield piece
       piece = ''
     }
-    piece += index === 0 ? item : `,${item}`
+    piece += part
   }
-  yield `${piece}]}`
+  yield piece
 }
 
 function* all(first: readonly string[], rest: Iterable<string>): Generator<Buffer> {

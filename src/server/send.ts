@@ -2,21 +2,25 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { pipeline, Readable } from 'node:stream'
 import { constants, createGzip } from 'node:zlib'
 import type { FastifyReply } from 'fastify'
+import type { Syntax } from './accept.ts'
 import type { Document } from './discovery.ts'
+import { yamlBody } from './yaml-text.ts'
 
 /** From how many bytes on answers are compressed for who takes that, as in Kubernetes. */
 const gzipFrom = 128 * 1024
 const yearMs = 365 * 24 * 3_600_000
 
-/** Sends a value as JSON; a string, or a stream, is JSON text already, and a stream is long. */
-export function sendJson(
+/** Sends a value in JSON or YAML; a string, or a stream, is text in it already, and a stream is long. */
+export function sendAnswer(
   headers: IncomingHttpHeaders,
   reply: FastifyReply,
-  code: number,
-  body: unknown,
+  { code, body, syntax }: { readonly code: number; readonly body: unknown; readonly syntax: Syntax },
 ): unknown {
-  return sendText(headers, reply.code(code).header('content-type', 'application/json'), body)
+  reply.code(code).header('content-type', `application/${syntax}`)
+  return sendText(headers, reply, syntax === 'yaml' && !isText(body) ? yamlBody(body) : body)
 }
+
+const isText = (body: unknown) => typeof body === 'string' || body instanceof Readable
 
 function sendText(headers: IncomingHttpHeaders, reply: FastifyReply, body: unknown): unknown {
   const content = body instanceof Readable ? body : bytesOf(body)

@@ -1,13 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import type { OutgoingHttpHeaders } from 'node:http'
-import { Readable } from 'node:stream'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { withLogFields } from '../lib/log.ts'
 import type { ResourceDefinition } from '../resources/define.ts'
 import { reviewKinds } from '../resources/reviews.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { ApiError } from '../store/errors.ts'
-import { type Form, negotiate } from './accept.ts'
+import { errorSyntax, type Form, negotiate } from './accept.ts'
 import { type Admitted, admit, recordAudit, refusedTo } from './admit.ts'
 import { mediaType, parseBody } from './body.ts'
 import { type Answer, type Call, type HandlerDeps, refOf } from './call.ts'
@@ -25,13 +24,14 @@ import { numberOf, parameter } from './query.ts'
 import { errorHeaders } from './refused.ts'
 import { isReview, review } from './reviews.ts'
 import { seatFor } from './seating.ts'
-import { sendDocument, sendJson } from './send.ts'
+import { sendAnswer, sendDocument } from './send.ts'
 import { statusOf } from './status.ts'
 import { type RequestTarget, splitTarget } from './target.ts'
 import { unreadable } from './unreadable.ts'
 import { attachConsoles } from './upgrade.ts'
 import { versionInfo } from './version.ts'
 import { sendWatch, startWatch } from './watch.ts'
+import { yamlText } from './yaml-text.ts'
 
 export type { ServerDeps } from './deps.ts'
 
@@ -160,8 +160,9 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   const { request, reply, url, raw, admitted } = context
   const { path, verb } = admitted
   if (!path) return plainPath(context, shared)
-  const form = negotiate(request.headers.accept)
-  if (verb === 'watch' && !isReview(path.kind)) return watch(context, path, form, shared)
+  const watches = verb === 'watch' && !isReview(path.kind)
+  const { form, syntax } = negotiate(request.headers.accept, watches ? ['json'] : undefined)
+  if (watches) return watch(context, path, form, shared)
   if (request.method === 'GET' && path.name !== undefined) {
     if (path.subresource === 'log') return log(path, url, reply, shared.deps)
     if (path.subresource === 'console' || path.subresource === 'vnc')
@@ -173,12 +174,12 @@ async function answer(context: Context, shared: Shared): Promise<unknown> {
   const { method } = request
   const { 'user-agent': userAgent = '' } = request.headers
   const query = url.searchParams
-  const call: Call = { method, path, query, body, duplicates, contentType, form, userAgent }
+  const call: Call = { method, path, query, body, duplicates, contentType, form, syntax, userAgent }
   const result = isReview(path.kind)
     ? review(call, admitted.identity, shared.deps)
     : await handle(call, handlerDepsOf(admitted, shared))
   warn(reply, result)
-  return sendJson(request.headers, reply, result.code, result.body)
+  return sendAnswer(request.headers, reply, { ...result, syntax })
 }
 
 /** What somebody writes goes through their own view of the store. */
@@ -223,11 +224,6 @@ function watch(
   return undefined
 }
 
-function json(reply: FastifyReply, code: number, body: unknown): unknown {
-  reply.code(code).header('content-type', 'application/json')
-  return reply.send(typeof body === 'string' || body instanceof Readable ? body : JSON.stringify(body))
-}
-
 /** Warning headers (RFC 7234 section 5.5, code 299), at most 20. */
 function warn(reply: FastifyReply, { warnings = [] }: Answer): void {
   const quoted = (text: string) =>
@@ -242,7 +238,10 @@ function warn(reply: FastifyReply, { warnings = [] }: Answer): void {
 /** What is told to whoever asks, without a signature. */
 async function open(url: RequestTarget, reply: FastifyReply, deps: ServerDeps): Promise<unknown> {
   const path = url.pathname
-  if (path === '/version') return json(reply, 200, versionInfo(deps.version, deps.clusterId))
+  if (path === '/version') {
+    reply.header('content-type', 'application/json')
+    return reply.send(JSON.stringify(versionInfo(deps.version, deps.clusterId)))
+  }
   const verbose = parameter(url.searchParams, 'verbose') !== undefined
   const { code, text } = await healthAt(path, verbose, deps.ready)
   return reply.code(code).header('content-type', 'text/plain; charset=utf-8').send(text)
@@ -268,10 +267,11 @@ function fail(error: unknown, request: FastifyRequest, reply: FastifyReply, deps
       ...{ auditID: reply.getHeader('audit-id'), method: request.method },
       ...{ path: request.url.split('?')[0], err: error },
     })
-  reply.headers(errorHeaders({ code, body }))
+  const syntax = errorSyntax(request.headers.accept)
+  const text = syntax === 'yaml' ? yamlText(body) : JSON.stringify(body)
+  reply.headers(errorHeaders({ code, body })).code(code).header('content-type', `application/${syntax}`)
   // Only a body that was not read, or not all of it, spoils the connection.
-  if ((code !== 413 && code !== 429) || isRead(request)) return json(reply, code, body)
-  const text = JSON.stringify(body)
+  if ((code !== 413 && code !== 429) || isRead(request)) return reply.send(Buffer.from(text))
   reply.header('connection', 'close').header('content-length', Buffer.byteLength(text))
-  return json(reply, code, saidFirst(text, request.raw, deps.limits ?? defaultLimits))
+  return reply.send(saidFirst(text, request.raw, deps.limits ?? defaultLimits))
 }
