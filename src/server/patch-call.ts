@@ -6,6 +6,7 @@ import { applyType, mediaType } from './body.ts'
 import { type Answer, type Call, type HandlerDeps, objectOf, refOf, unknownFields, write } from './call.ts'
 import { refuseForce } from './field-manager.ts'
 import { jsonPatch, mergePatch } from './patch.ts'
+import { strategicPatch } from './strategic.ts'
 
 /** Patches without a resourceVersion are tried again when somebody else wrote in between. */
 export const writeTries = 5
@@ -36,11 +37,11 @@ export async function patch(call: Call, deps: HandlerDeps): Promise<Answer> {
 
 function patcherOf(call: Call): (target: unknown) => unknown {
   const type = mediaType(call.contentType)
-  // Kubernetes knows strategies for its own kinds only; clients use them on Namespaces and Events.
-  const strategic = call.path.kind.group !== group && type === 'application/strategic-merge-patch+json'
-  if (type === 'application/merge-patch+json' || strategic) {
+  // Kubernetes knows strategies for its own kinds only.
+  if (call.path.kind.group !== group && type === 'application/strategic-merge-patch+json')
+    return (target) => strategicPatch(target, call.body)
+  if (type === 'application/merge-patch+json') {
     if (!isRecord(call.body)) throw new ApiError('BadRequest', 'a merge patch is an object')
-    if (strategic) refuseDirectives(call.body)
     return (target) => mergePatch(target, call.body)
   }
   if (type === 'application/json-patch+json') return (target) => jsonPatch(target, call.body)
@@ -49,14 +50,4 @@ function patcherOf(call: Call): (target: unknown) => unknown {
     'UnsupportedMediaType',
     `the body of the request was in an unknown format - accepted media types include: ${supported}`,
   )
-}
-
-/** Strategic directives (`$patch`, `$setElementOrder/…`) are about lists, which these kinds' patches rarely touch. */
-function refuseDirectives(value: unknown): void {
-  if (!isRecord(value)) return
-  for (const [key, item] of Object.entries(value)) {
-    if (key.startsWith('$'))
-      throw new ApiError('UnsupportedMediaType', `strategic merge directive ${key} is not supported`)
-    refuseDirectives(item)
-  }
 }

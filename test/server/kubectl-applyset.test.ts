@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { machines } from './fixture.ts'
+import { machines, merge } from './fixture.ts'
 import { type KubectlLab, kubectlLab, manifest } from './kubectl-lab.ts'
 
 const slow = { timeout: 120_000 }
@@ -201,6 +201,34 @@ describe('ConfigMaps', () => {
     expect(await kubectl('explain', 'cm.immutable')).toMatch(/FIELD: immutable <boolean>/)
     expect(await kubectl('delete', 'cm', '--all')).toMatch(/app.*deleted[\s\S]*settings.*deleted/)
   })
+})
+
+it('finalizers and owners of a ConfigMap are applied one by one', slow, async () => {
+  const { kubectl, server } = at
+  const file = (...finalizers: string[]) => {
+    const metadata = { name: 'held', finalizers }
+    return at.file('held.json', JSON.stringify({ apiVersion: 'v1', kind: 'ConfigMap', metadata }))
+  }
+  const held = async () => {
+    const { metadata } = await parent('configmaps/held')
+    return [metadata.finalizers, metadata.ownerReferences?.map((one: { name: string }) => one.name)]
+  }
+  // Nobody can tell whether owners of a kind that is not served are gone.
+  const pod = { apiVersion: 'v1', kind: 'Pod', name: 'p', uid: 'uid-of-p' }
+  await kubectl('apply', '-f', file('x.io/a'))
+  const patch = { metadata: { finalizers: ['x.io/a', 'x.io/other'], ownerReferences: [pod] } }
+  await server.call('PATCH', `${core}/configmaps/held`, patch, { 'content-type': merge })
+  await kubectl('apply', '-f', file('x.io/b'))
+  expect((await held())[0].toSorted()).toEqual(['x.io/b', 'x.io/other'])
+  expect((await held())[1]).toEqual(['p'])
+  await kubectl('patch', 'cm', 'held', '-p', '{"metadata":{"finalizers":["x.io/c"]}}')
+  expect((await held())[0].toSorted()).toEqual(['x.io/b', 'x.io/c', 'x.io/other'])
+  await server.call(
+    'PATCH',
+    `${core}/configmaps/held`,
+    { metadata: { finalizers: null } },
+    { 'content-type': merge },
+  )
 })
 
 it('both go with their owner, and with their namespace', slow, async () => {

@@ -144,12 +144,18 @@ describe('change', () => {
     expect((await server.call('GET', `${at}/status`)).json.status.phase).toBe('Paused')
   })
 
-  it('treats strategic patches of Kubernetes kinds as merges, and refuses their directives', async () => {
+  it('takes strategic patches of Kubernetes kinds', async () => {
     const type = { 'content-type': 'application/strategic-merge-patch+json' }
     const url = '/api/v1/namespaces/default'
     const done = await server.call('PATCH', url, { metadata: { labels: { a: 'b' } } }, type)
     expect([done.code, done.json.metadata.labels]).toEqual([200, { a: 'b' }])
-    expect((await server.call('PATCH', url, { metadata: { $patch: 'replace' } }, type)).code).toBe(415)
+    const patch = { metadata: { labels: { $patch: 'replace', c: 'd' }, finalizers: ['example.com/a'] } }
+    const other = await server.call('PATCH', url, patch, type)
+    expect([other.code, other.json.metadata.labels]).toEqual([200, { c: 'd' }])
+    const more = await server.call('PATCH', url, { metadata: { finalizers: ['example.com/b'] } }, type)
+    expect(more.json.metadata.finalizers.toSorted()).toEqual(['example.com/a', 'example.com/b'])
+    const wrong = await server.call('PATCH', url, { metadata: { labels: { $patch: 'frob' } } }, type)
+    expect([wrong.code, wrong.json.reason]).toEqual([400, 'BadRequest'])
   })
 
   it('writes nothing on a dry run', async () => {
