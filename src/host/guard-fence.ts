@@ -23,6 +23,20 @@ export interface FenceOptions {
 const passMs = 1_000
 const lookEveryMs = 20
 
+/** So many machines are named; of more it is said how many. */
+const mostNamed = 3
+
+/** Machines that live after SIGKILL, by name and pid. Those in uninterruptible sleep end with what they wait for, mostly a disk. */
+function livingWords(machines: readonly QemuProcess[]): string {
+  const all = [...machines].sort((a, b) => a.pid - b.pid)
+  const named = all.slice(0, mostNamed).map(({ name, pid, state }) => {
+    const why = state === 'D' ? ', in uninterruptible sleep, as of a disk that hangs: no signal ends it' : ''
+    return `${name} (pid ${pid}${why})`
+  })
+  const more = all.length > mostNamed ? ` and ${all.length - mostNamed} more` : ''
+  return `not gone after SIGKILL: ${named.join(', ')}${more}`
+}
+
 /** Stops the machines that would be started elsewhere. Needs the kernel alone: no store, no QMP. */
 export class GuardFence {
   readonly #options: FenceOptions
@@ -63,8 +77,7 @@ export class GuardFence {
       }
       // What was being started meanwhile was in no list yet.
       if (found.length > 0 && living.length === 0) ({ found, incomplete } = await this.#find())
-      if (found.length > 0)
-        return { ...met, left: found.length, why: `${found.length} machines are being stopped` }
+      if (found.length > 0) return { ...met, left: found.length, why: livingWords(found) }
       return incomplete === undefined ? { ...met, left: 0 } : { ...met, left: 1, why: incomplete }
     } catch (error) {
       return { left: 1, why: messageOf(error) }

@@ -42,6 +42,12 @@ const guardShape = z.object({
   /** When this was written, ms of the host's clock. */
   aliveAt: z.number(),
   why: z.string(),
+  /** How it stands, in one word; absent from a guard of another version, as the two that follow. */
+  standing: z.string().optional(),
+  /** What it waits for where it does not hold the lease. */
+  waits: z.string().optional(),
+  /** What the lease says of the agent. */
+  agent: z.enum(['alive', 'silent']).optional(),
 })
 /** `<run-dir>/guard.json`: what the guard tells the agent, and the guard after it. */
 export type GuardRecord = z.output<typeof guardShape>

@@ -11,6 +11,7 @@ import {
   readTenure,
   writeAgentSign,
 } from './guard-file.ts'
+import { type GuardNews, guardNews } from './guard-word.ts'
 import type { ProcessIdentity, Tenure } from './ports.ts'
 
 const tickMs = 250
@@ -21,12 +22,16 @@ const graceMs = 300
 const startMs = 10_000
 /** A guard that gave no sign of life for so long is replaced, ms. */
 const stuckMs = 3_000
+/** Within this time a guard that has ended has mostly been replaced; until then that it has is no news, ms. */
+const replacedMs = 1_000
 const firstRetryMs = 250
 const longestRetryMs = 10_000
 const fenceAgainMs = 1_000
 
 /** What guard and agent of a host tell each other. */
 export interface GuardFiles {
+  /** Of this host. */
+  readonly bootId: string
   /** What the last guard of this boot has told; undefined where there is nothing that can be relied on. */
   readonly read: () => GuardRecord | undefined
   /** Whether the guard of that record lives. */
@@ -40,6 +45,7 @@ export interface GuardFiles {
 export function guardFiles(runDir: string, clock: Clock): GuardFiles {
   const self: ProcessIdentity = ownIdentity()
   return {
+    bootId: self.bootId,
     read: () => readGuardRecord(runDir, self.bootId),
     lives: (record) => processLives(record),
     tenure: () => readTenure(runDir, { clock }),
@@ -79,6 +85,11 @@ export class GuardWatch {
   #stopping = false
   #stoppedAt = Number.NEGATIVE_INFINITY
   #lastWords = ''
+  /** What came of the work that is done in place of the guard. */
+  #found: string | undefined
+  readonly #listeners = new Set<() => void>()
+  #told = ''
+  #endedAt: number | undefined
 
   constructor(options: GuardWatchOptions) {
     this.#options = options
@@ -90,6 +101,25 @@ export class GuardWatch {
     const tenure = this.#options.files.tenure()
     if (tenure.state !== 'lost' || this.#lastWords === '') return tenure
     return { ...tenure, why: `${tenure.why}; it ended with ${this.#lastWords}` }
+  }
+
+  /** What there is to say of the guard, and what the lease says of us. Cheap; never throws. */
+  news(): GuardNews {
+    return this.#newsOf(this.#options.files.read())
+  }
+
+  #newsOf(record: GuardRecord | undefined): GuardNews {
+    const { files } = this.#options
+    return guardNews(record, {
+      ...{ bootId: files.bootId, now: this.#clock.elapsed(), lives: files.lives, stuckMs },
+      ...{ lastWords: this.#lastWords, acting: this.#acting ? this.#found : undefined },
+    })
+  }
+
+  /** Called when the lease is lost, held again or under another epoch, and when `news` has changed. @returns unsubscribe */
+  onNews(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   /** Until the signal is aborted; the guard lives on. */
@@ -122,6 +152,17 @@ export class GuardWatch {
     } else this.#start(now, lives)
     if (this.#isDue(record, now)) this.#stop(now)
     else this.#acting = false
+    if (lives || !record) this.#endedAt = undefined
+    else this.#endedAt ??= now
+    if (this.#endedAt === undefined || now - this.#endedAt >= replacedMs) this.#tell(record)
+  }
+
+  #tell(record: GuardRecord | undefined): void {
+    const tenure = this.tenure()
+    const now = JSON.stringify([tenure.state, tenure.state === 'held' && tenure.epoch, this.#newsOf(record)])
+    if (now === this.#told) return
+    this.#told = now
+    for (const listener of this.#listeners) listener()
   }
 
   /** Whether the guard should have begun to stop machines, and has not said that it did. */
@@ -170,6 +211,8 @@ export class GuardWatch {
         this.#acting = true
         log.warn('the guard does not act: failover-enabled machines are stopped by the agent', { found })
       }
+      this.#found =
+        left === 0 ? 'this server has stopped its machines' : `this server stops its machines: ${why}`
       // Until nothing is left it goes on without a pause.
       if (left === 0) this.#stoppedAt = this.#clock.elapsed()
       else log.warn('machines may still run', { left, why })

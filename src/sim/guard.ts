@@ -107,6 +107,7 @@ export function guardWatch(host: SimHost, world: World, process: SimProcess): Gu
     ...{ deadlineMs: defaultTerms.deadlineMs, log, clock, program, selfFence: host.selfFence !== 'none' },
     stop: fenceOf(world, fence),
     files: {
+      bootId: host.bootId,
       read: () => (host.guardRecord?.bootId === host.bootId ? host.guardRecord : undefined),
       lives,
       tenure: () => {

@@ -26,6 +26,8 @@ export interface PlanOptions {
   /** Whether this host promises to stop its machines when it is cut off. */
   readonly selfFence: boolean
   readonly renewMs: number
+  /** What the lease says is not so any more, and others wait to hear it: it is renewed before it is due. */
+  readonly news?: boolean
   readonly rules?: Rules
 }
 
@@ -38,7 +40,8 @@ export function planGuard(state: GuardState, now: number, options: PlanOptions):
   const { tryingSince, renewedAt, taken } = state
   const mayTry = tryingSince === undefined || isOvertaken(state, now)
   const failing = isFailing(state, now)
-  const due = standing === 'held' && !failing && renewedAt !== undefined ? renewedAt + options.renewMs : 0
+  const rests = standing === 'held' && !failing && renewedAt !== undefined && !options.news
+  const due = rests ? renewedAt + options.renewMs : 0
   const { askEveryMs } = options.rules ?? rules
   const mayAsk = state.askedAt === undefined || now - state.askedAt >= askEveryMs
   const stop = standing === 'stopping' || standing === 'stopped'

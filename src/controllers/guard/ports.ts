@@ -19,8 +19,25 @@ export interface ClusterView {
 /** What a guard tells the agent and the guard after it, without what the process itself is. */
 export type GuardReport = Pick<
   GuardRecord,
-  'epoch' | 'held' | 'sentAt' | 'deadlineMs' | 'stopAt' | 'fencing' | 'promises' | 'peers' | 'why'
+  | 'epoch'
+  | 'held'
+  | 'sentAt'
+  | 'deadlineMs'
+  | 'stopAt'
+  | 'fencing'
+  | 'promises'
+  | 'peers'
+  | 'why'
+  | 'standing'
+  | 'waits'
+  | 'agent'
 >
+
+/** What a write of the lease says, as far as it is asked for once it has succeeded. */
+export interface LeaseWords {
+  readonly promise: HostPromise
+  readonly agent: HostLeaseFacts['agent']
+}
 
 export interface GuardDeps {
   readonly host: string

@@ -1,14 +1,16 @@
 import { sleep } from '../../lib/clock.ts'
 import { withDeadline } from '../../lib/deadline.ts'
 import { messageOf } from '../../lib/errors.ts'
-import { fencedHolder, leaseAnnotations, leaseFacts } from '../../resources/host-lease.ts'
+import { fencedHolder, leaseAnnotations } from '../../resources/host-lease.ts'
 import type { Lease } from '../../resources/kinds.ts'
 import type { Attempt as LeaseAttempt, LeaseContender, LeaseFacts } from '../../runtime/lease.ts'
 import { isReason } from '../../store/errors.ts'
 import { answerConsent, answerLost, type Said, storeWord } from './answer.ts'
+import { silenceLeft } from './earlier-boot.ts'
 import { type GuardPlan, planGuard, type Standing } from './plan.ts'
-import type { ClusterView, GuardDeps, HostPromise } from './ports.ts'
+import type { ClusterView, GuardDeps, LeaseWords } from './ports.ts'
 import { type GuardState, heard, heldUntil, isHeld, lateMs, promising, type StoreWord } from './state.ts'
+import { noWoes, otherBoot, type Reasons, standingWords, waitsFor, whyOf } from './words.ts'
 
 const tickMs = 250
 const petEveryMs = 1_000
@@ -19,21 +21,11 @@ const lookAgainMs = 1_000
 const releaseMs = 2_000
 const remindEveryMs = 60_000
 
-const words: Readonly<Record<Standing, string>> = {
-  held: 'the lease is held',
-  starting: 'the guard is starting',
-  suspended: 'the store does not answer; in maintenance, machines run on',
-  holding: 'the store does not answer; other hosts have lost it too, so machines run on',
-  stopping: 'this host is cut off; failover-enabled machines are being stopped',
-  stopped: 'this host is cut off; failover-enabled machines are stopped',
-  lost: 'the store does not answer; this host does not fence itself',
-}
-
 /** The guard of a host: renews its lease, answers other hosts, and stops machines when it must. */
 export class Guard {
   readonly #deps: GuardDeps
   readonly #contender: Pick<LeaseContender, 'attempt' | 'release'>
-  readonly #sent = new WeakMap<LeaseFacts, HostPromise>()
+  readonly #sent = new WeakMap<LeaseFacts, LeaseWords>()
   #state: GuardState
   #said: Said
   #view: ClusterView
@@ -50,6 +42,9 @@ export class Guard {
   #remindedAt = Number.NEGATIVE_INFINITY
   #leaveTriedAt = Number.NEGATIVE_INFINITY
   #complained = ''
+  #woes: Pick<Reasons, 'trouble' | 'left'> = noWoes
+  /** What the lease says of the agent. */
+  #agent: LeaseWords['agent'] | undefined
   #wake: () => void = () => {}
 
   constructor(deps: GuardDeps) {
@@ -57,11 +52,10 @@ export class Guard {
     const now = clock.elapsed()
     this.#deps = deps
     this.#epoch = inherited?.epoch ?? 0
+    this.#agent = inherited?.agent
     const peers = Object.entries(inherited?.peers ?? {})
-    this.#view = {
-      members: new Map([...peers, [host, deps.facts.peer]]),
-      unclaimed: 'the store was not read yet',
-    }
+    const members = new Map([...peers, [host, deps.facts.peer] as const])
+    this.#view = { members, unclaimed: 'the store was not read yet' }
     // What the guard before this one has said is not known: it may have been anything, just now.
     this.#said = { lostAt: now, consentedAt: now }
     this.#state = {
@@ -114,7 +108,7 @@ export class Guard {
     }
     const answer = answerLost(word, this.#said, clock.elapsed())
     this.#said = answer.said
-    return { word: answer.word, why: this.#why() }
+    return { word: answer.word, why: whyOf(this.#reasons()) }
   }
 
   /** What a leader is told that asks whether it may take the lease of `host`. */
@@ -127,8 +121,12 @@ export class Guard {
   }
 
   #plan(now: number): GuardPlan {
-    const { facts, terms } = this.#deps
-    return planGuard(this.#state, now, { selfFence: facts.selfFence !== 'none', renewMs: terms.renewMs })
+    const { facts, terms, agentLives } = this.#deps
+    // The leader takes the host for one without an agent until the lease says otherwise.
+    const news = this.#agent === 'silent' && agentLives()
+    return planGuard(this.#state, now, {
+      ...{ selfFence: facts.selfFence !== 'none', renewMs: terms.renewMs, news },
+    })
   }
 
   #tick(): void {
@@ -152,34 +150,35 @@ export class Guard {
   #changed(standing: Standing): void {
     const { log } = this.#deps
     const fields = { standing, epoch: this.#epoch, ...(this.#state.taken && { taken: this.#state.taken }) }
-    if (standing === 'held' || standing === 'starting') log.info(words[standing], fields)
-    else log.warn(words[standing], fields)
+    if (standing === 'held' || standing === 'starting') log.info(standingWords[standing], fields)
+    else log.warn(standingWords[standing], fields)
     this.#standing = standing
   }
 
-  #why(): string {
-    const { taken } = this.#state
-    if (taken !== undefined) return `the lease of this host was taken: ${taken}`
-    if (this.#state.renewedAt === undefined && this.#view.unclaimed !== undefined) return this.#view.unclaimed
-    return words[this.#standing ?? 'starting']
+  #reasons(): Reasons {
+    const { taken, renewedAt } = this.#state
+    const ending = this.#leaving === 'releasing' || this.#leaving === 'done'
+    const standing = this.#standing ?? 'starting'
+    const [unclaimed, renewed] = [this.#view.unclaimed, renewedAt !== undefined]
+    return { standing, taken, unclaimed, renewed, ending, stopMs: this.#deps.facts.stopMs, ...this.#woes }
   }
 
   /** @throws where it could not be told, if `must` */
   #publish({ stopAt }: Pick<GuardPlan, 'stopAt'>, now: number, must = false): void {
-    const { promises, renewedAt, stopping, taken } = this.#state
-    const releasing = this.#leaving === 'releasing' || this.#leaving === 'done'
+    const { promises, renewedAt, stopping } = this.#state
+    const reasons = this.#reasons()
+    const waits = waitsFor(reasons)
     const until = heldUntil(this.#state)
     const tell = () =>
       this.#deps.publish({
-        ...{ epoch: this.#epoch, held: isHeld(this.#state, now) && !releasing, fencing: stopping },
+        ...{ epoch: this.#epoch, held: isHeld(this.#state, now) && !reasons.ending, fencing: stopping },
         ...(renewedAt !== undefined && { sentAt: renewedAt }),
         deadlineMs: until === undefined || renewedAt === undefined ? 0 : until - renewedAt,
         ...(stopAt !== undefined && { stopAt }),
-        ...{
-          promises: [...promises],
-          peers: this.#peers(),
-          why: taken === undefined && releasing ? 'the guard ends' : this.#why(),
-        },
+        ...{ promises: [...promises], peers: this.#peers(), why: whyOf(reasons) },
+        standing: reasons.standing,
+        ...(waits !== undefined && { waits }),
+        ...(this.#agent !== undefined && { agent: this.#agent }),
       })
     if (must) tell()
     else this.#guarded('the agent could not be told', tell)
@@ -216,6 +215,7 @@ export class Guard {
       this.#fencing = false
       this.#fencedAt = this.#deps.clock.elapsed()
       if (left > 0) this.#deps.log.warn('machines may still run', { left, why })
+      this.#woes = { ...this.#woes, left: left > 0 ? why : undefined }
       // While it was looked, the lease may have come back.
       if (this.#state.stopping) this.#state = { ...this.#state, gone: left === 0 }
       this.#wake()
@@ -267,6 +267,7 @@ export class Guard {
         const message = messageOf(error)
         if (message !== this.#complained) log.warn('lease not renewed', { message })
         this.#complained = message
+        this.#woes = { ...this.#woes, trouble: this.#woes.trouble ?? message }
         end(true, { retryAt: clock.elapsed() + retryMs })
       },
     )
@@ -276,17 +277,19 @@ export class Guard {
     const now = this.#deps.clock.elapsed()
     if (result.held) {
       this.#complained = ''
+      this.#woes = noWoes
       this.#epoch = result.epoch
-      const promise = result.facts && this.#sent.get(result.facts)
+      const sent = result.facts && this.#sent.get(result.facts)
+      this.#agent = sent?.agent
       return {
         ...{ renewedAt: result.sentAt, taken: undefined, stopping: false, gone: false, retryAt: 0 },
-        ...(promise && { promises: [promise] }),
+        ...(sent && { promises: [sent.promise] }),
       }
     }
     const { holder, retryInMs } = result
     // Somebody wrote it between our look and our write: that says nothing yet.
     if (holder === '') return { retryAt: now + 50 }
-    const taken = holder === this.#deps.identity ? 'another boot of this host held it last' : holder
+    const taken = holder === this.#deps.identity ? otherBoot : holder
     return { taken, retryAt: now + Math.max(retryInMs, 100) }
   }
 
@@ -296,11 +299,12 @@ export class Guard {
     const { maintenance } = this.#view
     const members = [...this.#view.members.keys()].sort()
     const promise = { members, deadlineMs: terms.deadlineMs, suspended: maintenance !== undefined }
+    const agent = agentLives() ? 'alive' : 'silent'
     const annotations = leaseAnnotations({
-      ...{ ...facts, deadlineMs: terms.deadlineMs, members, agent: agentLives() ? 'alive' : 'silent' },
+      ...{ ...facts, deadlineMs: terms.deadlineMs, members, agent },
       ...(maintenance !== undefined && { maintenance }),
     })
-    this.#sent.set(annotations, promise)
+    this.#sent.set(annotations, { promise, agent })
     this.#state = promising(this.#state, promise)
     // The guard after this one is bound by it too.
     const now = clock.elapsed()
@@ -315,11 +319,9 @@ export class Guard {
     // Given up, and nobody has had it since.
     if (holder === '' && leaseTransitions === this.#epoch) return 0
     if (holder === identity) {
-      const before = announced(lease)
-      if (before?.bootId === facts.bootId) return 0
-      // After a boot, or of a copy of this host's data folder that still runs.
-      const needed = before ? before.deadlineMs + before.stopMs : terms.durationMs
-      if (silentMs < needed) return needed - silentMs
+      const left = silenceLeft(lease, silentMs, { bootId: facts.bootId, durationMs: terms.durationMs })
+      if (left === undefined) return 0
+      if (left > 0) return left
     }
     if (holder === fencedHolder) this.#state = { ...this.#state, taken: fencedHolder }
     const { left } = await machines.stop()
@@ -336,13 +338,18 @@ export class Guard {
         this.#looking = false
         if (view.unclaimed !== undefined && view.unclaimed !== this.#view.unclaimed)
           log.warn('the lease is not touched yet', { message: view.unclaimed })
+        // Nothing was tried before it was read.
+        if (view.unclaimed === undefined && this.#view.unclaimed !== undefined)
+          this.#state = { ...this.#state, retryAt: 0 }
         this.#view = view
         this.#wake()
       },
-      () => {
+      (error: unknown) => {
         this.#looking = false
+        if (this.#view.unclaimed === undefined) return
         // Nothing is tried before it was read: this is what tells that it is away.
-        if (this.#view.unclaimed !== undefined) this.#state = { ...this.#state, failing: true }
+        this.#state = { ...this.#state, failing: true }
+        this.#woes = { ...this.#woes, trouble: this.#woes.trouble ?? messageOf(error) }
       },
     )
   }
@@ -388,13 +395,5 @@ export class Guard {
         await sleep(clock, 20, signal)
       }
     }
-  }
-}
-
-function announced(lease: Lease) {
-  try {
-    return leaseFacts(lease)
-  } catch {
-    return undefined
   }
 }

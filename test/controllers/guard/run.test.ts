@@ -40,6 +40,7 @@ function start(options: { inherited?: GuardReport; view?: ClusterView; up?: bool
     machines: 0,
     stuck: false,
     kills: 0,
+    agent: true,
     reports: [] as GuardReport[],
     pets: 0,
     ended: false,
@@ -72,12 +73,12 @@ function start(options: { inherited?: GuardReport; view?: ClusterView; up?: bool
       stop: async () => {
         if (world.machines > 0) world.kills += 1
         if (!world.stuck) world.machines = 0
-        return { left: world.machines }
+        return { left: world.machines, ...(world.machines > 0 && { why: 'web lives' }) }
       },
       running: async () => world.machines,
     },
     publish: (report) => void world.reports.push(report),
-    agentLives: () => true,
+    agentLives: () => world.agent,
     pet: () => {
       world.pets += 1
     },
@@ -109,6 +110,53 @@ describe('a guard', () => {
       ...{ agent: 'alive', bootId: 'boot' },
     })
     expect(world.pets).toBeGreaterThan(15)
+  })
+
+  test('renews as soon as it has read the store, not at its next try', async () => {
+    const { last, lease } = start()
+    await clock.advance(20)
+    expect(last()).toMatchObject({ held: true, standing: 'held' })
+    expect(last()).not.toHaveProperty('waits')
+    expect((await lease()).spec.holderIdentity).toBe('a/1')
+  })
+
+  test('renews at once when its agent is back, and not because it is silent', async () => {
+    const { last, lease, world } = start()
+    await clock.advance(5_000)
+    world.agent = false
+    await clock.advance(3_100)
+    expect(leaseFacts(await lease()).agent).toBe('silent')
+    const { sentAt } = last()
+    expect(last()).toMatchObject({ held: true, agent: 'silent' })
+    world.agent = true
+    await clock.advance(300)
+    expect(leaseFacts(await lease()).agent).toBe('alive')
+    expect(last()).toMatchObject({ held: true, agent: 'alive' })
+    expect(last().sentAt! - sentAt!).toBeLessThan(3_000)
+    const again = last().sentAt
+    await clock.advance(2_500)
+    expect(last().sentAt).toBe(again)
+  })
+
+  test('says what it waits for: what is in the way of the end of machines, and why the store did not answer', async () => {
+    const { last, world } = start()
+    await clock.advance(5_000)
+    Object.assign(world, { up: false, machines: 1, stuck: true })
+    await clock.advance(8_000)
+    expect(last()).toMatchObject({
+      ...{ held: false, standing: 'stopping' },
+      waits: expect.stringMatching(/2\.5 s are promised; web lives; .*failed first: etcd is away$/),
+    })
+    world.stuck = false
+    await clock.advance(2_000)
+    expect(last()).toMatchObject({
+      standing: 'stopped',
+      waits: 'it renews the lease once the store answers; the try that failed first: etcd is away',
+    })
+    world.up = true
+    await clock.advance(3_000)
+    expect(last()).toMatchObject({ held: true, standing: 'held' })
+    expect(last()).not.toHaveProperty('waits')
   })
 
   test('cut off alone stops its machines within a second of the deadline, and does not try before they are gone', async () => {
@@ -265,7 +313,10 @@ describe('the guard after another', () => {
     })
     const { last } = start()
     await clock.advance(8_000)
-    expect(last()).toMatchObject({ held: false })
+    expect(last()).toMatchObject({
+      held: false,
+      waits: expect.stringContaining('a copy of this host may run'),
+    })
     await clock.advance(4_000)
     expect(last()).toMatchObject({ held: true, epoch: 3 })
   })
