@@ -32,7 +32,7 @@ import { EventRecorder } from './store/events.ts'
 import type { ObjectStore, Ref } from './store/objects.ts'
 import { leaseTerms } from './wire-guard-settings.ts'
 import { startGuard } from './wire-guard-watch.ts'
-import { thisHost, watchTenure } from './wire-host.ts'
+import { thisHost, watchOwnHost } from './wire-host.ts'
 import { measureLease } from './wire-metrics.ts'
 
 export interface Agent {
@@ -142,7 +142,7 @@ export async function startAgent(
     {
       ...{ name: 'host', queue: hostQueue, workers: 1, passTimeoutMs: 30_000, clock, log, meter },
       reconcile: async () => {
-        const leased = alone ? {} : { tenure, fencing: config.fencing }
+        const leased = alone ? {} : { tenure, news: guard.news, fencing: config.fencing }
         const deps = { hostName, runDir, objects, processes, vms, clock, log, ...host, ...leased }
         orphans = await reconcileHost(deps).catch((error: unknown) => {
           if (error instanceof PlasmaError && error.code === 'HostNameTaken') taken.reject(error)
@@ -156,9 +156,12 @@ export async function startAgent(
   )
   const informers = [vms.run(signal), poolsLoop]
   void vms.whenSynced().then(() => hostQueue.add(hostName))
-  // Its Host says so at once, not at the next look.
-  if (!alone) void watchTenure(tenure, () => hostQueue.add(hostName), clock, signal)
   const loops = [vmLoop, hostLoop, ...informers, ...(own ? [own.loop] : [])]
+  if (!alone) {
+    const hosts = new Informer(objects, Host, log)
+    watchOwnHost({ hostName, hosts, guard }, () => hostQueue.add(hostName))
+    loops.push(hosts.run(signal))
+  }
   if (alone) loops.push(expireEvents({ objects, clock, log }, signal))
   const stopped = Promise.allSettled([...loops, guard.stopped]).then(() =>
     Promise.all([machines.close(), disks.close()]),

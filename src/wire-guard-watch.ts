@@ -5,6 +5,7 @@ import { hostClock } from './host/guard-clock.ts'
 import { GuardFence } from './host/guard-fence.ts'
 import { spawnGuard } from './host/guard-process.ts'
 import { GuardWatch, guardFiles } from './host/guard-watch.ts'
+import type { GuardNews } from './host/guard-word.ts'
 import type { Log } from './lib/log.ts'
 import { guardFlags, leaseTerms, programOf } from './wire-guard-settings.ts'
 
@@ -18,6 +19,10 @@ function guardEntry(): string {
 export interface GuardHandle {
   /** Whether guests may be started and resumed here now. Cheap; never throws. */
   readonly tenure: () => ReturnType<GuardWatch['tenure']>
+  /** What there is to say of the guard; undefined where there is none by design. */
+  readonly news: () => GuardNews | undefined
+  /** Called when that has changed, or whether the lease is held. */
+  readonly onNews: (listener: () => void) => void
   /** This host's lease as the guard told last, for who measures it; undefined where it told nothing. */
   readonly lease: () => { readonly held: boolean; readonly ageMs?: number } | undefined
   /** Resolves after the signal; the guard itself lives on. */
@@ -37,7 +42,10 @@ export function startGuard(
   command: readonly string[] = [process.execPath, ...process.execArgv, guardEntry()],
 ): GuardHandle {
   if (!isShared(config))
-    return { tenure: () => ({ state: 'single' }), lease: () => undefined, stopped: Promise.resolve() }
+    return {
+      ...{ tenure: () => ({ state: 'single' }), news: () => undefined, onNews: () => {} },
+      ...{ lease: () => undefined, stopped: Promise.resolve() },
+    }
   const { deadlineMs } = leaseTerms(config)
   const { runDir, hostName: host } = config
   const fence = GuardFence.of({ runDir, host, clock: hostClock, log })
@@ -55,5 +63,9 @@ export function startGuard(
     const { held, sentAt } = record
     return { held, ...(sentAt !== undefined && { ageMs: hostClock.elapsed() - sentAt }) }
   }
-  return { tenure: () => watch.tenure(), lease, stopped: watch.run(signal) }
+  return {
+    ...{ tenure: () => watch.tenure(), news: () => watch.news(), lease },
+    onNews: (listener) => void watch.onNews(listener),
+    stopped: watch.run(signal),
+  }
 }

@@ -1,19 +1,21 @@
 import { type Config, etcdUrls, isShared } from './config.ts'
 import { claimHost } from './controllers/host/claim.ts'
-import type { HostFacts } from './controllers/host/index.ts'
+import { type HostFacts, isContradicted } from './controllers/host/index.ts'
 import { agentLabels } from './controllers/host/register.ts'
 import { HostAddresses } from './host/addresses.ts'
 import { hostFacts, type QemuBinary } from './host/host-facts.ts'
 import { hostIdOf } from './host/host-id.ts'
-import type { Tenure } from './host/ports.ts'
 import { Procfs } from './host/procfs.ts'
 import { QemuCapabilities } from './host/qemu-capabilities.ts'
-import { type Clock, sleep, systemClock } from './lib/clock.ts'
+import { systemClock } from './lib/clock.ts'
 import { messageOf } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
+import type { Host } from './resources/kinds.ts'
 import { formatQuantity } from './resources/quantity.ts'
+import type { Informer } from './runtime/informer.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { version } from './version.ts'
+import type { GuardHandle } from './wire-guard-watch.ts'
 
 /** As Kubernetes names processors. */
 const arches: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64', riscv64: 'riscv64' }
@@ -80,24 +82,22 @@ function factsOf({ config, accelerator, qemu, log }: HostOptions): ThisHost['fac
   }
 }
 
-const tenureEveryMs = 1_000
+/** What tells a host that it has to look at its own object again. */
+export interface HostNews {
+  readonly hostName: string
+  readonly hosts: Pick<Informer<Host>, 'onChange'>
+  readonly guard: Pick<GuardHandle, 'tenure' | 'news' | 'onNews'>
+}
 
-/** Calls `changed` whenever the lease is lost, or held again, or under another epoch, until the signal is aborted. */
-export async function watchTenure(
-  tenure: () => Tenure,
-  changed: () => void,
-  clock: Clock,
-  signal: AbortSignal,
-): Promise<void> {
-  const look = () => {
-    const now = tenure()
-    return now.state === 'held' ? `held ${now.epoch}` : now.state
-  }
-  let before = look()
-  while (!signal.aborted) {
-    await sleep(clock, tenureEveryMs, signal).catch(() => {})
-    const now = look()
-    if (now !== before) changed()
-    before = now
-  }
+/**
+ * Calls `look` whenever the guard has something new to say, and when a leader that looked before the lease was renewed has
+ * written into the Host what is not so any more. Run it before the informer.
+ */
+export function watchOwnHost({ hostName, hosts, guard }: HostNews, look: () => void): void {
+  guard.onNews(look)
+  hosts.onChange((_key, host) => {
+    if (host?.metadata.name !== hostName || !isContradicted(host)) return
+    // While the lease says so too, the leader is right; that it does not any more is news.
+    if (guard.tenure().state === 'held' && guard.news()?.agent !== 'silent') look()
+  })
 }

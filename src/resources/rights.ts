@@ -26,7 +26,7 @@ export const roleRights: readonly RoleRights[] = [
     rights: [
       // Its finalizer is written with the machine itself.
       { group, resources: ['virtualmachines'], verbs: ['get', 'list', 'watch', 'update'] },
-      { group, resources: ['hosts'], verbs: ['get', 'list', 'create', 'update'] },
+      { group, resources: ['hosts'], verbs: ['get', 'list', 'watch', 'create', 'update'] },
       { group, resources: ['storagepools'], verbs: ['list', 'watch'] },
       {
         group,

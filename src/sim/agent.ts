@@ -3,18 +3,19 @@ import { reconcileHost } from '../controllers/host/index.ts'
 import { agentLabels } from '../controllers/host/register.ts'
 import { LeaseWatch } from '../controllers/hosts/watch.ts'
 import { runVmController } from '../controllers/vm/start.ts'
+import type { GuardWatch } from '../host/guard-watch.ts'
 import type { Tenure } from '../host/ports.ts'
 import { specHash } from '../host/spec-hash.ts'
 import { messageOf } from '../lib/errors.ts'
 import { localDisks } from '../resources/disk-reach.ts'
-import { StoragePool } from '../resources/kinds.ts'
+import { Host, StoragePool } from '../resources/kinds.ts'
 import { VirtualMachine } from '../resources/vm.ts'
 import { runController } from '../runtime/controller.ts'
 import { Informer } from '../runtime/informer.ts'
 import { defaultTerms } from '../runtime/lease.ts'
 import { WorkQueue } from '../runtime/queue.ts'
 import { KvObjects } from '../store/kv-objects.ts'
-import { watchTenure } from '../wire-host.ts'
+import { watchOwnHost } from '../wire-host.ts'
 import { runLeader } from '../wire-leader.ts'
 import { runTerm } from '../wire-term.ts'
 import { askVotes, guardWatch, hostIdOf, processesOf } from './guard.ts'
@@ -49,7 +50,7 @@ export function startAgent(host: SimHost, world: World): void {
     await pools.whenSynced()
     const right = () => watch.tenure()
     const tenure = world.parts.mistakes?.tenure?.(right) ?? right
-    for (const running of machines(base, pools, tenure)) loop(running)
+    for (const running of machines(base, pools, watch, tenure)) loop(running)
   }
   void start().catch(ended)
 }
@@ -111,6 +112,7 @@ function leader({
 function* machines(
   base: Base,
   pools: Informer<StoragePool>,
+  watch: GuardWatch,
   tenure: () => Tenure,
 ): Generator<Promise<unknown>> {
   const { host, world, process, clock, newUid, hostName, log, objects, signal } = base
@@ -136,11 +138,12 @@ function* machines(
     ...{ cpus: host.cpus, memory: host.memory, accelerator: 'tcg', qemuVersion: '7.2.0', agentVersion: '1' },
     ...{ addresses: [], capabilities: [] },
   })
+  const news = () => watch.news()
   const reconcile = async () => {
     await reconcileHost({
       hostName,
       runDir: host.runDir,
-      ...{ objects, processes, vms, facts, tenure, clock, log },
+      ...{ objects, processes, vms, facts, tenure, news, clock, log },
     })
     return { next: 'wait', ms: hostEveryMs } as const
   }
@@ -149,7 +152,9 @@ function* machines(
     signal,
   )
   void vms.whenSynced().then(() => queue.add(hostName))
-  // What the host says of itself depends on whether it holds its lease.
-  yield watchTenure(tenure, () => queue.add(hostName), clock, signal)
+  const hosts = new Informer(objects, Host, log, clock)
+  const guard = { tenure, news, onNews: (listener: () => void) => void watch.onNews(listener) }
+  watchOwnHost({ hostName, hosts, guard }, () => queue.add(hostName))
+  yield hosts.run(signal)
   yield vms.run(signal)
 }

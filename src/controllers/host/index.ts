@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { GuardNews } from '../../host/guard-word.ts'
 import type { LaunchRecord, Processes, QemuProcess, Tenure } from '../../host/ports.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { rfc3339 } from '../../lib/clock.ts'
@@ -35,6 +36,8 @@ export interface HostControllerDeps {
   readonly facts: () => Promise<HostFacts>
   /** Whether guests may be started here; `single` unless given. */
   readonly tenure?: () => Tenure | Promise<Tenure>
+  /** What there is to say of the guard; nothing unless given. */
+  readonly news?: () => GuardNews | undefined
   /** As in `Registration`. */
   readonly hostId?: string
   readonly fencing?: Host['spec']['fencing']['mode']
@@ -72,7 +75,9 @@ export async function reconcileHost(deps: HostControllerDeps): Promise<number> {
   const found = deps.vms.synced ? orphansOf(scan.processes, deps.runDir, claimed) : []
   const orphans = await Promise.all(found.map((process) => describe(process, deps)))
   warn(before, orphans, qemuProblem, deps)
-  const ready = readiness({ before, tenure, incomplete: scan.incomplete, qemuProblem })
+  const news = deps.news?.()
+  const ready = readiness({ before, tenure, news, incomplete: scan.incomplete, qemuProblem })
+  const own = [ready, ...(news ? [news.guarded] : [])]
   const status: HostStatus = {
     ...before,
     ...factsOf(facts, before),
@@ -80,7 +85,7 @@ export async function reconcileHost(deps: HostControllerDeps): Promise<number> {
     vms: deps.vms.list().filter((vm) => vm.status?.hostName === deps.hostName && vm.status.process).length,
     ...(tenure.state === 'held' && { epoch: tenure.epoch }),
     orphans,
-    conditions: withOthers(before?.conditions, ready, deps.clock, host.metadata.generation ?? 0),
+    conditions: withOthers(before?.conditions, own, deps.clock, host.metadata.generation ?? 0),
   }
   if (!isDeepStrictEqual(status, before)) await deps.objects.updateStatus(Host, { ...host, status })
   return orphans.length
@@ -111,38 +116,52 @@ function warn(
   }
 }
 
-/** Our condition first, then those of others as they are. */
+/** Our conditions first, then those of others as they are. */
 function withOthers(
   before: readonly Condition[] | undefined,
-  ready: ConditionFact | Condition,
+  ours: readonly (ConditionFact | Condition)[],
   clock: Clock,
   generation: number,
 ): Condition[] {
-  const others = (before ?? []).filter(({ type }) => type !== 'Ready')
-  const own =
-    'lastTransitionTime' in ready ? [ready] : setConditions(before, [ready], rfc3339(clock.now()), generation)
+  const others = (before ?? []).filter(({ type }) => !ours.some((own) => own.type === type))
+  const at = rfc3339(clock.now())
+  const own = ours.flatMap((one) =>
+    'lastTransitionTime' in one ? [one] : setConditions(before, [one], at, generation),
+  )
   return [...own, ...others]
 }
 
 interface Readiness {
   readonly before: Host['status']
   readonly tenure: Tenure
+  readonly news: GuardNews | undefined
   readonly incomplete: string | undefined
   readonly qemuProblem: string | undefined
 }
 
-function readiness({ before, tenure, incomplete, qemuProblem }: Readiness): ConditionFact | Condition {
+function readiness({ before, tenure, news, incomplete, qemuProblem }: Readiness): ConditionFact | Condition {
   const no = (reason: string, message: string) =>
     ({ type: 'Ready', status: 'False', reason, message }) as const
-  if (tenure.state === 'lost') {
-    // The leader's word for the same thing stands, else the two would take turns.
-    const said = before?.conditions.find(({ type }) => type === 'Ready')
-    if (said?.status === 'Unknown') return said
-    return no('LeaseLost', tenure.why)
-  }
+  // The leader's word for what the lease says stands, else the two would take turns.
+  const said = before?.conditions.find(({ type }) => type === 'Ready')
+  if (news?.agent === 'silent' && isSilent(said)) return said
+  if (tenure.state === 'lost') return said?.status === 'Unknown' ? said : no('LeaseLost', tenure.why)
   if (incomplete !== undefined) return no('ProcessesUnreadable', incomplete)
   if (qemuProblem !== undefined) return no('QemuUnusable', qemuProblem)
   return { type: 'Ready', status: 'True', reason: 'Ready', message: '' }
+}
+
+/** As the leader has it of a host whose lease says so. */
+const isSilent = (ready: Condition | undefined): ready is Condition =>
+  ready?.status === 'Unknown' && ready.reason === 'AgentSilent'
+
+/**
+ * Whether a Host says that its lease or its agent is silent, which the agent that holds the lease has to put right: the
+ * leader may have looked right before the lease was renewed.
+ */
+export function isContradicted({ status }: Host): boolean {
+  const said = (type: string) => status?.conditions.find((one) => one.type === type)?.status
+  return said('Ready') === 'Unknown' || said('Guarded') === 'Unknown'
 }
 
 async function describe(process: QemuProcess, deps: HostControllerDeps): Promise<Orphan> {

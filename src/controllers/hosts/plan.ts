@@ -113,6 +113,7 @@ function planLeaseless(view: View): HostPlan {
   const why = `it has no lease (plasmavmc-system/host-${view.name}): no guard of it renews one; start its server`
   const conditions = [
     fact('Ready', 'Unknown', 'NoLease', why),
+    ...unguarded(view, 'NoLease', why),
     fact('Fenced', 'Unknown', 'NoLease', why),
     fact('Schedulable', 'False', 'NoLease', why),
   ]
@@ -125,7 +126,10 @@ function planAlive(view: View, { evidence, pools }: World): HostPlan {
   const silent = lease !== undefined && agentIsSilent(lease)
   const ready = host?.status?.conditions.find(({ type }) => type === 'Ready')
   const silence = 'its guard renews its lease, but its agent gives no sign of life: its machines run on'
-  const agent = silent ? [fact('Ready', 'Unknown', 'AgentSilent', silence)] : []
+  // Of the guard it says no more either, but for the renewal.
+  const agent = silent
+    ? [fact('Ready', 'Unknown', 'AgentSilent', silence), fact('Guarded', 'True', 'LeaseHeld')]
+    : []
   const conditions = [
     ...agent,
     fact('Fenced', 'False', 'LeaseRenewed'),
@@ -167,11 +171,21 @@ function schedulable(spec: Host['spec'] | undefined, notReady: string | undefine
   return fact('Schedulable', 'True', 'Schedulable')
 }
 
+/**
+ * A lease that is not renewed is held by no guard. Why that is only the host's agent can say, if it reaches the store; what
+ * it says stands.
+ */
+function unguarded({ host }: View, reason: string, why: string): ConditionFact[] {
+  const said = host?.status?.conditions.find(({ type }) => type === 'Guarded')
+  return said?.status === 'False' ? [] : [fact('Guarded', 'Unknown', reason, why)]
+}
+
 function lostConditions(view: View, fenced: Verdict['fenced']): ConditionFact[] {
   const { name } = view
   const why = `its lease plasmavmc-system/host-${name} is not renewed any more`
   return [
     fact('Ready', 'Unknown', 'LeaseExpired', why),
+    ...unguarded(view, 'LeaseExpired', why),
     { type: 'Fenced', ...fenced },
     fact('Schedulable', 'False', 'LeaseExpired', why),
   ]

@@ -2,6 +2,7 @@ import { beforeEach, expect, test } from 'vitest'
 import {
   type HostControllerDeps,
   type HostFacts,
+  isContradicted,
   reconcileHost,
 } from '../../../src/controllers/host/index.ts'
 import { hostIdAnnotation } from '../../../src/controllers/host/register.ts'
@@ -130,6 +131,41 @@ test('the word of the leader for a silent lease is not contradicted while the le
   expect(await host()).toEqual(before)
   tenure = { state: 'held', epoch: 1, leftMs: 4_000 }
   await reconcileHost(deps())
+  expect(await ready()).toMatchObject({ status: 'True' })
+})
+
+test('what the guard says is told beside Ready, both ways, whoever else says what', async () => {
+  const news = (status: 'True' | 'False', message: string, agent: 'alive' | 'silent' = 'alive') => ({
+    ...{ guarded: { type: 'Guarded', status, reason: 'X', message }, agent },
+  })
+  const guarded = async () => (await host()).status?.conditions.find(({ type }) => type === 'Guarded')
+  tenure = { state: 'held', epoch: 1, leftMs: 4_000 }
+  await reconcileHost(deps({ news: () => news('True', '') }))
+  await alsoSay({ type: 'Ready', status: 'Unknown', reason: 'LeaseExpired' })
+  tenure = { state: 'lost', why: 'no guard' }
+  await reconcileHost(deps({ news: () => news('False', 'web lives') }))
+  expect(await guarded()).toMatchObject({ status: 'False', message: 'web lives' })
+  expect(await ready()).toMatchObject({ status: 'Unknown', reason: 'LeaseExpired' })
+  await alsoSay({ type: 'Guarded', status: 'Unknown', reason: 'LeaseExpired' })
+  expect(isContradicted(await host())).toBe(true)
+  tenure = { state: 'held', epoch: 1, leftMs: 4_000 }
+  await reconcileHost(deps({ news: () => news('True', '') }))
+  expect(await guarded()).toMatchObject({ status: 'True' })
+  expect(isContradicted(await host())).toBe(false)
+  expect((await host()).status?.conditions.map(({ type }) => type)).toEqual(['Ready', 'Guarded'])
+})
+
+test('that its agent is silent stands for as long as the lease says so', async () => {
+  const news = (agent: 'alive' | 'silent') => ({
+    ...{ guarded: { type: 'Guarded', status: 'True', reason: 'LeaseHeld', message: '' } as const, agent },
+  })
+  tenure = { state: 'held', epoch: 1, leftMs: 4_000 }
+  await reconcileHost(deps({ news: () => news('alive') }))
+  await alsoSay({ type: 'Ready', status: 'Unknown', reason: 'AgentSilent' })
+  const before = await ready()
+  await reconcileHost(deps({ news: () => news('silent') }))
+  expect(await ready()).toEqual(before)
+  await reconcileHost(deps({ news: () => news('alive') }))
   expect(await ready()).toMatchObject({ status: 'True' })
 })
 

@@ -166,6 +166,7 @@ export function planFor(one: World) {
   return {
     ...{ plan, action: plan?.actions[0], does: plan?.actions.map((action) => action.do) },
     ...{ ready: condition('Ready'), fenced: condition('Fenced'), schedulable: condition('Schedulable') },
+    guarded: condition('Guarded'),
     words: plan?.conditions.find(({ type }) => type === 'Fenced')?.message ?? '',
   }
 }

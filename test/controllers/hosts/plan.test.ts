@@ -65,6 +65,11 @@ describe('a host that renews its lease', () => {
   test('its readiness is for its agent to say', () => {
     expect(planFor(world(500)).ready).toBeUndefined()
   })
+
+  test('so is what its guard does, unless the agent is silent: then the renewal says it', () => {
+    expect(planFor(world(500)).guarded).toBeUndefined()
+    expect(planFor(world(500, { lease: said({ agent: 'silent' }) })).guarded).toBe('True/LeaseHeld')
+  })
 })
 
 describe('what was recorded stays while nothing is known', () => {
@@ -93,6 +98,16 @@ describe('what was recorded stays while nothing is known', () => {
 
 describe('a host that is lost', () => {
   const lost = { ready: 'Unknown/LeaseExpired', schedulable: 'False/LeaseExpired' }
+
+  test('is guarded by nobody, unless its agent has said why', () => {
+    const saying = (status: 'True' | 'False') => {
+      const condition = { type: 'Guarded', status, reason: 'Stopping', message: 'x', lastTransitionTime: at }
+      return world(60_000, { hosts: [host('a', { conditions: [condition] }), host('b'), host('c')] })
+    }
+    expect(planFor(world(60_000)).guarded).toBe('Unknown/LeaseExpired')
+    expect(planFor(saying('True')).guarded).toBe('Unknown/LeaseExpired')
+    expect(planFor(saying('False')).guarded).toBeUndefined()
+  })
 
   test('is so after the whole duration, and not before', () => {
     expect(planFor(world(9_999)).ready).toBeUndefined()
