@@ -1,5 +1,6 @@
 import { type ConditionFact, setConditions } from '../../resources/conditions.ts'
 import { localDisks } from '../../resources/disk-reach.ts'
+import { lossMark } from '../../resources/host-loss.ts'
 import type { StoragePool } from '../../resources/kinds.ts'
 import { misunderstood } from '../../resources/understood.ts'
 import { type VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
@@ -112,8 +113,11 @@ export function markOf(
   }
 }
 
-export const isMarked = ({ status }: VirtualMachine, mark: Mark): boolean =>
-  status?.phase === mark.phase && status.reason === mark.reason && status.message === mark.message
+/** Whether it says so already, whatever its agent has added. */
+export function isMarked({ status }: VirtualMachine, { reason, message }: Mark): boolean {
+  const has = lossMark(status)
+  return has?.reason === reason && has.message === message
+}
 
 /** The status of a machine whose host is lost: what it was is not known any more; all else stays as it was recorded. */
 export function markedStatus(vm: VirtualMachine, mark: Mark, at: string): VmStatus {

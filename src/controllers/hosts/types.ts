@@ -3,6 +3,7 @@ import type { ConditionFact } from '../../resources/conditions.ts'
 import type { FenceEvidence } from '../../resources/fence-evidence.ts'
 import type { Host } from '../../resources/host.ts'
 import type { HostLeaseFacts } from '../../resources/host-lease.ts'
+import type { LossReason } from '../../resources/host-loss.ts'
 import type { Lease, StoragePool } from '../../resources/kinds.ts'
 import type { Phase, VirtualMachine } from '../../resources/vm.ts'
 import type { GivenUp } from './machines.ts'
@@ -64,7 +65,7 @@ export interface World {
 /** What a machine is marked with while its host is lost. */
 export interface Mark {
   readonly phase: Phase
-  readonly reason: 'HostLost' | 'StorageLost'
+  readonly reason: LossReason
   readonly message: string
   /** What it says, without the time since when: it is not written again for that. */
   readonly key: string

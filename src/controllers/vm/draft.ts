@@ -2,6 +2,7 @@ import { macOf } from '../../host/qemu-networks.ts'
 import { rfc3339 } from '../../lib/clock.ts'
 import type { ConditionFact } from '../../resources/conditions.ts'
 import { setConditions } from '../../resources/conditions.ts'
+import { type LossMark, lossMark, withAgentsWord } from '../../resources/host-loss.ts'
 import { type Phase, type VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
 import { type LeaseWait, leaseWait } from './tenure.ts'
 import type { Action, Happening, Observed, Plan, PlanEnv } from './types.ts'
@@ -50,9 +51,23 @@ export class Draft {
     return leaseWait(this.seen.tenure, this.vm.status?.placementEpoch)
   }
 
+  /**
+   * What the leader has said of the machine as its host is lost, while that is so. That word stands, and what is seen here
+   * is added to it: else the two would take turns.
+   */
+  get mark(): LossMark | undefined {
+    return this.seen.tenure.state === 'lost' ? lossMark(this.vm.status) : undefined
+  }
+
   /** Sets the phase with its reason; Ready is true only when Running. */
   phase(phase: Phase, reason: string, message = ''): void {
     const shown = this.deleting && phase !== 'Unknown' ? 'Terminating' : phase
+    const { mark } = this
+    if (!mark) return this.#phase(phase, shown, reason, message)
+    this.#phase('Unknown', 'Unknown', mark.reason, withAgentsWord(mark, { phase: shown, reason, message }))
+  }
+
+  #phase(phase: Phase, shown: Phase, reason: string, message: string): void {
     this.status.phase = shown
     this.status.reason = reason
     if (message) this.status.message = message
@@ -74,6 +89,11 @@ export class Draft {
 
   tell(type: Happening['type'], reason: string, message: string): void {
     this.happenings.push({ type, reason, message })
+  }
+
+  /** Tells of how the machine stands, where that is new by its status. Not while the leader's word hides what it was. */
+  announce(type: Happening['type'], reason: string, message: string): void {
+    if (!this.mark) this.tell(type, reason, message)
   }
 
   act(action: Action): void {

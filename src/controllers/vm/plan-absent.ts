@@ -123,7 +123,7 @@ function dispose(draft: Draft): void {
     draft.phase('Terminating', 'RemovingDisks', 'QEMU is gone; disks and run directory are being removed')
   else {
     const message = `QEMU is gone, but what it left can't be removed: ${disposeError}; tried again`
-    if (draft.vm.status?.reason !== 'RemovalFailed') draft.tell('Warning', 'RemovalFailed', message)
+    if (draft.vm.status?.reason !== 'RemovalFailed') draft.announce('Warning', 'RemovalFailed', message)
     draft.phase('Terminating', 'RemovalFailed', message)
   }
   draft.act({ do: 'dispose' })
@@ -146,7 +146,7 @@ function disksReady(draft: Draft): boolean {
   const failed = waiting.find((disk) => disk.state === 'failed')
   if (failed) {
     const message = `${failed.name}: ${failed.message ?? 'failed'}`
-    if (draft.vm.status?.reason !== 'DiskFailed') draft.tell('Warning', 'DiskFailed', message)
+    if (draft.vm.status?.reason !== 'DiskFailed') draft.announce('Warning', 'DiskFailed', message)
     draft.phase('Pending', 'DiskFailed', message)
     if (draft.seen.diskRetryInMs > 0) draft.recheckIn(draft.seen.diskRetryInMs)
     else draft.act({ do: 'prepareDisks' })

@@ -185,14 +185,14 @@ const wasUnresponsive = ({ vm }: Draft) =>
   vm.status?.reason === 'ProcessStopped' || vm.status?.reason === 'NoAnswer'
 
 function unresponsive(draft: Draft, reason: string, message: string): void {
-  if (!wasUnresponsive(draft)) draft.tell('Warning', 'Unresponsive', message)
+  if (!wasUnresponsive(draft)) draft.announce('Warning', 'Unresponsive', message)
   draft.phase('Unresponsive', reason, message)
 }
 
 function answered(draft: Draft, alive: Alive, state: RunState): void {
   draft.condition('Paused', 'False', 'NotPaused')
   noteGuest(draft)
-  if (wasUnresponsive(draft)) draft.tell('Normal', 'Responsive', 'QEMU answers again')
+  if (wasUnresponsive(draft)) draft.announce('Normal', 'Responsive', 'QEMU answers again')
   switch (state) {
     case 'shutdown':
       return ended(draft, alive, draft.status.stop ? 'Stopped' : 'GuestShutdown', 'the guest powered down')
@@ -285,7 +285,7 @@ function paused(draft: Draft, reason: string, message: string): void {
   draft.phase('Paused', reason, message)
   draft.condition('Paused', 'True', reason, message)
   if (draft.vm.status?.reason !== reason)
-    draft.tell(reason === 'PausedByUser' ? 'Normal' : 'Warning', reason, message)
+    draft.announce(reason === 'PausedByUser' ? 'Normal' : 'Warning', reason, message)
 }
 
 function running(draft: Draft, alive: Alive): void {
@@ -295,7 +295,7 @@ function running(draft: Draft, alive: Alive): void {
     return draft.act({ do: 'pause' })
   }
   if (draft.vm.status?.phase !== 'Running')
-    draft.tell('Normal', 'Running', `runs with pid ${alive.identity.pid}`)
+    draft.announce('Normal', 'Running', `runs with pid ${alive.identity.pid}`)
   draft.phase('Running', 'Running')
   if (!draft.status.backoff) return
   if (alive.seenForMs >= healthyRunMs) delete draft.status.backoff

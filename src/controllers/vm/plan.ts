@@ -44,7 +44,7 @@ export function plan(vm: VirtualMachine, seen: Observed, env: PlanEnv): Plan {
       break
     case 'duplicate': {
       const message = `${process.pids.length} QEMUs carry this machine's uid (pids ${process.pids.join(', ')}); nothing is touched until one is left`
-      if (vm.status?.reason !== 'DuplicateProcess') draft.tell('Warning', 'DuplicateProcess', message)
+      if (vm.status?.reason !== 'DuplicateProcess') draft.announce('Warning', 'DuplicateProcess', message)
       draft.phase('Unknown', 'DuplicateProcess', message)
       draft.recheckIn(unknownRecheckMs)
       break
