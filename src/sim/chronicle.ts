@@ -15,7 +15,11 @@ function machineLine({ metadata, status }: VirtualMachine): string {
 }
 
 function hostLine({ metadata, spec, status }: Host): string {
-  const conditions = (status?.conditions ?? []).map(
+  // That its guard holds the lease is said by the lease.
+  const told = (status?.conditions ?? []).filter(
+    ({ type, status: is }) => type !== 'Guarded' || is !== 'True',
+  )
+  const conditions = told.map(
     ({ type, status: is, reason }) =>
       `${type}=${is}${reason === type || reason === '' ? '' : ` (${reason})`}`,
   )

@@ -67,6 +67,8 @@ export const scriptShape = z.array(
     /** A manifest, created or, where it is there, given this spec. */
     apply: z.record(z.string(), z.unknown()).optional(),
     expect: z.record(z.string(), expected).optional(),
+    /** Conditions of hosts: `True`, or with their reason `False/Stopping`. */
+    hosts: z.record(z.string(), z.record(z.string(), z.string())).optional(),
     /** Every machine is as it should be. */
     settled: z.literal(true).optional(),
   }),
@@ -149,6 +151,20 @@ function check(world: World, at: number, wanted: NonNullable<Script[number]['exp
   }
 }
 
+/** @throws PlasmaError `NotAsExpected` */
+async function checkHosts(world: World, at: number, wanted: NonNullable<Script[number]['hosts']>) {
+  for (const [name, conditions] of Object.entries(wanted)) {
+    const { status } = await world.objects.get(Host, { name })
+    for (const [type, want] of Object.entries(conditions)) {
+      const is = status?.conditions.find((one) => one.type === type)
+      const found = want.includes('/') ? `${is?.status}/${is?.reason}` : is?.status
+      if (found === want) continue
+      const message = `at ${at} s ${name}: ${type} is ${is?.status}/${is?.reason} (${is?.message}), expected ${want}`
+      throw new PlasmaError('NotAsExpected', message)
+    }
+  }
+}
+
 /** Whole seconds: a log that told of milliseconds would change with every change of anything. */
 const shortTime = (line: string) =>
   line.replace(/^ *(\d+)\.\d+ /, (_, seconds: string) => `${seconds.padStart(4)} s`)
@@ -173,7 +189,7 @@ export async function playScenario(
   faults.bearable = false
   chronicle(world)
   await populate(world, file)
-  for (const { at, do: given, on, apply: manifest, expect, settled } of script) {
+  for (const { at, do: given, on, apply: manifest, expect, hosts, settled } of script) {
     await world.run(at * 1_000)
     const fault = given as unknown as Fault | undefined
     if (fault && on) faults.schedule([{ after: at * 1_000, ...on, fault }])
@@ -183,6 +199,7 @@ export async function playScenario(
       await apply(world, manifest)
     }
     if (expect) check(world, at, expect)
+    if (hosts) await checkHosts(world, at, hosts)
     const why = settled && world.rules.unsettled()
     if (why) throw new PlasmaError('NotAsExpected', `at ${at} s: ${why}`)
     world.rules.check()
