@@ -121,9 +121,9 @@ describe('hosts of one etcd', () => {
     await etcd?.close()
   })
 
-  const flags = (name: string) => [
+  const flags = (name: string, port = peerPort) => [
     ...['--store', 'etcd', '--etcd-endpoints', etcd.endpoints.join(','), '--host-name', name],
-    ...['--peer-listen', `127.0.0.1:${peerPort}`],
+    ...['--peer-listen', `127.0.0.1:${port}`],
   ]
 
   test('a second one by the same name is refused at its start', async () => {
@@ -142,5 +142,27 @@ describe('hosts of one etcd', () => {
     const before = await hostOf(lab, 'one')
     await lab.restart('SIGKILL', { flags: flags('one') })
     expect((await hostOf(lab, 'one')).metadata.annotations).toEqual(before.metadata.annotations)
+  })
+
+  test('one whose server stood still is Ready again as soon as it goes on', async () => {
+    const other = await Lab.start({ flags: flags('two', 0) })
+    try {
+      const said = async (type: string) =>
+        (await hostOf(lab, 'two')).status?.conditions.find((condition) => condition.type === type)
+      await lab.until('its guard holds the lease', async () => (await said('Guarded'))?.status === 'True')
+      process.kill(other.serverPid, 'SIGSTOP')
+      await lab.until('it is silent', async () => (await said('Ready'))?.reason === 'AgentSilent')
+      expect(await said('Guarded')).toMatchObject({ status: 'True', reason: 'LeaseHeld' })
+      process.kill(other.serverPid, 'SIGCONT')
+      const since = performance.now()
+      await lab.until('it is Ready', async () => (await said('Ready'))?.status === 'True')
+      // Its next look at itself would have been ten seconds later.
+      expect(performance.now() - since).toBeLessThan(5_000)
+      const { stdout } = await lab.cli('describe', 'host', 'two')
+      expect(stdout).toMatch(/^ +Guarded +True /m)
+    } finally {
+      process.kill(other.serverPid, 'SIGCONT')
+      await other.close()
+    }
   })
 })
