@@ -26,13 +26,18 @@ const lookEveryMs = 20
 /** So many machines are named; of more it is said how many. */
 const mostNamed = 3
 
-/** Machines that live after SIGKILL, by name and pid. Those in uninterruptible sleep end with what they wait for, mostly a disk. */
+/** What keeps a process from ending by SIGKILL, by its state: a zombie that is listed has threads that live. */
+const hindrances: Readonly<Record<string, string>> = {
+  D: ', in uninterruptible sleep, as of a disk that hangs: no signal ends it',
+  Z: ', of which threads are in uninterruptible sleep, as of a disk that hangs: no signal ends them',
+}
+
+/** Machines that live after SIGKILL, by name and pid. */
 function livingWords(machines: readonly QemuProcess[]): string {
   const all = [...machines].sort((a, b) => a.pid - b.pid)
-  const named = all.slice(0, mostNamed).map(({ name, pid, state }) => {
-    const why = state === 'D' ? ', in uninterruptible sleep, as of a disk that hangs: no signal ends it' : ''
-    return `${name} (pid ${pid}${why})`
-  })
+  const named = all
+    .slice(0, mostNamed)
+    .map(({ name, pid, state }) => `${name} (pid ${pid}${hindrances[state] ?? ''})`)
   const more = all.length > mostNamed ? ` and ${all.length - mostNamed} more` : ''
   return `not gone after SIGKILL: ${named.join(', ')}${more}`
 }

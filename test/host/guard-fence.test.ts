@@ -5,7 +5,16 @@ import { silentLog } from '../../src/lib/log.ts'
 import { VirtualClock } from '../fakes/virtual-clock.ts'
 
 const qemu = (pid: number, name: string, state = 'S'): QemuProcess => ({
-  ...{ pid, name, state, startTime: 1, bootId: 'b', uid: `uid-${pid}`, launchId: `l-${pid}`, runDir: '/run/x' },
+  ...{
+    pid,
+    name,
+    state,
+    startTime: 1,
+    bootId: 'b',
+    uid: `uid-${pid}`,
+    launchId: `l-${pid}`,
+    runDir: '/run/x',
+  },
 })
 
 /** Stops machines that no signal ends. */

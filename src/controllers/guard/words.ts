@@ -55,7 +55,7 @@ export function waitsFor(reasons: Reasons): string | undefined {
     case 'held':
       return undefined
     case 'stopping':
-      return `it renews the lease once they are proven gone, for which ${stopMs / 1_000} s are promised; ${left ?? 'it looks for them'}${tried}`
+      return `the lease is renewed once machines that fail over are proven gone, for which ${stopMs / 1_000} s are promised; ${left ?? 'they are looked for'}${tried}`
     case 'stopped':
     case 'lost':
       if (taken === otherBoot)

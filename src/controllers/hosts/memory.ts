@@ -4,8 +4,11 @@ import type { Tries, Votes } from './types.ts'
 
 const retryBaseMs = 1_000
 const retryCapMs = 30_000
-/** A mark that its host has written over is made again, at most this often, ms: both may go on to write. */
-const remarkMs = 60_000
+/**
+ * A mark that its host has written over is made again, at most this often, ms: one that did not know yet that it has lost
+ * its lease lets it stand from then on, one of an older version does not.
+ */
+const remarkMs = 10_000
 
 /** What a leader has tried for one lost host. All times are its own monotonic ms. */
 export class LostHost {
