@@ -126,10 +126,10 @@ function planAlive(view: View, { evidence, pools }: World): HostPlan {
   const silent = lease !== undefined && agentIsSilent(lease)
   const ready = host?.status?.conditions.find(({ type }) => type === 'Ready')
   const silence = 'its guard renews its lease, but its agent gives no sign of life: its machines run on'
-  // Of the guard it says no more either, but for the renewal.
-  const agent = silent
-    ? [fact('Ready', 'Unknown', 'AgentSilent', silence), fact('Guarded', 'True', 'LeaseHeld')]
-    : []
+  // What its agent says of the guard stands; in place of what we have said there is now the renewal.
+  const guarded =
+    silent || guardedOf(host)?.status === 'Unknown' ? [fact('Guarded', 'True', 'LeaseHeld')] : []
+  const agent = [...(silent ? [fact('Ready', 'Unknown', 'AgentSilent', silence)] : []), ...guarded]
   const conditions = [
     ...agent,
     fact('Fenced', 'False', 'LeaseRenewed'),
@@ -176,9 +176,10 @@ function schedulable(spec: Host['spec'] | undefined, notReady: string | undefine
  * it says stands.
  */
 function unguarded({ host }: View, reason: string, why: string): ConditionFact[] {
-  const said = host?.status?.conditions.find(({ type }) => type === 'Guarded')
-  return said?.status === 'False' ? [] : [fact('Guarded', 'Unknown', reason, why)]
+  return guardedOf(host)?.status === 'False' ? [] : [fact('Guarded', 'Unknown', reason, why)]
 }
+
+const guardedOf = (host: Host | undefined) => host?.status?.conditions.find(({ type }) => type === 'Guarded')
 
 function lostConditions(view: View, fenced: Verdict['fenced']): ConditionFact[] {
   const { name } = view

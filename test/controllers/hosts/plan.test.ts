@@ -70,6 +70,16 @@ describe('a host that renews its lease', () => {
     expect(planFor(world(500)).guarded).toBeUndefined()
     expect(planFor(world(500, { lease: said({ agent: 'silent' }) })).guarded).toBe('True/LeaseHeld')
   })
+
+  test.each<['Unknown' | 'False' | 'True', string | undefined]>([
+    ['Unknown', 'True/LeaseHeld'],
+    ['False', undefined],
+    ['True', undefined],
+  ])('and that nobody guards it, which only we have said, is taken back: %s', (status, after) => {
+    const condition = { type: 'Guarded', status, reason: 'X', message: 'x', lastTransitionTime: at }
+    const hosts = [host('a', { conditions: [condition] }), host('b'), host('c')]
+    expect(planFor(world(500, { hosts })).guarded).toBe(after)
+  })
 })
 
 describe('what was recorded stays while nothing is known', () => {
