@@ -13,7 +13,8 @@ async function take(port: number): Promise<number> {
   onTestFinished(() => void server.close())
   const listening = once(server, 'listening')
   server.listen(port, '127.0.0.1')
-  await Promise.race([listening, once(server, 'error')])
+  // It is taken already where a server runs on this machine.
+  await listening.catch((error: unknown) => expect(error).toMatchObject({ code: 'EADDRINUSE' }))
   return (server.address() as AddressInfo | null)?.port ?? port
 }
 
