@@ -49,7 +49,17 @@ const evidencePrefix = prefixFor(FenceEvidence)
 interface Live {
   readonly host: SimHost
   readonly qemu: SimQemu
+  /** When it was started, ms. */
+  readonly at: number
 }
+
+interface Fence {
+  readonly spec: FenceEvidence['spec']
+  /** When it was stored, ms. */
+  readonly at: number
+}
+
+const failsOver = ({ record }: SimQemu) => record.manifest.spec.recovery.onHostLoss === 'Failover'
 
 /** Looks at the true state of a world, not at what anybody in it believes. */
 export class Rules {
@@ -60,7 +70,7 @@ export class Rules {
   /** The machines as they stand in the store, by key and by uid. */
   readonly vms = new Map<string, VirtualMachine>()
   readonly #byUid = new Map<string, string>()
-  readonly #evidence: FenceEvidence[] = []
+  readonly #evidence: Fence[] = []
   /** Who made a disk that only one host has, by uid and disk. */
   readonly #makers = new Map<string, string>()
   /** The host that leads, by the store. */
@@ -84,7 +94,7 @@ export class Rules {
 
   launched(host: SimHost, qemu: SimQemu): void {
     const all = this.#live.get(qemu.uid) ?? new Set()
-    all.add({ host, qemu })
+    all.add({ host, qemu, at: this.#world.timeline.now })
     this.#live.set(qemu.uid, all)
   }
 
@@ -125,10 +135,17 @@ export class Rules {
     // Taken up again under the new epoch it is its own.
     if (!later || !vm || host.resumed || (vm.status?.hostName === host.name && placed >= later.spec.epoch))
       return
+    // No start: it ran when its host was fenced, nobody takes it elsewhere, and it may stop and go on.
+    if (!failsOver(qemu) && vm.status?.hostName === host.name && this.#startedAt(qemu) < later.at) return
     this.broken(
       'NoStartAfterFence',
       `${qemu.name} (launch ${launchId}, epoch ${epoch}) runs on ${host.name}, fenced as of epoch ${later.spec.epoch}`,
     )
+  }
+
+  #startedAt(qemu: SimQemu): number {
+    const live = [...(this.#live.get(qemu.uid) ?? [])].find((one) => one.qemu === qemu)
+    return live?.at ?? Number.POSITIVE_INFINITY
   }
 
   ended(host: SimHost, qemu: SimQemu, by: Ender): void {
@@ -142,7 +159,7 @@ export class Rules {
 
   #manualIsLeftAlone(host: SimHost, qemu: SimQemu, by: 'agent' | 'guard'): void {
     const vm = this.vmOf(qemu.uid)
-    if (qemu.record.manifest.spec.recovery.onHostLoss === 'Failover') return
+    if (failsOver(qemu)) return
     if (by === 'guard')
       return this.broken(
         'ManualIsLeftAlone',
@@ -180,7 +197,7 @@ export class Rules {
     if (by) this.writes += 1
     const { reader } = this.#world
     if (event.key.startsWith(evidencePrefix) && event.type === 'put')
-      this.#evidence.push(reader.stored<FenceEvidence>(event))
+      this.#evidence.push({ spec: reader.stored<FenceEvidence>(event).spec, at: this.#world.timeline.now })
     if (event.key === leaderKey && event.type === 'put')
       this.leader = reader.stored<Lease>(event).spec.holderIdentity
     if (!event.key.startsWith(vmPrefix)) return

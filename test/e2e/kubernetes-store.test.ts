@@ -137,9 +137,10 @@ test('a server that would run machines itself is not started beside the host tha
 
 test('says what is wrong with what it was told', async () => {
   const run = (...flags: string[]) => lab.cli('serve', '--store', 'kubernetes', '--roles', 'agent', ...flags)
-  expect((await run('--fencing', 'guard')).stderr).toMatch(/--fencing: must be none/)
-  expect((await run('--kubeconfig', '/nowhere')).stderr).toMatch(/--kubeconfig: \/nowhere: .*no such file/)
   const own = ['--data-dir', join(lab.dir, 'x'), '--run-dir', join(lab.dir, 'y')]
+  expect((await run(...own, '--fencing', 'guard')).stderr).toMatch(/--fencing: must be none/)
+  const nowhere = await run(...own, '--kubeconfig', '/nowhere')
+  expect(nowhere.stderr).toMatch(/--kubeconfig: \/nowhere: .*no such file/)
   expect((await run(...own)).stderr).toMatch(/needs --kubeconfig: this is no pod/)
   const away = join(lab.dir, 'away')
   writeFileSync(away, readFileSync(kubeconfig, 'utf8').replaceAll(lab.address, '127.0.0.1:1'))
