@@ -1,11 +1,13 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type RequestListener, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { download } from '../../src/host/download.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { machine, prepared, privileged, workshop } from './disk-fixture.ts'
 
 const body = Buffer.alloc(300_000, 7)
@@ -89,6 +91,28 @@ test.each<[string, RequestListener, RegExp]>([
   expect(disk?.message).toMatch(message)
   expect(readdirSync(cache())).toEqual([])
   expect(readdirSync(shop.own)).toEqual([])
+})
+
+test('a server that ends each answer at once takes nothing but its own connection along', async () => {
+  const whole = Buffer.alloc(320 * 1024, 7)
+  const head = `HTTP/1.1 200 OK\r\ncontent-length: ${whole.length}\r\nconnection: close\r\n\r\n`
+  const curt = createTcpServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', () => socket.end(Buffer.concat([Buffer.from(head), whole])))
+  }).listen(0, '127.0.0.1')
+  await once(curt, 'listening')
+  const url = `http://127.0.0.1:${(curt.address() as AddressInfo).port}/image`
+  // Its reader is slower than the server: the end of the connection comes while most is not read yet.
+  const to = join(shop.dir, 'pipe')
+  execFileSync('mkfifo', [to])
+  const fifo = openSync(to, 'r+')
+  const reader = spawn('sh', ['-c', 'sleep 0.5; exec cat >/dev/null'], { stdio: [fifo, 'ignore', 'inherit'] })
+  const { signal } = new AbortController()
+  const job = { url, to, limit: 1 << 20, clock: systemClock, signal, stallMs: 10_000, onPercent: () => {} }
+  expect(await download(job)).toBe(createHash('sha256').update(whole).digest('hex'))
+  reader.kill('SIGKILL')
+  closeSync(fifo)
+  curt.close()
 })
 
 test('removal cancels a download at once, also of a machine that waits for its turn', async () => {
