@@ -207,7 +207,8 @@ function lateAgent(agent: () => Agent | undefined, expected: boolean): AgentPart
     const one = agent()
     if (one) return one
     if (!expected) {
-      const hint = 'ask the server of the host that the machine runs on'
+      const hint =
+        'ask the server of the host that the machine runs on; where that has no API, <run-dir>/vms/<uid>/ there has console.sock and qemu.log'
       throw new ApiError('ServiceUnavailable', 'this server runs no machines', {}, { hint })
     }
     throw new ApiError('ServiceUnavailable', 'the server is still starting', { retryAfterSeconds: 1 })
