@@ -68,14 +68,21 @@ function queryOf(settings: ApplySettings): Readonly<Record<string, string | unde
   }
 }
 
-/** Whether an answer says the same as what was there: an update that changes nothing writes nothing. */
+/** Whether an answer says the same as what was there. Its status may be another by now, which is nobody's doing here. */
 function same(before: Stored, after: Stored): boolean {
-  const version = before.metadata.resourceVersion
-  if (version !== undefined && version !== after.metadata.resourceVersion) return false
-  return isDeepStrictEqual(
-    [before['spec'], before.metadata.annotations, before.metadata['labels']],
-    [after['spec'], after.metadata.annotations, after.metadata['labels']],
-  )
+  return isDeepStrictEqual(said(before), said(after))
+}
+
+/** What its authors say of an object. */
+function said({ status: _s, metadata, ...rest }: Stored): unknown {
+  const {
+    resourceVersion: _r,
+    managedFields: _m,
+    ...meta
+  } = metadata as Stored['metadata'] & {
+    readonly managedFields?: unknown
+  }
+  return { ...rest, metadata: meta }
 }
 
 /** Makes one manifest so: creates it, or sends the three-way merge against what is there. @throws ServerError */
