@@ -58,12 +58,13 @@ async function lookAtDisk(item: Made, context: LookContext): Promise<DiskState> 
   const { name, path, field, disk } = item
   if (!(await exists(path))) return lookAtMissing(item, context)
   const [has, wants] = [await virtualSize(path, disk.format), wantedBytes(disk)]
-  if (wants === undefined || has === wants) return { name, path, state: 'ready' }
-  const sizes = `${formatQuantity(has)} to ${formatQuantity(wants)}`
+  const size = formatQuantity(has)
+  if (wants === undefined || has === wants) return { name, path, size, state: 'ready' }
+  const sizes = `${size} to ${formatQuantity(wants)}`
   if (has < wants)
-    return { name, path, state: 'absent', message: `grows from ${sizes} before the next start` }
-  const message = `${field}.size: the disk would shrink from ${sizes} and lose data; set it to ${formatQuantity(has)}`
-  return { name, path, state: 'failed', message }
+    return { name, path, size, state: 'absent', message: `grows from ${sizes} before the next start` }
+  const message = `${field}.size: the disk would shrink from ${sizes} and lose data; set it to ${size}`
+  return { name, path, size, state: 'failed', message }
 }
 
 async function lookAtSeed(name: string, path: string, vm: VirtualMachine): Promise<DiskState> {

@@ -157,6 +157,8 @@ export interface DiskState {
   readonly state: 'absent' | 'preparing' | 'ready' | 'failed'
   /** Its file on this host, or the URL of its export. */
   readonly path?: string
+  /** The virtual size that it has, as a quantity; of disks that were made for the machine. */
+  readonly size?: string
   /** It was ready when it was last looked at, which is too long ago for a start: `prepare` looks again. */
   readonly stale?: true
   readonly message?: string

@@ -102,7 +102,7 @@ export interface ResourceDefinition<T extends KubeObject = KubeObject> {
    */
   readonly finalized: boolean
   readonly rules: readonly Rule[]
-  /** What is wrong with an update by what was there before, both with defaults. Kinds in a CustomResourceDefinition have none. */
+  /** What is wrong with an update by what was there before, both with defaults. A Kubernetes API server is not told of it: what must hold there, too, is for a controller to see to. */
   readonly changes?: (before: never, after: never) => readonly Cause[]
   /** Carries the object type; has no value at run time. */
   readonly object?: T

@@ -126,6 +126,10 @@ export const vmStatus = z.object({
       z.object({
         name: z.string(),
         path: z.string().optional(),
+        size: z
+          .string()
+          .optional()
+          .describe('The virtual size that it has, of a disk that was made for the machine.'),
         state: z.enum(['Pending', 'Preparing', 'Ready', 'Failed']),
         message: z.string().optional(),
         progressPercent: z.int().optional(),

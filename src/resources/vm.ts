@@ -3,6 +3,7 @@ import { defineResource, type ObjectOf } from './define.ts'
 import { exportKey, isNbdHost, nbd } from './nbd.ts'
 import { parseQuantity, quantity } from './quantity.ts'
 import { listOf } from './schema.ts'
+import { shrunkDisks } from './vm-disks.ts'
 import { affinity, recovery, spread, toleration } from './vm-placement.ts'
 import { vmStatus } from './vm-status.ts'
 import { runStrategies } from './vm-strategies.ts'
@@ -335,6 +336,7 @@ export const VirtualMachine = defineResource({
       holds: (spec: Spec) => (parseQuantity(spec.memory) ?? 0n) >= 1n << 20n || { field: 'memory' },
     },
   ],
+  changes: shrunkDisks,
 })
 
 export type VirtualMachine = ObjectOf<typeof VirtualMachine>

@@ -82,13 +82,13 @@ test('a bigger size grows a disk and a smaller one is refused', async () => {
   const of = (size: string) => machine({ disks: [{ name: 'root', size }] })
   await prepared(disks, of('16Mi'))
   expect((await disks.observe(of('32Mi')))[0]).toMatchObject({
-    state: 'absent',
+    ...{ state: 'absent', size: '16Mi' },
     message: expect.stringContaining('16Mi to 32Mi'),
   })
-  expect((await prepared(disks, of('32Mi')))[0]?.state).toBe('ready')
+  expect((await prepared(disks, of('32Mi')))[0]).toMatchObject({ state: 'ready', size: '32Mi' })
   expect(info(join(own, 'root.qcow2'))['virtual-size']).toBe(32 * MiB)
   const [small] = await prepared(disks, of('16Mi'))
-  expect(small).toMatchObject({ state: 'failed' })
+  expect(small).toMatchObject({ state: 'failed', size: '32Mi' })
   expect(small?.message).toContain('spec.disks[0].size: the disk would shrink from 32Mi to 16Mi')
 })
 

@@ -48,7 +48,9 @@ describe('a machine that comes from another host', () => {
     await prepared(one.disks, vm())
     writeFileSync(join(pool, uid, 'mark'), '')
     const before = statSync(path())
-    expect(await two.disks.observe(vm())).toEqual([{ name: 'root', path: path(), state: 'ready' }])
+    expect(await two.disks.observe(vm())).toEqual([
+      { name: 'root', path: path(), state: 'ready', size: '4Mi' },
+    ])
     await prepared(two.disks, vm())
     expect(statSync(path())).toMatchObject({ ino: before.ino, size: before.size, mtimeMs: before.mtimeMs })
   })

@@ -235,8 +235,9 @@ export class World {
   #look(name: string, wants: number): DiskState {
     const [has, path] = [this.files.get(name), `/disks/${name}.qcow2`]
     if (has === undefined) return { name, state: 'absent' }
-    if (has > wants) return { name, path, state: 'failed', message: 'would shrink' }
-    return { name, path, state: has < wants ? 'absent' : 'ready' }
+    const size = formatQuantity(has)
+    if (has > wants) return { name, path, size, state: 'failed', message: 'would shrink' }
+    return { name, path, size, state: has < wants ? 'absent' : 'ready' }
   }
 
   /** What an agent asks where something may be changed. */
