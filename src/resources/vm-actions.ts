@@ -1,4 +1,6 @@
-import type { VirtualMachine, VmAction } from './vm.ts'
+import type { RunStrategy, VirtualMachine, VmAction } from './vm.ts'
+import { noWayBack } from './vm-no-way-back.ts'
+import { comesBack, currentPower } from './vm-power.ts'
 
 export type ActionDecision =
   | { readonly spec: { readonly runStrategy: 'Always' | 'Halted' } }
@@ -16,6 +18,26 @@ export const actionOf: Readonly<Record<string, VmAction>> = {
   move: 'Move',
 }
 
+/** What changes a guest that runs, and means nothing for one that is going down: by the end of it there is none. */
+const ofTheGuest: ReadonlySet<VmAction> = new Set(['Pause', 'Unpause', 'Reset'])
+
+/**
+ * Why an action that was asked for has come too late, as its QEMU is going down or is about to; undefined where it has
+ * not. Asked by the API before it takes a request, and by the host before it does what was taken.
+ */
+export function tooLate(vm: Pick<VirtualMachine, 'spec' | 'status'>, action: VmAction): string | undefined {
+  const why = vm.status?.stop?.why
+  const staysDown = currentPower(vm, true).desired === 'Down'
+  if (why === undefined && !staysDown) return undefined
+  if (ofTheGuest.has(action)) return 'it is being stopped'
+  if (action === 'Stop') return staysDown ? 'it is being stopped already' : undefined
+  if (action === 'Restart' && why !== undefined && comesBack.has(why) && !staysDown)
+    return why === 'Move' ? 'it is being stopped, to start on another host' : 'it is being restarted already'
+  if (action === 'Restart' || (action === 'Start' && staysDown))
+    return 'it is being stopped; start it once it is stopped'
+  return undefined
+}
+
 /**
  * What an imperative verb does to a machine, as in KubeVirt: start and stop rewrite Always and Halted, whose meaning
  * they contradict, and leave a request for the host otherwise. Move asks the host to shut it down and give it up, so
@@ -26,32 +48,48 @@ export function requestAction(
   action: VmAction,
   env: { readonly id: string; readonly at: string },
 ): ActionDecision {
-  const { runStrategy } = vm.spec
   const waiting = vm.status?.request
   if (vm.metadata.deletionTimestamp !== undefined) return { refuse: 'it is being deleted' }
   if (waiting) return { refuse: `${waiting.action} was asked for at ${waiting.at} and is not done yet` }
+  const spec = strategyFor(vm.spec.runStrategy, action)
+  if (spec) return { spec }
+  const refuse = refusalOf(vm, action)
+  return refuse === undefined ? { request: { action, ...env } } : { refuse }
+}
+
+function strategyFor(
+  now: RunStrategy,
+  action: VmAction,
+): { readonly runStrategy: 'Always' | 'Halted' } | undefined {
+  if (action === 'Start' && now === 'Halted') return { runStrategy: 'Always' }
+  return action === 'Stop' && now === 'Always' ? { runStrategy: 'Halted' } : undefined
+}
+
+function refusalOf(vm: VirtualMachine, action: VmAction): string | undefined {
+  const { runStrategy } = vm.spec
   const alive = vm.status?.process !== undefined
-  const request = { request: { action, ...env } }
+  if (action === 'Restart' && runStrategy === 'Halted') return 'its run strategy is Halted; start it instead'
+  const late = alive ? tooLate(vm, action) : undefined
+  if (late !== undefined) return late
   switch (action) {
     case 'Start':
-      if (runStrategy === 'Halted') return { spec: { runStrategy: 'Always' } }
-      if (alive || runStrategy === 'Always')
-        return { refuse: 'it is running, or will be by its run strategy' }
-      return request
-    case 'Stop':
-      if (runStrategy === 'Always') return { spec: { runStrategy: 'Halted' } }
-      return alive ? request : { refuse: 'it is not running' }
+      return alive || runStrategy === 'Always' ? 'it is running, or will be by its run strategy' : undefined
     case 'Restart':
-      if (runStrategy === 'Halted') return { refuse: 'its run strategy is Halted; start it instead' }
-      return alive || runStrategy === 'Always' ? request : { refuse: 'it is not running; start it instead' }
-    case 'Pause':
-      if (vm.status?.pausedByUser) return { refuse: 'it is paused already' }
-      return alive ? request : { refuse: 'it is not running' }
-    case 'Unpause':
-      return vm.status?.phase === 'Paused' ? request : { refuse: 'it is not paused' }
+      if (!alive) return runStrategy === 'Always' ? undefined : 'it is not running; start it instead'
+      return noWayBack(vm)
+    case 'Stop':
     case 'Reset':
-      return alive ? request : { refuse: 'it is not running' }
+      return alive ? undefined : 'it is not running'
+    case 'Pause':
+      if (!alive) return 'it is not running'
+      return vm.status?.pausedByUser ? 'it is paused already' : undefined
+    case 'Unpause':
+      if (!alive) return 'it is not running'
+      // Asked to be paused and not seen paused yet counts: else it would be neither paused nor not.
+      return vm.status?.pausedByUser || isHeld(vm) ? undefined : 'it is not paused'
     case 'Move':
-      return vm.status?.hostName === undefined ? { refuse: 'it is on no host' } : request
+      return vm.status?.hostName === undefined ? 'it is on no host' : undefined
   }
 }
+
+const isHeld = ({ status }: VirtualMachine) => status?.phase === 'Paused'

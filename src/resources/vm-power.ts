@@ -33,7 +33,7 @@ export const mayRun = ({ status }: VirtualMachine): boolean =>
  * Whether the machine should be up, before requests and exits of this pass: kept while the strategy stays. Always and
  * Halted say it themselves, whatever a status says.
  */
-export function currentPower(vm: VirtualMachine, alive: boolean): Power {
+export function currentPower(vm: Pick<VirtualMachine, 'spec' | 'status'>, alive: boolean): Power {
   const strategy = vm.spec.runStrategy
   if (strategy === 'Always' || strategy === 'Halted') return { strategy, desired: initial(strategy, alive) }
   const kept = vm.status?.power

@@ -23,7 +23,11 @@ const own: Readonly<Record<string, { running: Partial<Outcomes>; stopped: Partia
     running: { stop: '-> Halted' },
     stopped: { start: 'refused', stop: '-> Halted', restart: 'Restart' },
   },
-  Halted: { running: { start: '-> Always', restart: 'refused' }, stopped: { start: '-> Always' } },
+  // Halted and running is about to be stopped.
+  Halted: {
+    running: { start: '-> Always', stop: 'refused', restart: 'refused', pause: 'refused', reset: 'refused' },
+    stopped: { start: '-> Always' },
+  },
 }
 
 const table = runStrategies.flatMap((strategy) =>

@@ -1,12 +1,15 @@
 import { rfc3339 } from '../../lib/clock.ts'
 import type { RunState } from '../../qmp/types.ts'
+import type { VmAction } from '../../resources/vm.ts'
+import { tooLate } from '../../resources/vm-actions.ts'
 import { comesBack, powerAfterRequest } from '../../resources/vm-power.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
 import { healthyRunMs, recordExit } from './exits.ts'
 import { ioCause, noteGuest, panicWords } from './guest.ts'
+import { specDiff } from './live-changes.ts'
 import { grantMove } from './placed.ts'
-import { describeChanges, planLive } from './plan-live.ts'
+import { describeChanges, planLive, runningSpec } from './plan-live.ts'
 import type { ProcessFact } from './types.ts'
 
 type Alive = Extract<ProcessFact, { state: 'alive' }>
@@ -101,6 +104,12 @@ function takeRequest(draft: Draft, alive: Alive): void {
   const { status } = draft
   if (!status.request || !status.power) return
   const { action } = status.request
+  const refused = unwanted(draft, alive, action)
+  if (refused !== undefined) {
+    draft.tell('Warning', 'RequestDropped', `${action} was asked for, but ${refused}`)
+    delete status.request
+    return
+  }
   // What could make a guest go on waits with the lease.
   if (draft.leaseWait && (action === 'Unpause' || action === 'Reset'))
     return draft.recheckIn(draft.leaseWait.recheckMs)
@@ -134,6 +143,23 @@ function takeRequest(draft: Draft, alive: Alive): void {
       break
   }
   delete status.request
+}
+
+/** Why a request is not done, whatever the API has made of it: it has come too late, or would end a guest for good. */
+function unwanted(draft: Draft, alive: Alive, action: VmAction): string | undefined {
+  if (action === 'Start' || action === 'Stop' || action === 'Move') return undefined
+  if (draft.deleting) return 'it is being deleted'
+  const late = tooLate({ spec: draft.vm.spec, status: draft.status }, action)
+  return late ?? (action === 'Restart' ? lastRun(draft, alive) : undefined)
+}
+
+/** Why this would be its last run for now: what a start looks at first, here before anything is stopped. */
+function lastRun(draft: Draft, alive: Alive): string | undefined {
+  const failed = draft.seen.disks.find(({ state }) => state === 'failed')
+  if (failed) return `it would not start again: ${failed.name}: ${failed.message ?? 'failed'}`
+  const running = runningSpec(alive)
+  const [refused] = running ? specDiff(running, draft.vm.spec, alive.facts).refused : []
+  return refused === undefined ? undefined : `it would not start again: ${refused}`
 }
 
 /**

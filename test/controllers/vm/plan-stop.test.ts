@@ -5,20 +5,97 @@ import { VirtualMachine, type VmStatus, vmFinalizer } from '../../../src/resourc
 import {
   absent,
   alive,
+  asked,
   condition,
+  here,
   identity,
+  lost,
   machine,
   noAnswer,
   planOf,
   process,
+  record,
   recorded,
   runningMachine,
+  spec,
   time,
+  under,
   verbs,
 } from './fixture.ts'
 
 const up: Partial<VmStatus> = { power: { strategy: 'Always', desired: 'Up' } }
 const stop = { why: 'Stop', at: time(), graceSeconds: 30 }
+
+describe('a request that comes too late', () => {
+  const pausedBefore = { pausedByUser: true } as const
+  const going: readonly (readonly [string, VirtualMachine])[] = [
+    [
+      'a stop',
+      runningMachine({ runStrategy: 'Manual' }, { stop, power: { strategy: 'Manual', desired: 'Down' } }),
+    ],
+    ['a restart', runningMachine({}, { stop: { ...stop, why: 'Restart' } })],
+    ['a stop that is to begin', runningMachine({ runStrategy: 'Halted' })],
+    [
+      'a deletion',
+      { ...runningMachine(), metadata: { ...runningMachine().metadata, deletionTimestamp: time() } },
+    ],
+  ]
+  const cases = going.flatMap(([name, vm]) =>
+    (['Pause', 'Unpause', 'Reset'] as const).map((action) => ({ name, vm, action })),
+  )
+
+  test.each(cases)('$action meets $name: it is cleared, told and not done', ({ vm, action }) => {
+    for (const state of ['running', 'watchdog', 'paused'] as const)
+      for (const tenure of [{ state: 'single' }, lost] as const) {
+        const status = { ...vm.status, ...asked(action), ...here } as VmStatus
+        const next = planOf({ ...vm, status }, alive(state), under(tenure))
+        expect(next.status.request).toBeUndefined()
+        expect(next.status.pausedByUser).toBeUndefined()
+        expect(verbs(next).filter((verb) => ['pause', 'resume', 'reset'].includes(verb))).toEqual([])
+        expect(next.happenings).toContainEqual({
+          ...{ type: 'Warning', reason: 'RequestDropped' },
+          message: expect.stringMatching(
+            new RegExp(`^${action} was asked for, but it is being (stopped|deleted)$`),
+          ),
+        })
+      }
+  })
+
+  test('what was paused before stays so until it is gone', () => {
+    const [, vm] = going[0] ?? []
+    if (!vm) throw new Error('no machine')
+    const paused = { ...vm, status: { ...vm.status, ...pausedBefore, ...asked('Unpause') } as VmStatus }
+    expect(planOf(paused, alive('paused')).status.pausedByUser).toBe(true)
+    expect(planOf(paused, absent).status.pausedByUser).toBeUndefined()
+  })
+})
+
+describe('a restart that would be the end', () => {
+  const asksRestart = runningMachine({ disks: [{ name: 'data', size: '1Mi' }] }, asked('Restart'))
+  const dropped = (next: ReturnType<typeof planOf>) => {
+    expect(next.status.stop).toBeUndefined()
+    expect(next.status.request).toBeUndefined()
+    expect(next.status.phase).toBe('Running')
+    return next.happenings.find(({ reason }) => reason === 'RequestDropped')?.message
+  }
+
+  test('is not begun while a disk has failed', () => {
+    const disks = [{ name: 'data', state: 'failed', message: 'would shrink' }] as const
+    expect(dropped(planOf(asksRestart, alive(), { disks }))).toBe(
+      'Restart was asked for, but it would not start again: data: would shrink',
+    )
+  })
+
+  test('is not begun while the spec asks for what is never done', () => {
+    const more = { record: record(spec({ disks: [{ name: 'data', size: '4Mi' }] })) }
+    expect(dropped(planOf(asksRestart, alive('running', more)))).toContain('spec.disks[data].size')
+  })
+
+  test('is begun where disks are only not ready yet', () => {
+    const disks = [{ name: 'data', state: 'absent' }] as const
+    expect(planOf(asksRestart, alive(), { disks }).status.stop?.why).toBe('Restart')
+  })
+})
 
 describe('a stop', () => {
   const stopping = runningMachine({ runStrategy: 'Halted' }, { stop })
