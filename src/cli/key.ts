@@ -124,17 +124,18 @@ async function remove(task: Task): Promise<void> {
   task.io.stdout.write(`${task.words[0]?.toUpperCase()} deleted\n`)
 }
 
-/** A new key for the same user; the old one stays good for a while, so that nobody is locked out meanwhile. */
+/** A new key for the same user, with the same end unless told; the old one stays good for a while, so that nobody is locked out meanwhile. */
 async function rotate(task: Task): Promise<void> {
   const { client, options, io } = task
   const until = timeFrom('--keep', options.keep ?? keepFor, io)
   const path = keyPath(task)
   const old = await client.json<KeyView>('GET', path)
-  const { user, groups = [] } = old.spec ?? {}
-  const expiresAt = options.expires === undefined ? undefined : timeFrom('--expires', options.expires, io)
+  const { user, groups = [], expiresAt: before } = old.spec ?? {}
+  const expiresAt = options.expires === undefined ? before : timeFrom('--expires', options.expires, io)
+  if (expiresAt !== undefined && expiresAt === before && Date.parse(before) <= io.clock.now())
+    throw new UsageError(`${idOf(old)} ended at ${before}: so would a new one`, 'give --expires, such as 30d')
   const made = await make(client, { user, groups, ...(expiresAt && { expiresAt }) })
   await tell(made, task)
-  const before = old.spec?.expiresAt
   if (before !== undefined && Date.parse(before) <= Date.parse(until)) return
   await client.json('PATCH', path, { body: { spec: { expiresAt: until } }, contentType: merge })
   io.stderr.write(`${idOf(old)} is good until ${until}\n`)
@@ -153,7 +154,10 @@ export const command: CommandModule<Options> = {
       .argument('<action>', 'create, list, disable, enable, rotate or delete')
       .argument('[name]', 'user of a new key; else the id of a key')
       .option('--group <name>', 'group of the user; may be given more than once', collect)
-      .option('--expires <time>', 'when the new key ends, such as 30d')
+      .option(
+        '--expires <time>',
+        'when the new key ends, such as 30d; with rotate as the old one does unless given',
+      )
       .option('--keep <time>', `how long the old key of a rotation stays good; default ${keepFor}`)
       .option('-o, --output <format>', 'json or yaml'),
   examples: [

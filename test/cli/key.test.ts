@@ -72,6 +72,30 @@ it('rotates: both are good, the old one for as long as is said, and never longer
   expect(await expiry()).toBe(first)
 })
 
+it('a rotated key ends when the old one was to, unless told, and one that has ended is not rotated so', async () => {
+  const erin = await create('erin', '--expires', '30d')
+  const key = (id: string) =>
+    lab
+      .client()
+      .json<{ spec: { expiresAt?: string } }>(
+        'GET',
+        `/apis/plasmavmc.io/v1alpha1/accesskeys/${id.toLowerCase()}`,
+      )
+  const rotated = async (...more: string[]) => {
+    const { out } = await run('key', 'rotate', erin.accessKeyId, ...more)
+    return key(parseCredentials(out).get('erin')?.accessKeyId ?? '')
+  }
+  const { expiresAt } = (await key(erin.accessKeyId)).spec
+  expect(expiresAt).toMatch(/^\d{4}-/)
+  expect((await rotated('--keep', '60d')).spec.expiresAt).toBe(expiresAt)
+  const other = (await rotated('--expires', '2d', '--keep', '1s')).spec.expiresAt ?? ''
+  expect(Math.abs(Date.parse(other) - Date.now() - 2 * 86_400_000)).toBeLessThan(60_000)
+  await expect
+    .poll(async () => (await run('key', 'rotate', erin.accessKeyId)).err, { timeout: 20_000 })
+    .toMatch(/ended at .*give --expires/s)
+  expect((await rotated('--expires', '2d')).spec.expiresAt).toMatch(/^\d{4}-/)
+})
+
 it('answers can-i by its exit code, and lists', async () => {
   const dave = await create('dave')
   expect(await run('auth', 'can-i', 'delete', 'vm/web')).toMatchObject({ code: 0, out: 'yes\n' })
