@@ -25,12 +25,17 @@ export interface Admitted {
   readonly path: ResourcePath | undefined
 }
 
-/** What was refused, by the error that said so. */
-const refusals = new WeakMap<object, Admitted>()
+/** What was refused, by the error that said so, and whose request it was: that of who wanted to be somebody else, say. */
+const refusals = new WeakMap<object, { readonly admitted: Admitted; readonly sender: Identity }>()
 
 /** What a sender who is known was refused; undefined where an error is no such refusal. */
 export function refusedTo(error: unknown): Admitted | undefined {
-  return error instanceof ApiError ? refusals.get(error) : undefined
+  return error instanceof ApiError ? refusals.get(error)?.admitted : undefined
+}
+
+/** Who was refused by that error, and pays for it: not the one whom they may not be. */
+export function refusedSender(error: unknown): Identity | undefined {
+  return error instanceof ApiError ? refusals.get(error)?.sender : undefined
 }
 
 /** Who it is and whether they may. `body` is as received. @throws ApiError Unauthorized, Forbidden, BadRequest */
@@ -64,7 +69,9 @@ export function admit(
 function allow(admitted: Admitted, deps: ServerDeps): Admitted {
   const error = refusalOf(admitted, deps)
   if (!error) return admitted
-  refusals.set(error, admitted)
+  const { identity, impersonator = identity } = admitted
+  const impostor = impersonator !== identity && impersonationRefusal(impersonator, identity, deps)
+  refusals.set(error, { admitted, sender: impostor ? impersonator : identity })
   throw error
 }
 

@@ -1,8 +1,8 @@
 import type { EventEmitter } from 'node:events'
-import { mastersGroup } from '../auth/identity.ts'
+import { type Identity, mastersGroup } from '../auth/identity.ts'
 import { systemNamespace } from '../resources/host-lease.ts'
 import { ApiError } from '../store/errors.ts'
-import type { Admitted } from './admit.ts'
+import { type Admitted, refusedSender } from './admit.ts'
 import type { FairQueue, Leave } from './fair.ts'
 
 /**
@@ -32,9 +32,28 @@ export async function seatFor(
   client: Pick<EventEmitter, 'once'>,
 ): Promise<Leave> {
   if (isExempt(admitted)) return nothing
-  const { name, groups } = admitted.identity
+  spendAs(admitted.identity, fair)
+  return fair.enter(admitted.identity.name, () => goneOf(client))
+}
+
+/** Counts a request against the rate of its user; administrators have none. @throws ApiError TooManyRequests */
+export function spendAs({ name, groups }: Identity, fair: Pick<FairQueue, 'spend'>): void {
   if (!groups.includes(mastersGroup)) fair.spend(name)
-  return fair.enter(name, () => goneOf(client))
+}
+
+/**
+ * What is to be answered to a request that ended with that error before it had a seat: it was read and judged as others
+ * are, and costs its sender the same. @returns TooManyRequests in place of the refusal once that is too much
+ */
+export function refusalPaid(error: unknown, fair: Pick<FairQueue, 'spend'>): unknown {
+  const sender = refusedSender(error)
+  if (!sender) return error
+  try {
+    spendAs(sender, fair)
+    return error
+  } catch (tooMany) {
+    return tooMany
+  }
 }
 
 /** Aborted once the client of a request is gone before its answer. */

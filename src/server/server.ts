@@ -23,7 +23,7 @@ import { Prometheus } from './prometheus.ts'
 import { numberOf, parameter } from './query.ts'
 import { errorHeaders } from './refused.ts'
 import { isReview, review } from './reviews.ts'
-import { seatFor } from './seating.ts'
+import { refusalPaid, seatFor } from './seating.ts'
 import { sendAnswer, sendDocument } from './send.ts'
 import { statusOf } from './status.ts'
 import { type RequestTarget, splitTarget } from './target.ts'
@@ -124,9 +124,10 @@ async function serveAs(
     recordAudit(deps, request.raw, { id, receivedAt, admitted, code: reply.statusCode })
     count(metrics, admitted, reply.statusCode, deps.clock.elapsed() - startedAt)
     return result
-  } catch (error) {
+  } catch (thrown) {
+    admitted ??= refusedTo(thrown)
+    const error = refusalPaid(thrown, shared.fair)
     const { code, body } = statusOf(error)
-    admitted ??= refusedTo(error)
     recordAudit(deps, request.raw, { id, receivedAt, admitted, code, reason: String(body['reason']) })
     count(metrics, admitted, code, deps.clock.elapsed() - startedAt)
     throw error

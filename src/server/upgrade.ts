@@ -15,7 +15,7 @@ import type { FairQueue } from './fair.ts'
 import { keepAlive } from './heartbeat.ts'
 import type { Metrics } from './metrics.ts'
 import { errorHeaders } from './refused.ts'
-import { seatFor } from './seating.ts'
+import { refusalPaid, seatFor } from './seating.ts'
 import { statusOf } from './status.ts'
 import { splitTarget } from './target.ts'
 import { joinVnc, vncProtocol } from './vnc.ts'
@@ -52,9 +52,10 @@ export function attachConsoles(
         if (isVnc(request)) joinVnc(file, client)
         else consoles.attach(file, client)
       })
-    } catch (error) {
+    } catch (thrown) {
+      admitted ??= refusedTo(thrown)
+      const error = refusalPaid(thrown, fair)
       const { code, body } = statusOf(error)
-      admitted ??= refusedTo(error)
       if (code >= 500) deps.log.error('console upgrade failed', { auditID: id, err: error })
       recordAudit(deps, request, { id, receivedAt, admitted, code, reason: String(body['reason']) })
       count(metrics, admitted, code)

@@ -10,6 +10,7 @@ import { forbidden, impersonationRefusal, wantedIdentity } from '../admit.ts'
 import type { ServerDeps } from '../deps.ts'
 import { type ResourcePath, targetOf, verbOf } from '../path.ts'
 import { refused } from '../refused.ts'
+import { spendAs } from '../seating.ts'
 import { statusOf } from '../status.ts'
 
 /** Who calls what from where. */
@@ -76,13 +77,15 @@ export function actingAs(
   return identity ? { identity, impersonator: sender } : { identity: sender }
 }
 
-/** Whether a caller may be whom they want to be. @throws ApiError Forbidden */
+/** Whether a caller may be whom they want to be; to be refused costs what a call does. @throws ApiError Forbidden, TooManyRequests */
 export function authorizeImpersonation(
   { identity, impersonator }: Pick<Caller, 'identity' | 'impersonator'>,
-  deps: Pick<ServerDeps, 'authorize'>,
+  deps: Pick<ServerDeps, 'authorize' | 'fair'>,
 ): void {
   const error = identity && impersonator && impersonationRefusal(impersonator, identity, deps)
-  if (error) throw error
+  if (!error) return
+  if (deps.fair) spendAs(impersonator, deps.fair)
+  throw error
 }
 
 const kind: ResourceDefinition = VirtualMachine

@@ -14,11 +14,12 @@ import {
 } from '@grpc/grpc-js'
 import { fromJSON, type MessageTypeDefinition, type PackageDefinition } from '@grpc/proto-loader'
 import { ReflectionService } from '@grpc/reflection'
-import { type Identity, mastersGroup } from '../../auth/identity.ts'
+import type { Identity } from '../../auth/identity.ts'
 import { VirtualMachine } from '../../resources/vm.ts'
 import { ApiError } from '../../store/errors.ts'
 import type { ServerDeps } from '../deps.ts'
 import { countRequest, Metrics } from '../metrics.ts'
+import { spendAs } from '../seating.ts'
 import { statusOf } from '../status.ts'
 import { actingAs, auditCall, authenticateCall, authorizeImpersonation, type Caller } from './admission.ts'
 import { callStatus, codes } from './codes.ts'
@@ -292,10 +293,10 @@ function countCall(metrics: GrpcDeps['metrics'], { asked }: VmCall, code: number
  */
 async function inTurn<Answer>(
   { fair }: Pick<GrpcDeps, 'fair'>,
-  { name, groups }: Identity,
+  identity: Identity,
   work: () => Promise<Answer>,
 ): Promise<Answer> {
-  if (!groups.includes(mastersGroup)) fair?.spend(name)
-  const leave = await fair?.enter(name)
+  if (fair) spendAs(identity, fair)
+  const leave = await fair?.enter(identity.name)
   return work().finally(leave)
 }

@@ -1,7 +1,9 @@
 import { once } from 'node:events'
 import { status } from '@grpc/grpc-js'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { systemClock } from '../../../src/lib/clock.ts'
 import { VirtualMachine } from '../../../src/resources/vm.ts'
+import { defaultFairLimits, FairQueue } from '../../../src/server/fair.ts'
 import { type CallOptions, type GrpcLab, grpcLab } from './fixture.ts'
 
 let lab: GrpcLab
@@ -10,9 +12,15 @@ const as = (user: string, ...groups: string[]): CallOptions => ({
   more: [['impersonate-user', user], ...groups.map((group) => ['impersonate-group', group] as const)],
 })
 
+/** What was counted against whose rate. */
+const spent: string[] = []
+const fair = new FairQueue(defaultFairLimits, systemClock)
+fair.spend = (user) => void spent.push(user)
+
 /** `admin` may be alice, and of the group ops; alice may list machines, ops may make them. Nobody else may do anything. */
 beforeAll(async () => {
   lab = await grpcLab({
+    fair,
     authorize: ({ name, groups }, verb, target) => {
       if (verb === 'impersonate')
         return name === 'admin' && 'name' in target && /^(alice|ops)$/.test(target.name ?? '')
@@ -24,6 +32,7 @@ beforeAll(async () => {
 afterAll(() => lab.close())
 beforeEach(() => {
   lab.audits.length = 0
+  spent.length = 0
 })
 
 test('a call is done with the rights of whom it names, and with those alone', async () => {
@@ -62,6 +71,11 @@ test('who may not be them is refused before anything is done, watches too', asyn
     ...{ user: { username: 'admin' }, impersonatedUser: { username: 'root' } },
     responseStatus: { code: 403 },
   })
+})
+
+test('who may not be somebody pays for the call, and not the one they named', async () => {
+  await lab.client.refusal('ListVms', {}, { ...as('alice'), token: 'guest' })
+  expect(spent).toEqual(['guest'])
 })
 
 test.each([
