@@ -14,6 +14,7 @@ import type { EtcdAccess } from './store/etcd-client.ts'
 import type { CallTimes } from './store/etcd-cluster.ts'
 import { EtcdReplaced } from './store/etcd-seen.ts'
 import type { Kv } from './store/kv.ts'
+import type { LocalKv } from './store/lmdb.ts'
 import { MemoryKv } from './store/memory.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { openKubernetes, requireHostsApart, requireKinds } from './wire-kubernetes.ts'
@@ -40,9 +41,13 @@ export interface ServerStore {
  */
 export async function openServerStore(config: Config, log: Log): Promise<ServerStore> {
   if (config.store === 'kubernetes') return openRemote(config, log)
+  if (config.store === 'memory') {
+    const kv = new MemoryKv()
+    return { kv, trouble: async () => undefined, close: () => kv.close() }
+  }
   if (config.store !== 'etcd') {
     const kv = await openLocal(config, log)
-    return { kv, trouble: async () => undefined, close: () => kv.close() }
+    return { kv, trouble: (timeoutMs) => kv.trouble(timeoutMs), close: () => kv.close() }
   }
   const record = new StoreRecord({ file: join(config.dataDir, recordName), clock: systemClock, log })
   const accept = config.acceptStoreReset
@@ -81,6 +86,7 @@ export async function openServerStore(config: Config, log: Log): Promise<ServerS
  * @throws PlasmaError that names the setting, file or endpoint
  */
 export async function openStore(config: Config, log: Log, times: Partial<CallTimes> = {}): Promise<Kv> {
+  if (config.store === 'memory') return new MemoryKv()
   if (config.store !== 'etcd') return openLocal(config, log)
   const afterMs = (config.leaseDeadline + Math.max(config.leaseRenew, 1)) * 1_000 + renewalSlackMs
   return openAnyEtcd(config, log, { times, forget: { afterMs, anchor: clusterKeyPlace } })
@@ -111,8 +117,7 @@ function askingRemote(objects: ObjectStore): ServerStore['trouble'] {
   return (timeoutMs) => withDeadline(timeoutMs, 'an answer of the API', ask).then(() => undefined, messageOf)
 }
 
-async function openLocal(config: Config, log: Log): Promise<Kv> {
-  if (config.store === 'memory') return new MemoryKv()
+async function openLocal(config: Config, log: Log): Promise<LocalKv> {
   // Loaded where it is needed: native code, which the guard of a host, that must start quickly, never uses.
   const { openLmdb } = await import('./store/lmdb.ts')
   return openLmdb(join(config.dataDir, 'store'), { log })

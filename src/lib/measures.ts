@@ -170,7 +170,7 @@ const parts = {
     'operation',
     'reason',
   ),
-  plasmavmc_store_available: gauge('1 where the store answers, as /readyz asks it.'),
+  plasmavmc_store_available: gauge('1 where the store answers and takes writes, as /readyz asks it.'),
   plasmavmc_certificate_expiry_timestamp_seconds: gauge(
     'When a certificate of the API runs out, seconds since 1970.',
     'certificate',

@@ -1,7 +1,7 @@
 import { type Database, open, type RootDatabase } from 'lmdb'
+import { withDeadline } from '../lib/deadline.ts'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
-import { ApiError } from './errors.ts'
 import { Feed } from './feed.ts'
 import { lockFolder } from './folder-lock.ts'
 import { defaultHistory, historyChunk, pageOf, setBack, tooOld, undo, weightOf } from './history.ts'
@@ -17,6 +17,7 @@ import type {
   WatchProgress,
 } from './kv.ts'
 import { entryOf, entryRow, eventOf, eventRow } from './rows.ts'
+import { muteLmdb, StoreHealth } from './store-health.ts'
 
 export interface LmdbOptions {
   /** How many events are kept for watchers that come back; older ones get Gone. */
@@ -24,6 +25,12 @@ export interface LmdbOptions {
   /** And how many bytes of them. */
   readonly historyBytes?: number
   readonly log?: Log
+}
+
+/** A store of this process, which can say how it is. */
+export interface LocalKv extends Kv {
+  /** Why it takes no writes, within `timeoutMs`; undefined where it does, as far as the last write tells. */
+  trouble(timeoutMs: number): Promise<string | undefined>
 }
 
 type Transaction = ReturnType<RootDatabase['useReadTransaction']>
@@ -37,6 +44,10 @@ const mapSize = 2 ** 34
 /** Writes between two trims of the history. */
 const trimEvery = 256
 
+/** What is written to see whether that goes. */
+const probeKey = 'probe'
+const probe = 'x'.repeat(64 * 1024)
+
 /** LMDB refuses longer keys; no object has one. */
 const maxKeyLength = 1_024
 
@@ -44,7 +55,7 @@ const maxKeyLength = 1_024
  * Opens the store in a folder; one process at a time.
  * @throws PlasmaError `FolderInUse`, `StoreUnusable`
  */
-export async function openLmdb(path: string, options: LmdbOptions = {}): Promise<Kv> {
+export async function openLmdb(path: string, options: LmdbOptions = {}): Promise<LocalKv> {
   const unlock = await lockFolder(path)
   try {
     // Without overlappingSync a commit resolves only after its flush: acknowledged is durable, and all writers that
@@ -56,7 +67,7 @@ export async function openLmdb(path: string, options: LmdbOptions = {}): Promise
       ...{ path, noSubdir: false, name: 'plasmavmc', maxDbs: 4, encoding: 'json' as const },
       ...{ overlappingSync: false, eventTurnBatching: false, mapSize },
     })
-    return new LmdbKv(root, unlock, options)
+    return new LmdbKv(root, unlock, new StoreHealth(path, options.log), options)
   } catch (error) {
     await unlock()
     throw new PlasmaError('StoreUnusable', `the store in ${path} can't be opened: ${messageOf(error)}`, {
@@ -65,7 +76,7 @@ export async function openLmdb(path: string, options: LmdbOptions = {}): Promise
   }
 }
 
-class LmdbKv implements Kv {
+class LmdbKv implements LocalKv {
   readonly #root: RootDatabase
   readonly #objects: Database<string, string>
   readonly #events: Database<string, number>
@@ -75,14 +86,15 @@ class LmdbKv implements Kv {
   readonly #unlock: () => Promise<void>
   readonly #historyLimit: number
   readonly #historyBytes: number
-  readonly #log: Log | undefined
+  readonly #health: StoreHealth
+  readonly #unmute = muteLmdb()
 
-  constructor(root: RootDatabase, unlock: () => Promise<void>, options: LmdbOptions) {
+  constructor(root: RootDatabase, unlock: () => Promise<void>, health: StoreHealth, options: LmdbOptions) {
     this.#root = root
     this.#unlock = unlock
     this.#historyLimit = options.historyLimit ?? defaultHistory.limit
     this.#historyBytes = options.historyBytes ?? defaultHistory.bytes
-    this.#log = options.log
+    this.#health = health
     this.#objects = root.openDB({ name: 'objects', encoding: 'string' })
     this.#events = root.openDB({ name: 'log', encoding: 'string' })
     this.#meta = root.openDB({ name: 'meta', encoding: 'json' })
@@ -143,6 +155,7 @@ class LmdbKv implements Kv {
 
   async close(): Promise<void> {
     await this.#root.close()
+    this.#unmute()
     await this.#unlock()
   }
 
@@ -152,6 +165,7 @@ class LmdbKv implements Kv {
     also: KvCondition | undefined,
     change: (revision: bigint, previous: KvPrevious | undefined) => KvEvent,
   ): Promise<bigint | undefined> {
+    await this.#health.check()
     let event: KvEvent | undefined
     try {
       await this.#root.transaction(() => {
@@ -167,8 +181,9 @@ class LmdbKv implements Kv {
       })
     } catch (error) {
       if (event) this.#forget(event)
-      throw await this.#writeError(key, error)
+      throw await this.#writeError(error)
     }
+    if (event) this.#health.succeeded()
     if (!event) return undefined
     this.#publish(event.revision)
     return event.revision
@@ -180,17 +195,35 @@ class LmdbKv implements Kv {
     return (row === undefined ? 0n : entryOf(also.key, row).revision) === also.revision
   }
 
-  async #writeError(key: string, error: unknown): Promise<ApiError> {
+  async trouble(timeoutMs: number): Promise<string | undefined> {
+    const asked = () => this.#health.trouble(() => this.#tryWrite())
+    return withDeadline(timeoutMs, 'a write to the store', asked).catch(messageOf)
+  }
+
+  /** Writes what is nobody's, as much as an object may be, and removes it: the room stays with the store. */
+  async #tryWrite(): Promise<void> {
+    const meta: Database<unknown, string> = this.#meta
+    try {
+      await this.#root.transaction(() => {
+        meta.put(probeKey, probe)
+      })
+      await this.#root.transaction(() => {
+        meta.remove(probeKey)
+      })
+    } catch (error) {
+      throw await this.#writeError(error)
+    }
+    this.#health.succeeded()
+  }
+
+  async #writeError(error: unknown): Promise<Error> {
     // What was wrong comes later, in a promise of its own.
     const commitError = (error as { commitError?: Promise<unknown> } | null)?.commitError
     const cause = await Promise.resolve(commitError).then(
       () => error,
       (reason: unknown) => reason,
     )
-    this.#log?.error('a write to the store failed', { key, err: cause })
-    const hint = 'is the disk of the data directory full or read-only?'
-    const message = `the store can't be written: ${messageOf(cause)}`
-    return new ApiError('ServiceUnavailable', message, {}, { hint, cause })
+    return this.#health.failed(cause)
   }
 
   /** A commit holds everything up to its revision, so all of that may be shown, in order. */

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Lab, machinesPath, program, type Ran, tiny } from './lab.ts'
@@ -116,6 +116,22 @@ test('a full disk: writes are refused, nothing is lost, and it goes on when ther
   }
 })
 
+const readyz = (other: Lab) => other.client.text('GET', '/readyz').catch(String)
+
+/** With not a page left: whoever asks is told, keys are refused as everything is, and the log is one of JSON. */
+async function tellsOfIt(other: Lab): Promise<void> {
+  const full = join(other.dataDir, 'full')
+  expect(() => writeFileSync(full, Buffer.alloc(16 * 1024 ** 2))).toThrow(/ENOSPC/)
+  const key = await other.cli('key', 'create', 'somebody')
+  expect(key.stderr).toMatch(/ServiceUnavailable.*the store can't be written: [a-z/ ]+ \(is the disk/)
+  await other.until('it says that it is not ready', async () =>
+    /\[-\]store failed: the store can't be written: no space left on device/.test(await readyz(other)),
+  )
+  expect(await other.client.text('GET', '/metrics')).toMatch(/^plasmavmc_store_available 0$/m)
+  for (const line of readFileSync(join(other.dir, 'server.log'), 'utf8').split('\n'))
+    expect(line).toMatch(/^$|^plasmavmc |^\{.*\}$|^Write error: [^{]*$/)
+}
+
 async function fillAndGoOn(other: Lab): Promise<void> {
   const listed = async () => {
     const list = await other.client.json<{ items: { metadata: { name: string } }[] }>('GET', machinesPath)
@@ -145,8 +161,10 @@ async function fillAndGoOn(other: Lab): Promise<void> {
   expect(cli).toMatchObject({ code: 1, stderr: expect.stringContaining('ServiceUnavailable') })
   expect(await listed()).toEqual([...made].sort())
   expect((await other.vm('alive')).status?.process).toMatchObject({ pid: status?.process?.pid })
+  await tellsOfIt(other)
 
   execFileSync('mount', ['-o', 'remount,size=64m', other.dataDir])
+  await other.until('it is ready again by itself', async () => (await readyz(other)) === 'ok')
   await other.create(tiny('after', { runStrategy: 'Halted' }))
   await other.restart('SIGKILL')
   expect(await listed()).toEqual([...made, 'after'].sort())

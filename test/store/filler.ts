@@ -1,12 +1,16 @@
 import { once } from 'node:events'
 import { writeSync } from 'node:fs'
+import { silentLog } from '../../src/lib/log.ts'
 import type { KvEvent } from '../../src/store/kv.ts'
 import { openLmdb } from '../../src/store/lmdb.ts'
 
 // Writes until the disk refuses, says how, then writes on once a line came in, and says what its watcher saw.
 const [folder = ''] = process.argv.slice(2)
 const say = (what: unknown) => writeSync(1, `${JSON.stringify(what)}\n`)
-const kv = await openLmdb(folder)
+const told: unknown[] = []
+const tell = (message: string) => void told.push(message)
+const log = { ...silentLog, error: tell, info: tell }
+const kv = await openLmdb(folder, { log })
 const stop = new AbortController()
 const events: KvEvent[] = []
 const watching = (async () => {
@@ -28,13 +32,17 @@ const lane = async (id: number) => {
 }
 await Promise.all([0, 1, 2, 3].map(lane))
 const { entries } = await kv.list('/')
-say({ written: written.length, kept: entries.length, refusal: refusals[0] })
+const trouble = await kv.trouble(5_000)
+say({ trouble, written: written.length, kept: entries.length, refusal: refusals[0] })
 await once(process.stdin, 'data')
+const stillTroubled = await kv.trouble(5_000)
 const revision = await kv.put('/after', 'x', 0n)
 stop.abort()
 await watching
 say({
+  stillTroubled,
   revision: Number(revision),
+  told,
   missing: written.filter((key) => !entries.some((entry) => entry.key === key)),
   watched: events.map((event) => Number(event.revision)),
 })
