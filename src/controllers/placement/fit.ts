@@ -154,10 +154,22 @@ function noMemory({ memory }: Demand, { capacity, taken }: Room): Why {
   return no('Memory', () => memoryWords(memory, free, capacity.memory))
 }
 
+/** Of a host that counts what nobody has: how much is free says nothing there. */
+function moreThanAll({ memory }: Demand, { memory: all }: NonNullable<Room['capacity']>): Why {
+  if (memory <= all) return undefined
+  return no('Memory', () => {
+    const words = wordsFor(memory, all)
+    return `memory: ${words(memory)} wanted, the host offers ${words(all)} in all`
+  })
+}
+
 /** Rounded, unless both would look the same then. */
+function wordsFor(wanted: number, has: number): (bytes: number) => string {
+  return approximateQuantity(wanted) !== approximateQuantity(has) ? approximateQuantity : formatQuantity
+}
+
 function memoryWords(memory: number, free: number, all: number): string {
-  const rounded = approximateQuantity(memory) !== approximateQuantity(free)
-  const words = rounded ? approximateQuantity : formatQuantity
+  const words = wordsFor(memory, free)
   return `memory: ${words(memory)} wanted, ${words(free)} free of ${words(all)}`
 }
 
@@ -234,7 +246,7 @@ export function misfit(needs: Needs, room: Room, crowd: Crowd): Refusal | undefi
 export function refusal(vm: VirtualMachine, host: Host, others: Company): string | undefined {
   const room = roomOf(host, { machines: [], now: 0 })
   const needs = needsOf(vm, [])
-  const full = room.capacity && noMemory(needs.demand, room)
+  const full = room.capacity && moreThanAll(needs.demand, room.capacity)
   return (cordoned(room) ?? unsuited(needs.demand, room) ?? full ?? unwelcome(needs, room, others))?.message
 }
 

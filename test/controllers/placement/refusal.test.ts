@@ -45,7 +45,7 @@ const rows: readonly (readonly [
     machine('new', { memory: '9Gi' }),
     host('a'),
     [],
-    'memory: 9Gi wanted, 8Gi free of 8Gi',
+    'memory: 9Gi wanted, the host offers 8Gi in all',
   ],
   [
     'does not count the machine itself',
