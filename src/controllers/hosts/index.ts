@@ -107,8 +107,10 @@ export async function reconcileLostHost(
 
 const conflictMs = 100
 
+/** While its agent is silent it is not back as a whole: what machines were marked with is remembered. */
 const isBack = ({ conditions }: HostPlan): boolean =>
-  conditions.some(({ type, status }) => type === 'Fenced' && status === 'False')
+  conditions.some(({ type, status }) => type === 'Fenced' && status === 'False') &&
+  !conditions.some(({ reason }) => reason === 'AgentSilent')
 
 async function record(name: string, { conditions: facts }: HostPlan, deps: HostsDeps): Promise<void> {
   if (facts.length === 0) return

@@ -3,7 +3,7 @@ import { localDisks } from '../../resources/disk-reach.ts'
 import { lossMark } from '../../resources/host-loss.ts'
 import type { StoragePool } from '../../resources/kinds.ts'
 import { misunderstood } from '../../resources/understood.ts'
-import { type VirtualMachine, type VmStatus, vmStatusOf } from '../../resources/vm.ts'
+import { type VirtualMachine, type VmStatus, vmFinalizer, vmStatusOf } from '../../resources/vm.ts'
 import { comesBack, mayRun, powerAfterRequest } from '../../resources/vm-power.ts'
 import { mergeConditions } from './conditions.ts'
 import { evidenceName } from './evidence.ts'
@@ -113,8 +113,20 @@ export function markOf(
   }
 }
 
+/**
+ * What a machine that is being deleted says while its host's agent, which alone can end that, gives no sign of life;
+ * undefined of one that nobody deletes. What the agent said last stays of all others: it is true as far as is known.
+ */
+export function waitsForAgent(vm: VirtualMachine, host: string): Mark | undefined {
+  if (vm.metadata.deletionTimestamp === undefined) return undefined
+  const what = mayRun(vm) ? 'its QEMU runs on there, and the finalizer' : 'the finalizer'
+  const message = `it is being deleted, but host ${host} ${hostWords.AgentSilent}: ${what} ${vmFinalizer} stays until that server is back; 'plasmavmc describe host ${host}' says more`
+  return { phase: 'Terminating', reason: 'AgentSilent', key: `AgentSilent: ${message}`, message }
+}
+
 /** Whether it says so already, whatever its agent has added. */
-export function isMarked({ status }: VirtualMachine, { reason, message }: Mark): boolean {
+export function isMarked({ status }: VirtualMachine, { phase, reason, message }: Mark): boolean {
+  if (status?.phase === phase && status.reason === reason && status.message === message) return true
   const has = lossMark(status)
   return has?.reason === reason && has.message === message
 }

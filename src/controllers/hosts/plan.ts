@@ -5,7 +5,16 @@ import { leaseFacts } from '../../resources/host-lease.ts'
 import type { Lease } from '../../resources/kinds.ts'
 import type { VirtualMachine } from '../../resources/vm.ts'
 import { claimFor, evidenceName, holdsFor, isFenced, isOf, nextEpoch, noted } from './evidence.ts'
-import { byPriority, type GivenUp, isMarked, isStranded, markOf, mayGiveUp, whyNotTaken } from './machines.ts'
+import {
+  byPriority,
+  type GivenUp,
+  isMarked,
+  isStranded,
+  markOf,
+  mayGiveUp,
+  waitsForAgent,
+  whyNotTaken,
+} from './machines.ts'
 import { type Silence, silenceOf } from './sight.ts'
 import type { Action, HostPlan, Mark, Tries, World } from './types.ts'
 import { judge, proofOf, refuse, type Verdict } from './verdict.ts'
@@ -150,6 +159,7 @@ function planAlive(view: View, { evidence, pools }: World): HostPlan {
             'AgentSilent',
           )
         : undefined,
+      silent ? marking(machines, tries, (vm) => waitsForAgent(vm, name)) : undefined,
     ]),
   }
 }
@@ -305,9 +315,19 @@ function marks(view: View, world: World, now: number): Action | undefined {
     ready?.status === 'Unknown' && ready.reason === 'LeaseExpired' ? ready.lastTransitionTime : rfc3339(now)
   const proof = proofOf(host?.spec.fencing.mode ?? 'none')
   const loss = { host: name, since, ...(proof !== undefined && { proof }) }
-  const wanted = machines
-    .filter((vm) => !mayGiveUp(vm, name, world.pools))
-    .map((vm) => ({ vm, as: markOf(vm, loss, world.pools) }))
-    .filter(({ vm, as }) => toMark(vm, as, tries))
+  return marking(machines, tries, (vm) =>
+    mayGiveUp(vm, name, world.pools) ? undefined : markOf(vm, loss, world.pools),
+  )
+}
+
+function marking(
+  machines: readonly VirtualMachine[],
+  tries: Tries,
+  of: (vm: VirtualMachine) => Mark | undefined,
+): Action | undefined {
+  const wanted = machines.flatMap((vm) => {
+    const as = of(vm)
+    return as && toMark(vm, as, tries) ? [{ vm, as }] : []
+  })
   return wanted.length === 0 ? undefined : { do: 'mark', machines: wanted satisfies { as: Mark }[] }
 }

@@ -62,10 +62,10 @@ export interface World {
   readonly suspectMs: number
 }
 
-/** What a machine is marked with while its host is lost. */
+/** What a machine is marked with while its host is lost, or one that is being deleted while its host's agent is silent. */
 export interface Mark {
   readonly phase: Phase
-  readonly reason: LossReason
+  readonly reason: LossReason | 'AgentSilent'
   readonly message: string
   /** What it says, without the time since when: it is not written again for that. */
   readonly key: string

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { markOf, takenStatus, whyNotTaken } from '../../../src/controllers/hosts/machines.ts'
+import { markedStatus, markOf, takenStatus, whyNotTaken } from '../../../src/controllers/hosts/machines.ts'
 import type { World } from '../../../src/controllers/hosts/types.ts'
 import { parse } from '../../../src/resources/parse.ts'
 import { noteMisunderstood } from '../../../src/resources/understood.ts'
@@ -17,6 +17,7 @@ const idle = { process: undefined, onHostLoss: undefined, phase: 'Stopped' as co
 const ended = { ...idle, lastExit: { reason: 'HostReboot' as const, at } }
 const placed = { ...idle, phase: 'Pending' as const }
 const starting = { id: 'l-2', at, bootId: 'boot' }
+const deleting = { metadata: { deletionTimestamp: at } }
 const manual = { recovery: { onHostLoss: 'Manual' } }
 
 describe('whether a machine is taken from a host that is proven dead', () => {
@@ -125,11 +126,41 @@ describe('what is done with the machines of a lost host', () => {
       { spec: disk('local'), status: { ...placed, ...ready } },
       [],
     ],
+    ['one that is being deleted says what that waits for', { status: placed, ...deleting }, ['mark']],
+    ['and if it is down', { status: idle, ...deleting }, ['mark']],
   ])('of a host whose agent is silent: %s', (_, more, expected) => {
     const silent = { lease: lease('a', {}, {}, { agent: 'silent' }) }
     const machines = [machine('m', more)]
     expect(planFor(world(500, { machines, pools, ...silent })).does).toEqual(expected)
     expect(planFor(world(500, { machines, pools })).does).toEqual([])
+  })
+
+  test('a deletion that waits for a silent agent names the host and the finalizer, once, and again if it is written over', () => {
+    const lease_ = { lease: lease('a', {}, {}, { agent: 'silent' }) }
+    const vm = machine('m', { status: { ...placed, process: undefined, launch: starting }, ...deleting })
+    const { action } = planFor(world(500, { machines: [vm], ...lease_ }))
+    const [{ as } = { as: undefined }] = action?.do === 'mark' ? action.machines : []
+    if (!as) throw new Error('it is marked')
+    expect(as).toMatchObject({ phase: 'Terminating', reason: 'AgentSilent' })
+    expect(as.message).toMatch(
+      /host a has a server that gives no sign of life: its QEMU runs on there.*plasmavmc\.io\//,
+    )
+    const said = { ...vm, status: markedStatus(vm, as, at) }
+    expect(said.status.conditions).toContainEqual(
+      expect.objectContaining({
+        type: 'Ready',
+        status: 'Unknown',
+        reason: 'AgentSilent',
+        message: as.message,
+      }),
+    )
+    const marked = new Map([['vm-m', as.key]])
+    const does = (one: typeof vm, tried = {}) =>
+      planFor(world(500, { machines: [one], tried, ...lease_ })).does
+    expect(does(said), 'by another leader').toEqual([])
+    expect(does(said, { marked })).toEqual([])
+    expect(does(vm, { marked }), 'not at once').toEqual([])
+    expect(does(vm, { marked, overdue: new Set(['vm-m']) })).toEqual(['mark'])
   })
 
   test('nothing is given up under the brake, or in maintenance', () => {
