@@ -150,9 +150,21 @@ describe('hosts of one etcd', () => {
       const said = async (type: string) =>
         (await hostOf(lab, 'two')).status?.conditions.find((condition) => condition.type === type)
       await lab.until('its guard holds the lease', async () => (await said('Guarded'))?.status === 'True')
+      const there = { hostSelector: { 'kubernetes.io/hostname': 'two' } }
+      await lab.create(tiny('leaves', there))
+      await lab.sees('leaves', 'runs', ({ status }) => status?.phase === 'Running')
       process.kill(other.serverPid, 'SIGSTOP')
       await lab.until('it is silent', async () => (await said('Ready'))?.reason === 'AgentSilent')
       expect(await said('Guarded')).toMatchObject({ status: 'True', reason: 'LeaseHeld' })
+      await lab.remove('leaves')
+      await lab.sees(
+        'leaves',
+        'says what its deletion waits for',
+        ({ status }) => status?.reason === 'AgentSilent',
+      )
+      expect((await lab.cli('describe', 'vm', 'leaves')).stdout).toMatch(
+        /^Why: +it is being deleted, but host two has a server that gives no sign of life: its QEMU runs on there, and the finalizer /m,
+      )
       process.kill(other.serverPid, 'SIGCONT')
       const since = performance.now()
       await lab.until('it is Ready', async () => (await said('Ready'))?.status === 'True')
@@ -160,6 +172,7 @@ describe('hosts of one etcd', () => {
       expect(performance.now() - since).toBeLessThan(5_000)
       const { stdout } = await lab.cli('describe', 'host', 'two')
       expect(stdout).toMatch(/^ +Guarded +True /m)
+      await lab.gone('leaves')
     } finally {
       process.kill(other.serverPid, 'SIGCONT')
       await other.close()
