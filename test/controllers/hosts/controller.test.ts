@@ -4,9 +4,9 @@ import type { FenceOutcome } from '../../../src/host/fence-command.ts'
 import { FenceEvidence } from '../../../src/resources/fence-evidence.ts'
 import { Host, Lease } from '../../../src/resources/kinds.ts'
 import { parse } from '../../../src/resources/parse.ts'
-import { VirtualMachine } from '../../../src/resources/vm.ts'
+import { VirtualMachine, vmFinalizer, vmStatusOf } from '../../../src/resources/vm.ts'
 import { ApiError } from '../../../src/store/errors.ts'
-import { evidence, machine } from './fixture.ts'
+import { evidence, lease, machine } from './fixture.ts'
 import { Lab } from './lab.ts'
 
 let lab: Lab
@@ -342,6 +342,32 @@ describe("a person's word", () => {
     expect((await lab.lease('a')).spec.holderIdentity).toBe('a')
     expect(await where('m')).toBe('Unknown/HostLost on a')
   })
+})
+
+test('an agent that is not as silent as is said has its word about a deletion for ten seconds at a time', async () => {
+  await lab.hosts(guard)
+  const silent = await lab.lease('a')
+  const { annotations } = lease('a', {}, {}, { agent: 'silent' }).metadata
+  await lab.objects.update(Lease, {
+    ...silent,
+    metadata: { ...silent.metadata, ...(annotations && { annotations }) },
+  })
+  await lab.add(machine('m', { metadata: { finalizers: [vmFinalizer] } }))
+  await lab.objects.delete(VirtualMachine, { namespace: 'default', name: 'm' })
+  lab.begin()
+  lab.lead()
+  await lab.pass(10)
+  expect(await where('m')).toBe('Terminating/AgentSilent on a')
+  const before = lab.told.length
+  for (let i = 0; i < 30; i += 1) {
+    const vm = await lab.vm('m')
+    const status = { ...vmStatusOf(vm), phase: 'Terminating', reason: 'Stopping', message: `${i}` } as const
+    await lab.objects.updateStatus(VirtualMachine, { ...vm, status })
+    await lab.pass(1)
+  }
+  const marks = lab.told.slice(before).filter((one) => one === 'VirtualMachine m: AgentSilent')
+  expect(marks.length).toBeGreaterThan(0)
+  expect(marks.length).toBeLessThanOrEqual(4)
 })
 
 test('the lease of a Host that was deleted goes when it is silent', async () => {
