@@ -259,6 +259,32 @@ test('what needs a restart is named, until it is taken back or the restart is do
   await lab.remove('named')
 })
 
+test('a machine that would not start again is not restarted, and is once it would', { timeout }, async () => {
+  await lab.create(tiny('sound', { disks: [data] }))
+  const vm = await lab.running('sound')
+  await lab.patch('sound', { spec: { disks: [data, { name: 'bad', image: { source: 'none.img' } }] } })
+  await lab.sees('sound', 'has a disk that failed', (now) => {
+    return conditionOf(now, 'DisksReady')?.reason === 'DiskFailed'
+  })
+  const restart = await lab.cli('restart', 'sound')
+  expect(restart).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(
+      /would not start again: condition DisksReady is False, DiskFailed: bad: .*none\.img/,
+    ),
+  })
+  const after = await lab.vm('sound')
+  expect(after.status).toMatchObject({ phase: 'Running', process: { pid: processOf(vm).pid } })
+  await lab.patch('sound', { spec: { disks: [data] } })
+  await lab.until('it is restarted', async () => (await lab.cli('restart', 'sound')).code === 0)
+  await lab.sees(
+    'sound',
+    'was restarted',
+    ({ status }) => status?.phase === 'Running' && status.restarts === 1,
+  )
+  await lab.remove('sound')
+})
+
 test('a microvm can’t be plugged into: a new disk waits for the next start', { timeout }, async () => {
   await lab.create(tiny('micro', { machine: 'microvm', disks: [data] }))
   await lab.running('micro')
