@@ -2,6 +2,7 @@ import type { RawData, WebSocket } from 'ws'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import { type Client, connect, failureOf } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
+import { type Closed, consoleEnded } from './console-end.ts'
 import { connectionError } from './http.ts'
 import type { Io } from './io.ts'
 import { kindOf, pathOf } from './kinds.ts'
@@ -13,6 +14,8 @@ const leaveKey = 0x1d
 const maxUnsentBytes = 1 << 20
 const openTimeoutMs = 15_000
 const closeTimeoutMs = 2000
+/** How long a guest may think over its answer to piped input. */
+const quietMs = 2000
 
 /** Opens a machine's serial console. @throws ServerError, PlasmaError where no server answers */
 export function openConsole(client: Client, namespace: string, name: string): Promise<WebSocket> {
@@ -80,14 +83,20 @@ function sendInput(socket: WebSocket, io: Io, raw: boolean, leave: () => void): 
   }
 }
 
-/** Joins terminal and guest until either leaves. Piped input's end does not: the guest's answer is still to come. */
-async function attach(socket: WebSocket, name: string, io: Io): Promise<number> {
+/**
+ * Joins terminal and guest until either leaves. Piped input's end does not: the guest's answer is still to come.
+ * @returns how the other side closed; undefined where we left
+ */
+async function attach(socket: WebSocket, name: string, io: Io): Promise<Closed | undefined> {
   const raw = io.stdin.isTTY === true
   if (raw) {
     io.stderr.write(`Connected to ${name}; Ctrl-] leaves. Press Enter if nothing shows.\r\n`)
     io.stdin.setRawMode?.(true)
   }
+  let left = false
   const leave = () => {
+    // A socket that is closing was closed by the other side.
+    left ||= socket.readyState === socket.OPEN
     socket.close(1000)
     // A server that does not answer the close must not hold the terminal.
     const cancel = io.clock.after(closeTimeoutMs, () => socket.terminate())
@@ -96,35 +105,33 @@ async function attach(socket: WebSocket, name: string, io: Io): Promise<number> 
   const restore = sendInput(socket, io, raw, leave)
   io.signal.addEventListener('abort', leave, { once: true })
   try {
-    const ended = new Promise<{ code: number; reason: string }>((resolve) => {
+    const ended = new Promise<Closed>((resolve) => {
       socket.once('close', (code, reason) => resolve({ code, reason: reason.toString() }))
     })
     socket.on('message', (data) => io.stdout.write(bytesOf(data)))
     socket.resume()
     if (io.signal.aborted) leave()
-    const { code, reason } = await ended
-    if (code === 1000 || code === 1005 || io.signal.aborted) return 0
-    throw new PlasmaError('ConsoleClosed', `the console of ${name} closed: ${reason || `code ${code}`}`, {
-      hint: `see 'plasmavmc get vm ${name}'; the machine may have stopped`,
-    })
+    else if (!raw) untilQuiet(socket, io, quietMs, leave)
+    const closed = await ended
+    return left || io.signal.aborted ? undefined : closed
   } finally {
     io.signal.removeEventListener('abort', leave)
     restore()
     if (raw) {
       io.stdin.setRawMode?.(false)
-      io.stderr.write(`\r\nLeft ${name}; it runs on.\n`)
+      io.stderr.write(left ? `\r\nLeft ${name}; it runs on.\n` : '\r\n')
     }
   }
 }
 
-/** Sends input, then collects the guest's output until input ended and it was silent for `idleMs`. */
-export function untilQuiet(socket: WebSocket, io: Io, idleMs: number): void {
+/** Leaves once piped input has ended and the guest was silent for `idleMs`. */
+function untilQuiet(socket: WebSocket, io: Io, idleMs: number, leave: () => void): void {
   io.stdin.once('end', () => {
-    let cancel = io.clock.after(idleMs, () => socket.close(1000))
+    let cancel = io.clock.after(idleMs, leave)
     socket.once('close', () => cancel())
     socket.on('message', () => {
       cancel()
-      cancel = io.clock.after(idleMs, () => socket.close(1000))
+      cancel = io.clock.after(idleMs, leave)
     })
   })
 }
@@ -136,10 +143,12 @@ export const command: CommandModule<{ readonly output?: string }> = {
   run: async ({ args, options }, io) => {
     const name = machineName(args)
     const client = connect(options, io)
-    const socket = await openConsole(client, namespaceOf(options, io), name)
-    if (io.stdin.isTTY !== true) untilQuiet(socket, io, 2000)
+    const namespace = namespaceOf(options, io)
+    const socket = await openConsole(client, namespace, name)
     try {
-      return await attach(socket, name, io)
+      const closed = await attach(socket, name, io)
+      if (closed) throw await consoleEnded(client, { namespace, name }, closed, io)
+      return 0
     } catch (error) {
       throw error instanceof PlasmaError ? error : new PlasmaError('ConsoleClosed', messageOf(error))
     } finally {

@@ -34,7 +34,11 @@ export class Consoles {
   }
 
   close(): void {
-    for (const channel of this.#channels.values()) channel.socket.destroy()
+    for (const { socket, clients } of this.#channels.values()) {
+      // Said before the socket closes, which would look as if the machine had ended.
+      for (const client of clients) client.close(1001, 'the server stops')
+      socket.destroy()
+    }
   }
 
   #open(path: string): Channel {

@@ -40,6 +40,8 @@ export interface RunOptions {
   readonly onOut?: (text: string) => void
   /** As if kubectl had called. */
   readonly plugin?: boolean
+  /** As if at a terminal of so many columns. */
+  readonly terminal?: number
 }
 
 export interface Result {
@@ -70,16 +72,19 @@ export async function runCommand(argv: readonly string[], options: RunOptions = 
   let out = ''
   let err = ''
   const stdin = new PassThrough()
-  stdin.end(options.stdin ?? '')
+  const terminal = options.terminal === undefined ? {} : { isTTY: true, columns: options.terminal }
+  if (options.terminal === undefined) stdin.end(options.stdin ?? '')
+  else if (options.stdin !== undefined) stdin.write(options.stdin)
   const code = await runProgram(argv, {
-    stdin,
+    stdin: Object.assign(stdin, terminal),
     stdout: {
+      ...terminal,
       write: (text) => {
         out += text
         options.onOut?.(String(text))
       },
     },
-    stderr: { write: (text) => (err += text) },
+    stderr: { ...terminal, write: (text) => (err += text) },
     env: { HOME: '/nonexistent', ...options.env },
     uid: 1000,
     clock: systemClock,
