@@ -5,7 +5,7 @@ import type { Invocation, Io } from './io.ts'
 export interface CommandModule<O = unknown> {
   /** Declares operands and options. */
   define(command: Command): void
-  /** Command lines for its help, without the program's name. */
+  /** Command lines for its help, without the program's name; whole ones begin with a parenthesis. */
   readonly examples?: readonly string[]
   /** Does it. @returns the exit code; a rejection is rendered by the program */
   run(invocation: Invocation<O>, io: Io): Promise<number>

@@ -161,7 +161,8 @@ export const command: CommandModule<Options> = {
       .option('--keep <time>', `how long the old key of a rotation stays good; default ${keepFor}`)
       .option('-o, --output <format>', 'json or yaml'),
   examples: [
-    'key create alice --group ops --expires 30d >> credentials   # then: PLASMAVMC_PROFILE=alice',
+    // With the umask of most shells others could read the file, and every command would refuse it.
+    '(umask 077; plasmavmc key create alice --expires 30d >> credentials)',
     'key list',
     'key rotate PVMC2A3B4C5D6E7F2345',
   ],

@@ -159,7 +159,7 @@ function requireCommand(name: string): void {
 }
 
 function examplesText(examples: readonly string[]): string {
-  return `\nExamples:\n${examples.map((line) => `  plasmavmc ${line}\n`).join('')}`
+  return `\nExamples:\n${examples.map((line) => `  ${line.startsWith('(') ? '' : 'plasmavmc '}${line}\n`).join('')}`
 }
 
 const jsonWanted = (argv: readonly string[]) =>

@@ -1,6 +1,9 @@
-import { rm } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { chmod, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterEach, describe, expect, test } from 'vitest'
+import { readCredentialsFile } from '../../src/auth/credentials.ts'
 import { openClient, warningsOf } from '../../src/cli/client.ts'
 import { parseAddress } from '../../src/cli/connection.ts'
 import { lines } from '../../src/cli/lines.ts'
@@ -241,6 +244,31 @@ test('kubeconfig calls this program for tokens', async () => {
   expect((await s.run(['token', '--raw'])).out).toMatch(/^plasmavmc-v1\.[\w-]+\n$/)
   // A kubeconfig asks which cluster it is for; a token is made without asking.
   expect(s.seen.map(({ url }) => url)).toEqual(['/version'])
+})
+
+test('kubeconfig fails where the credentials can not be read: it asked nobody', async () => {
+  const s = await serving((_, r) => reply(r, 200, {}))
+  await chmod(join(s.dataDir, 'credentials'), 0o644)
+  const { code, out, err } = await s.run(['kubeconfig'])
+  expect({ code, out }).toEqual({ code: 1, out: '' })
+  expect(err).toMatch(/may be read by others \(mode 644\)\nchmod 600 /)
+  expect(err).not.toContain('Note')
+})
+
+test('the ways that docs and help tell to keep a new key make a file that is not refused', async () => {
+  const access = await readFile(join(import.meta.dirname, '../../docs/access.md'), 'utf8')
+  const help = (await runCommand(['key', '--help'])).out
+  const s = await serving(() => {})
+  const profile = '[alice]\naws_access_key_id = A\naws_secret_access_key = B\n'
+  for (const text of [access, help]) {
+    const paste = text.split('\n').find((line) => line.includes('key create alice')) ?? 'false'
+    const file = join(s.dataDir, 'credentials')
+    await rm(file, { force: true })
+    const shell = `umask 022; plasmavmc() { printf '${profile.replaceAll('\n', '\\n')}'; }; ${paste}`
+    await promisify(execFile)('bash', ['-c', shell], { cwd: s.dataDir })
+    expect((await stat(file)).mode & 0o777).toBe(0o600)
+    expect(readCredentialsFile(file).get('alice')).toEqual({ accessKeyId: 'A', secretAccessKey: 'B' })
+  }
 })
 
 test('kubeconfig binds its tokens to the cluster that the server says it is, where it does', async () => {
