@@ -80,15 +80,40 @@ async function listRules(
     return 0
   }
   const { resourceRules, nonResourceRules } = answer.status
-  const list = (words: readonly string[] = []) => `[${words.join(' ')}]`
-  const rows = [...resourceRules, ...nonResourceRules].flatMap((rule) =>
+  io.stdout.write(rulesText([...resourceRules, ...nonResourceRules], io))
+  return 0
+}
+
+const list = (words: readonly string[] = []) => `[${words.join(' ')}]`
+
+/** One table as kubectl has it; on a terminal that it is too wide for, one of resources and one of paths. */
+function rulesText(rules: readonly Rule[], io: Io): string {
+  const rows = rules.flatMap((rule) =>
     resourcesOf(rule).map((name) => [
       ...[name, list(rule.nonResourceURLs), list(rule.resourceNames), list(rule.verbs)],
     ]),
   )
   const columns = ['Resources', 'Non-Resource URLs', 'Resource Names', 'Verbs']
-  io.stdout.write(renderTable({ columns, rows }, { out: io.stdout, env: io.env }).text)
-  return 0
+  const whole = renderTable({ columns, rows }, { out: { write: () => true } }).text
+  const { isTTY, columns: room = 0 } = io.stdout
+  if (!isTTY || whole.split('\n').every((line) => line.length <= room)) return whole
+  const style = { out: io.stdout, env: io.env, wrap: true }
+  const verbs = ({ verbs }: Rule) => verbs.join(' ')
+  const resources = rules.flatMap((rule) =>
+    resourcesOf(rule)
+      .filter((name) => name !== ' ')
+      .flatMap((name) =>
+        rule.resourceNames?.length ? rule.resourceNames.map((one) => `${name}/${one}`) : [name],
+      )
+      .map((name) => [name, verbs(rule)]),
+  )
+  const paths = rules.flatMap((rule) => (rule.nonResourceURLs ?? []).map((path) => [path, verbs(rule)]))
+  return [
+    resources.length > 0 ? renderTable({ columns: ['Resources', 'Verbs'], rows: resources }, style).text : '',
+    paths.length > 0 ? renderTable({ columns: ['Non-Resource URLs', 'Verbs'], rows: paths }, style).text : '',
+  ]
+    .filter(Boolean)
+    .join('\n')
 }
 
 /** `virtualmachines.plasmavmc.io`, one for each group and resource; nothing for a rule about paths. */

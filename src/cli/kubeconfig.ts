@@ -7,7 +7,7 @@ import { renderObject } from './output.ts'
 
 export const command: CommandModule<{ readonly output?: string }> = {
   define: (c) => void c.option('-o, --output <format>', 'yaml (default) or json'),
-  examples: ['kubeconfig > kubeconfig.yaml   # then: kubectl --kubeconfig kubeconfig.yaml get vms'],
+  examples: ['kubeconfig > vmc.yaml  # then: kubectl --kubeconfig vmc.yaml get vms'],
   run: async ({ options }, io) => {
     const format = formatOf(options.output, ['yaml', 'json']) === 'json' ? 'json' : 'yaml'
     const connection = connectionOf(options, io)

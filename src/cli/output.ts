@@ -1,3 +1,4 @@
+import { columnsOf, cutterOf, fitted } from './fit.ts'
 import type { Output } from './io.ts'
 
 const codes = { red: 31, green: 32, yellow: 33, blue: 34, grey: 90, bold: 1 } as const
@@ -46,25 +47,6 @@ export interface Table {
 /** Columns whose words have colours. */
 const painted = new Set(['STATUS', 'STATE', 'TYPE'])
 
-/** The least width a last column is wrapped to; below it, text is cut like that of any other. */
-const leastWrap = 24
-
-/** Makes widths fit into `room` columns: the last column gives way first, the first never. */
-function fitted(widths: readonly number[], least: readonly number[], room: number): number[] {
-  const narrowed = [...widths]
-  let excess = widths.reduce((a, b) => a + b, 3 * Math.max(0, widths.length - 1)) - room
-  for (let i = widths.length - 1; i > 0 && excess > 0; i--) {
-    const cut = Math.min(excess, Math.max(0, (narrowed[i] ?? 0) - (least[i] ?? 0)))
-    narrowed[i] = (narrowed[i] ?? 0) - cut
-    excess -= cut
-  }
-  return narrowed
-}
-
-function shorten(text: string, width: number): string {
-  return text.length <= width ? text : width > 1 ? `${text.slice(0, width - 1)}…` : text.slice(0, width)
-}
-
 /** Splits text into lines of at most `width`, between words where there are any. */
 export function wrapText(text: string, width: number): readonly string[] {
   const lines: string[] = []
@@ -82,7 +64,7 @@ export interface TableOptions {
   readonly out: Output
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly headers?: boolean
-  /** Widths of an earlier call keep the columns of a watch aligned. */
+  /** What an earlier call returned keeps the columns of a watch aligned. */
   readonly widths?: readonly number[]
   /** On a terminal, text of the last column goes on in the next line instead of being cut. */
   readonly wrap?: boolean
@@ -90,7 +72,10 @@ export interface TableOptions {
   readonly indent?: number
 }
 
-/** Lines of a table: aligned, three spaces between columns as kubectl has them, nothing padded at the end. */
+/**
+ * Lines of a table: aligned, three spaces between columns as kubectl has them, nothing padded at the end. On a terminal
+ * that is too narrow, fewer, and then texts and names are cut; numbers and states never are.
+ */
 export function renderTable(
   table: Table,
   options: TableOptions,
@@ -105,17 +90,17 @@ export function renderTable(
   const room = out.isTTY && out.columns ? out.columns - indent : Number.POSITIVE_INFINITY
   const last = head.length - 1
   const wraps = options.wrap === true
-  const least = head.map((name, i) => (wraps && i === last ? Math.max(leastWrap, name.length) : name.length))
-  const widths = fitted(natural, least, room)
+  const { widths, gap } = fitted(columnsOf(head, body, natural, wraps), room)
+  const cuts = head.map((name, i) => cutterOf(name, body, i, widths[i] ?? 0))
   const line = (cells: readonly string[]) =>
     cells
       .map((cell, i) => {
-        const text = shorten(cell, widths[i] ?? cell.length)
+        const text = cuts[i]?.(cell) ?? cell
         const colour = painted.has(head[i] ?? '') ? colourOf(cell) : undefined
         const shown = colour === undefined ? text : paint(colour, text)
         return i === last ? shown : shown + ' '.repeat((widths[i] ?? 0) - text.length)
       })
-      .join('   ')
+      .join(' '.repeat(gap))
   const rowsOf = (cells: readonly string[]) => {
     const texts = wraps ? wrapText(cells[last] ?? '', Math.max(1, widths[last] ?? 1)) : [cells[last] ?? '']
     return texts.map((text, i) => [
@@ -125,7 +110,7 @@ export function renderTable(
   }
   const all = [...(options.headers === false ? [] : [head]), ...body].flatMap(rowsOf)
   const pad = ' '.repeat(indent)
-  return { text: all.map((cells) => `${(pad + line(cells)).trimEnd()}\n`).join(''), widths }
+  return { text: all.map((cells) => `${(pad + line(cells)).trimEnd()}\n`).join(''), widths: natural }
 }
 
 /** A span of milliseconds as kubectl writes ages: 45s, 3m20s, 5h7m, 12d. */

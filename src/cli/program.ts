@@ -102,8 +102,8 @@ function skeleton(io: Io, complain: (text: string) => void): Command {
     .configureOutput({
       writeOut: (text) => io.stdout.write(text),
       writeErr: complain,
-      getOutHelpWidth: () => io.stdout.columns ?? 100,
-      getErrHelpWidth: () => io.stderr.columns ?? 100,
+      getOutHelpWidth: () => io.stdout.columns ?? 80,
+      getErrHelpWidth: () => io.stderr.columns ?? 80,
     })
 }
 

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { expectation, jsonPath } from '../../src/cli/expectation.ts'
 import { clientKinds, kindOf, kindOfManifest, nameOf, pathOf } from '../../src/cli/kinds.ts'
 import { durationMs } from '../../src/cli/options.ts'
@@ -55,6 +55,78 @@ test('a terminal’s width holds; its last column gives way', () => {
   const { text } = renderTable(table, { out: { ...out, isTTY: true, columns: 30 }, env: { NO_COLOR: '1' } })
   for (const line of text.trimEnd().split('\n')) expect(line.length).toBeLessThanOrEqual(30)
   expect(text).toContain('…')
+})
+
+describe('in 80 columns', () => {
+  const long = `${'machine-'.repeat(8)}`.slice(0, 62)
+  const lines = (columns: string[], rows: unknown[][], wrap = false) => {
+    const table = { columns, rows }
+    const style = { out: { ...out, isTTY: true, columns: 80 }, env: { NO_COLOR: '1' }, wrap }
+    const { text } = renderTable(table, style)
+    const all = text.trimEnd().split('\n')
+    for (const line of all) expect(line.length).toBeLessThanOrEqual(80)
+    return all
+  }
+  const words = 'the QEMU ended with exit code 1, and said: no such model of a processor'
+
+  test('events tell their objects apart, one long name or many', () => {
+    const event = (name: string) => ['3m20s', 'Warning', 'CrashLoopBackOff', `virtualmachine/${name}`, words]
+    const heads = ['Last Seen', 'Type', 'Reason', 'Object', 'Message']
+    const [, web, other] = lines(heads, [event('web'), event(`${long}1`)])
+    expect(web).toMatch(/^3m20s +Warning +CrashLoopBackOff +virtualmachine\/web +the QEMU ended/)
+    expect(other).toMatch(/^3m20s +Warning +CrashLoopBackOff +virtual\S*…\S+1 +the QEMU ended/)
+    const wrapped = lines(heads, [event('web'), event(`${long}1`)], true).join(' ')
+    for (const word of words.split(' ')) expect(wrapped).toContain(word)
+    const objects = lines(heads, [event(`${long}1`), event(`${long}2`)]).slice(1)
+    expect(objects[0]).not.toBe(objects[1])
+  })
+
+  test('names that differ in their begin alone are cut at another place', () => {
+    const [, a, b] = lines(
+      ['Name', 'Message'],
+      [
+        [`abcdefgh-x-${long}`, words],
+        [`abcdefgh-y-${long}`, words],
+      ],
+    )
+    expect(a).not.toBe(b)
+    const ends = [`${long}-1-abcdefghijklmnop`, `${long}-2-abcdefghijklmnop`].map((name) => [name, words])
+    expect(new Set(lines(['Name', 'Message'], ends)).size).toBe(3)
+  })
+
+  test('numbers, states and keys are whole', () => {
+    const wide = ['Name', 'Status', 'Host', 'CPUs', 'Memory', 'Restarts', 'Age', 'Strategy', 'PID', 'Reason']
+    const [, row] = lines(
+      wide,
+      [...[['db', 'CrashLoopBackOff', `host-${long}`, 16, '32768Mi', 1000, '3h20m', 'RerunOnFailure']]].map(
+        (cells) => [...cells, 1_234_567, 'CrashLoopBackOff'],
+      ),
+    )
+    expect(row).toMatch(/^db +CrashLoopBackOff +h\S*…\S* +16 +32768Mi +1000 +3h20m +R\S+ +1234567 +C/)
+    const key = [
+      'PVMC2A3B4C5D6E7F2345',
+      'alice',
+      'ops,dev,metrics-readers',
+      'Disabled',
+      '2026-12-29T13:45:45Z',
+    ]
+    const [, listed] = lines(
+      ['Id', 'User', 'Groups', 'State', 'Expires', 'Last Used', 'Age'],
+      [[...key, '2d1h', '3m20s']],
+    )
+    expect(listed).toMatch(/^PVMC2A3B4C5D6E7F2345 +alice +o\S+ +Disabled +2026-12-29T13:45:45Z +2d1h +3m20s$/)
+  })
+
+  test('rows that follow stay below their columns', () => {
+    const style = { out: { ...out, isTTY: true, columns: 80 }, env: { NO_COLOR: '1' } }
+    const columns = ['Name', 'Status', 'Message']
+    const first = renderTable({ columns, rows: [[long, 'Running', words]] }, style)
+    const next = renderTable(
+      { columns, rows: [['b', 'Stopped', 'x']] },
+      { ...style, headers: false, widths: first.widths },
+    )
+    expect(next.text.indexOf('Stopped')).toBe(first.text.split('\n')[1]?.indexOf('Running'))
+  })
 })
 
 test('a last column that wraps loses nothing', () => {
