@@ -133,6 +133,14 @@ function settingsOf(options: Invocation<Options>['options'], io: Io): ApplySetti
   }
 }
 
+/** What is applied to an object on its way out goes with it, and whoever applied it should know. */
+function warnOfDeletion({ kind, object }: Applied, io: Io): void {
+  const { name } = object.metadata
+  io.stderr.write(
+    `Warning: ${nameOf(kind, name)} is being deleted, and what was applied goes with it; to have it again: plasmavmc wait ${kind.shortNames[0] ?? kind.plural} ${name} --for=delete, then apply\n`,
+  )
+}
+
 async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
   if (!options.filename?.length) throw new UsageError('nothing to apply', 'name a manifest: apply -f vm.yaml')
   if (options.prune && !options.selector)
@@ -156,6 +164,7 @@ async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
         ? await applyOnServer(client, manifest, settings, options)
         : await applyOne(client, manifest, settings)
       applied.push(result)
+      if (result.object.metadata.deletionTimestamp) warnOfDeletion(result, io)
       const name = nameOf(result.kind, manifest.metadata.name)
       if (format === undefined) io.stdout.write(`${name} ${result.verb}${dryRunNote(settings.dryRun)}\n`)
       else if (format === 'name') io.stdout.write(`${name}\n`)

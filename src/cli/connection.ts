@@ -5,6 +5,8 @@ import { errnoOf, PlasmaError } from '../lib/errors.ts'
 import { UsageError } from './failure.ts'
 import type { GlobalOptions, Io } from './io.ts'
 
+const defaultPort = Number(defaultAddress.replace(/^.*:/, ''))
+
 /** Where the server is and where its CA and our key lie. */
 export interface Connection {
   readonly host: string
@@ -16,13 +18,15 @@ export interface Connection {
   readonly as?: { readonly user: string; readonly groups: readonly string[] }
 }
 
-/** `host:port`, `[v6]:port` or an https URL. @throws UsageError */
+/** `host:port`, `[v6]:port`, either without the port for the default one, or an https URL. @throws UsageError */
 export function parseAddress(text: string): { readonly host: string; readonly port: number } {
   const url = URL.parse(text.includes('://') ? text : `https://${text}`)
   if (url?.protocol !== 'https:' || url.hostname === '') {
     throw new UsageError(`"${text}" is no server address`, 'write host:port, such as 127.0.0.1:7443')
   }
-  return { host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port === '' ? 443 : Number(url.port) }
+  // A URL has no port where it is that of https, also where somebody wrote it.
+  const fallback = text.includes('://') || /:0*443\/?$/.test(text) ? 443 : defaultPort
+  return { host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port === '' ? fallback : Number(url.port) }
 }
 
 /** The connection that options, then the environment, then the defaults ask for. */
@@ -38,7 +42,6 @@ export function connectionOf(options: GlobalOptions, io: Pick<Io, 'env' | 'uid'>
   return { ...parseAddress(address), dataDir, flags: flags.filter(Boolean).join(' '), ...(as && { as }) }
 }
 
-/** @throws UsageError */
 /** Whom `--as` and `--as-group` name. @throws UsageError */
 export function impersonationOf({ as: user, asGroup: groups = [] }: GlobalOptions): Connection['as'] {
   if (user === undefined && groups.length > 0) throw new UsageError('--as-group needs --as')

@@ -47,9 +47,29 @@ const hints: Readonly<Record<string, string>> = {
   TooManyRequests: 'wait a little and repeat',
 }
 
+/** Why a signature was refused, by how the message begins (the codes are AWS'), and what to do about it. */
+const refusals: readonly (readonly [RegExp, string])[] = [
+  [
+    /access key is disabled/,
+    "ask an administrator to let it in again ('plasmavmc key enable ID'), or use another key (PLASMAVMC_PROFILE)",
+  ],
+  [
+    /access key has expired/,
+    "ask an administrator for a new one ('plasmavmc key rotate ID'), or use another key (PLASMAVMC_PROFILE)",
+  ],
+  [
+    /^(RequestTimeTooSkewed|RequestExpired|ExpiredToken)/,
+    'check that this machine’s clock is right, then repeat',
+  ],
+  [/^SignatureDoesNotMatch/, 'check that the secret in the credentials is that of the key'],
+]
+
 /** An error of the server from its Status and HTTP code, with advice where there is any to give. */
 export function serverError(status: Status): ServerError {
-  const known = hints[status.reason ?? '']
+  const refusal = refusals.find(
+    ([text]) => status.reason === 'Unauthorized' && text.test(status.message ?? ''),
+  )
+  const known = refusal?.[1] ?? hints[status.reason ?? '']
   // Conflicts of other kinds say themselves what to do.
   const other = status.reason === 'Conflict' && !/has been modified/.test(status.message ?? '')
   const hint = other ? undefined : known

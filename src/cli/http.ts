@@ -1,6 +1,8 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
 import { Agent, type RequestOptions, request } from 'node:https'
+import { isIP } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
+import { defaultAddress } from '../lib/dirs.ts'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 import type { TlsTrust } from './access.ts'
 
@@ -23,32 +25,63 @@ export interface Http {
 
 const untrusted = /^(CERT_|DEPTH_ZERO|UNABLE_TO_|SELF_SIGNED|ERR_TLS_CERT)/
 
+const unreachable = ['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT']
+/** What a program that speaks something else looks like: to TLS (OpenSSL's reasons), and to HTTP above it. */
+const foreign = /^(EPROTO$|ERR_SSL_|HPE_)/
+
+/** How to get a server where none answers. */
+function startHint(address: string, flags: string): string {
+  if (flags.includes('--kubeconfig') || flags.includes('--context'))
+    return 'start it, or choose another context with --context'
+  const [, host = ''] = /^\[?(.*?)\]?:\d+$/.exec(address) ?? []
+  // A server listens on addresses: of a name it is not known here whose it is.
+  if (isIP(host) === 0) return 'start one on that host, or name another with --server or PLASMAVMC_SERVER'
+  const others = flags.replace(/ ?--server ('[^']*'|\S+)/, '').trim()
+  const start = ['plasmavmc serve', others, address === defaultAddress ? '' : `--listen ${address}`]
+  return `start one with '${start.filter(Boolean).join(' ')}', or name another with --server or PLASMAVMC_SERVER`
+}
+
 /** A failed connection in words of what to do. `address` is what was dialled; `flags` repeats how. */
 export function connectionError(error: unknown, address: string, flags: string): PlasmaError {
   if (error instanceof PlasmaError) return error
   const code = errnoOf(error) ?? ''
-  const start = `plasmavmc serve${flags && ` ${flags.replace('--server', '--listen')}`}`
-  if (['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN', 'ETIMEDOUT'].includes(code)) {
-    return new PlasmaError('NoServer', `no PlasmaVMC server answers on ${address} (${code})`, {
-      hint: `start one with '${start}', or name another with --server or PLASMAVMC_SERVER`,
-      cause: error,
-    })
+  const failed = (reason: string, message: string, hint: string) =>
+    new PlasmaError(reason, message, { hint, cause: error })
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
+    const host = address.replace(/:\d+$/, '')
+    const why = code === 'ENOTFOUND' ? 'is not known' : 'could not be looked up just now'
+    return failed(
+      'NoServer',
+      `the name "${host}" ${why} (${code})`,
+      'check --server or PLASMAVMC_SERVER, and DNS',
+    )
   }
+  if (unreachable.includes(code))
+    return failed(
+      'NoServer',
+      `no PlasmaVMC server answers on ${address} (${code})`,
+      startHint(address, flags),
+    )
   if (untrusted.test(code)) {
-    return new PlasmaError(
+    return failed(
       'Untrusted',
       `the server on ${address} is not the one this CA vouches for (${code})`,
-      {
-        hint: 'another server has that address, or its data was made anew: check --server and --data-dir',
-        cause: error,
-      },
+      'another server has that address, or its data was made anew: check --server and --data-dir',
+    )
+  }
+  if (foreign.test(code)) {
+    return failed(
+      'NotOurs',
+      `what listens on ${address} does not speak ${code.startsWith('HPE_') ? 'HTTP' : 'TLS'}: is it another program?`,
+      'look who has that port (ss -ltnp), and name the address of the PlasmaVMC server with --server or PLASMAVMC_SERVER',
     )
   }
   const why = code === 'ECONNRESET' ? 'the server went away' : messageOf(error)
-  return new PlasmaError('ConnectionLost', `the connection to ${address} broke: ${why}`, {
-    hint: 'see whether the server still runs; repeat the command when it does',
-    cause: error,
-  })
+  return failed(
+    'ConnectionLost',
+    `the connection to ${address} broke: ${why}`,
+    'see whether the server still runs; repeat the command when it does',
+  )
 }
 
 /** @param trust its CA, where there is one, is the only one that is trusted */

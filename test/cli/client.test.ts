@@ -1,11 +1,15 @@
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { chmod, readFile, rm, stat } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, test } from 'vitest'
 import { readCredentialsFile } from '../../src/auth/credentials.ts'
 import { openClient, warningsOf } from '../../src/cli/client.ts'
 import { parseAddress } from '../../src/cli/connection.ts'
+import { connectionError } from '../../src/cli/http.ts'
 import { lines } from '../../src/cli/lines.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { type Answer, type FakeServer, fakeServer, refuse, reply, runCommand } from './fake-server.ts'
@@ -56,6 +60,52 @@ describe('errors', () => {
     expect(err).toMatch(
       /no PlasmaVMC server answers on 127\.0\.0\.1:1 \(ECONNREFUSED\)\nstart one with 'plasmavmc serve/,
     )
+  })
+
+  test('another program on the port is told as such', async () => {
+    const s = await serving(() => {})
+    const plain = createServer((_, r) => r.end('hello')).listen(0, '127.0.0.1')
+    await once(plain, 'listening')
+    const address = `127.0.0.1:${(plain.address() as AddressInfo).port}`
+    for (const argv of [
+      ['get', 'vms'],
+      ['console', 'web'],
+    ]) {
+      const { code, err } = await s.run(argv, { server: address })
+      expect(code).toBe(1)
+      expect(err).toMatch(
+        `error: what listens on ${address} does not speak TLS: is it another program?\nlook who`,
+      )
+    }
+    plain.close()
+  })
+
+  test('a name that nobody knows is told as such, and no server is advised to listen on a name', async () => {
+    const s = await serving(() => {})
+    const { err } = await s.run(['get', 'vms'], { server: 'plasmavmc.invalid' })
+    expect(err).toMatch(/the name "plasmavmc\.invalid" (is not known|could not be looked up)/)
+    expect(err).not.toContain('plasmavmc serve')
+    const refused = Object.assign(new Error('x'), { code: 'ECONNREFUSED' })
+    const hint = (address: string, flags: string) => connectionError(refused, address, flags).hint
+    expect(hint('foo:7443', '--server foo')).toMatch(/^start one on that host, or name another/)
+    expect(hint('10.0.0.1:7443', '--data-dir /x --server 10.0.0.1')).toMatch(
+      /^start one with 'plasmavmc serve --data-dir \/x --listen 10\.0\.0\.1:7443', or/,
+    )
+    expect(hint('[::1]:1', '--server [::1]:1')).toContain('--listen [::1]:1')
+    expect(hint('foo:7443', '--kubeconfig x')).not.toContain('serve')
+  })
+
+  test.each([
+    ['InvalidClientTokenId: the access key is disabled', /key enable ID/],
+    ['ExpiredToken: the access key has expired', /key rotate ID/],
+    ['ExpiredToken: the bearer token has expired: get another one', /clock is right/],
+    ['SignatureDoesNotMatch: no', /secret in the credentials/],
+    ['InvalidClientTokenId: no such key', /not known to this server/],
+  ])('"%s" is followed by fitting advice', async (message, advice) => {
+    const s = await serving((_, r) => refuse(r, 401, 'Unauthorized', message))
+    const { err } = await s.run(['get', 'vms'])
+    expect(err).toMatch(advice)
+    if (!message.includes('no such')) expect(err).not.toContain('not known to this server')
   })
 
   test('no data directory says so, and a missing key, too', async () => {
@@ -156,6 +206,28 @@ test('apply creates, configures, leaves alone, and says which', async () => {
   expect(JSON.parse(patch?.body ?? '').spec).toEqual({ memory: '2Gi' })
 })
 
+test('apply warns of an object that is being deleted', async () => {
+  const dying = vm('web', { metadata: { ...vm('web').metadata, deletionTimestamp: '2026-01-01T00:00:00Z' } })
+  const s = await serving((_, r) => reply(r, 200, dying))
+  const stdin = JSON.stringify(vm('web', { metadata: { name: 'web' }, spec: { memory: '1Gi' } }))
+  for (const more of [[], ['--server-side']]) {
+    const { code, err } = await s.run(['apply', '-f', '-', ...more], { stdin })
+    expect({ code, err }).toEqual({
+      code: 0,
+      err: expect.stringMatching(
+        /^Warning: virtualmachine\.plasmavmc\.io\/web is being deleted, .* wait vm web/,
+      ),
+    })
+  }
+})
+
+test('an address without a port has the default one', () => {
+  const port = (text: string) => parseAddress(text).port
+  expect(['foo', '10.0.0.1', '[::1]', 'foo:1', 'foo:443', 'https://foo', 'https://foo:7'].map(port)).toEqual([
+    ...[7443, 7443, 7443, 1, 443, 443, 7],
+  ])
+})
+
 test('wait watches from what it saw, and tells how it stands when time is up', async () => {
   const s = await serving((seen, r) => {
     if (!seen.url.includes('watch=true')) return reply(r, 200, vm('a', { status: { phase: 'Starting' } }))
@@ -168,18 +240,6 @@ test('wait watches from what it saw, and tells how it stands when time is up', a
   const late = await s.run(['wait', 'vm/a', '--for=delete', '--timeout=1s'])
   expect(late.code).toBe(1)
   expect(late.err).toContain('timed out after 1 s waiting for its deletion; a is Running')
-})
-
-test('a watch that breaks off says that the server went away', async () => {
-  const s = await serving((seen, r) => {
-    if (!seen.url.includes('watch=true')) return reply(r, 200, { rows: [] })
-    r.writeHead(200)
-    r.flushHeaders()
-    setImmediate(() => r.destroy())
-  })
-  const { code, err } = await s.run(['get', 'vms', '-w'])
-  expect(code).toBe(1)
-  expect(err).toContain(`the connection to ${s.address} broke: the server went away\nsee whether the server`)
 })
 
 test('delete waits and says what holds the object', async () => {
