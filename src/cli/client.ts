@@ -19,6 +19,11 @@ export interface RequestOptions {
   readonly signal?: AbortSignal
 }
 
+export interface WatchOptions extends RequestOptions {
+  /** Told when the server has taken the watch, before its first frame. */
+  readonly onOpen?: () => void
+}
+
 export interface WatchFrame<T> {
   readonly type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK'
   readonly object: T
@@ -34,7 +39,7 @@ export interface Client {
   /** The answer as text; errors as for json. */
   text(method: string, path: string, options?: RequestOptions): Promise<string>
   /** The frames of a watch until the server ends it. @throws ServerError, also for an ERROR frame */
-  watch<T>(path: string, options: RequestOptions): AsyncGenerator<WatchFrame<T>>
+  watch<T>(path: string, options: WatchOptions): AsyncGenerator<WatchFrame<T>>
   /** URL and signed headers for a WebSocket that another library opens. */
   signedSocket(path: string): Promise<{ url: URL; headers: SentHeaders; trust: TlsTrust }>
   close(): void
@@ -151,8 +156,9 @@ function clientOf(access: Access, clock: Clock, warn: (text: string) => void, si
         })
       }
     },
-    watch: async function* <T>(path: string, options: RequestOptions) {
+    watch: async function* <T>(path: string, options: WatchOptions) {
       const answer = await send('GET', path, { ...options, query: { ...options.query, watch: 'true' } })
+      options.onOpen?.()
       try {
         yield* frames<T>(answer)
       } catch (error) {

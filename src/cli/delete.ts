@@ -78,7 +78,7 @@ async function untilGone(client: Client, target: Target, object: ObjectView, tim
     client,
     {
       ...target,
-      timeoutMs,
+      ...{ timeoutMs, patient: true },
       what: 'its deletion',
       done: finished,
       describe: progressOf,

@@ -10,6 +10,8 @@ import { renderObject, withoutAccount } from './output.ts'
 import { progressLine } from './progress.ts'
 import { progressOf, targetsOf } from './targets.ts'
 
+const weekMs = 7 * 86_400_000
+
 interface Options {
   readonly for?: string
   readonly timeout?: string
@@ -21,13 +23,24 @@ async function run({ args, options }: Invocation<Options>, io: Io): Promise<numb
   if (targets.length === 0) throw new UsageError('no object named', 'wait TYPE NAME --for=…')
   if (options.for === undefined) throw new UsageError('--for is missing', 'such as --for=condition=Ready')
   const { what, done } = expectation(options.for)
-  const timeoutMs = durationMs(options.timeout ?? '30s')
+  const asked = durationMs(options.timeout ?? '30s')
+  // As kubectl has it.
+  const timeoutMs = asked < 0 ? weekMs : asked
   const format = formatOf(options.output, ['json', 'yaml', 'name'])
   const client = connect(options, io)
   for (const { kind, name } of targets) {
     const progress = progressLine(io)
     const describe = progressOf
-    const wanted = { kind, namespace: namespaceOf(options, io), name, timeoutMs, what, done, describe }
+    const wanted = {
+      kind,
+      namespace: namespaceOf(options, io),
+      name,
+      timeoutMs,
+      what,
+      done,
+      describe,
+      patient: true,
+    }
     const state = await awaitObject(
       client,
       { ...wanted, progress: (o) => progress.show(`${name}: ${progressOf(o)}`) },
@@ -48,7 +61,7 @@ export const command: CommandModule<Options> = {
       .argument('[type]', 'or TYPE/NAME …')
       .argument('[name...]')
       .option('--for <what>', 'condition=Ready, condition=X=False, delete, jsonpath={.status.phase}=Running')
-      .option('--timeout <duration>', 'longest wait for each, such as 5m; default 30s')
+      .option('--timeout <duration>', 'longest wait for each, such as 5m; 0: look once; default 30s')
       .option('-o, --output <format>', 'json, yaml or name'),
   examples: [
     'wait vm web --for=condition=Ready --timeout=2m',
