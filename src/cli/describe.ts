@@ -2,7 +2,7 @@ import { type Client, connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
 import { describeHost, evidenceText } from './describe-host.ts'
 import { describeMachine, pairLines } from './describe-vm.ts'
-import { type EventView, eventCells, seenAt } from './events.ts'
+import { bySeen, type EventView, eventCells } from './events.ts'
 import { isServerError, UsageError } from './failure.ts'
 import type { Io } from './io.ts'
 import { apiVersionOf, kindOf, pathOf } from './kinds.ts'
@@ -37,9 +37,7 @@ async function eventsOf(client: Client, object: ObjectView, io: Io): Promise<str
   const list = await client.json<ListView<EventView>>('GET', pathOf(kindOf('events'), namespace), { query })
   const mine = list.items.filter((e) => uid === undefined || e.involvedObject?.uid === uid)
   if (mine.length === 0) return 'Events:         <none>\n'
-  const rows = mine
-    .toSorted((a, b) => seenAt(a) - seenAt(b))
-    .map((e) => eventCells(e, io.clock.now()).filter((_, i) => i !== 3))
+  const rows = mine.toSorted(bySeen).map((e) => eventCells(e, io.clock.now()).filter((_, i) => i !== 3))
   const columns = ['Last Seen', 'Type', 'Reason', 'Message']
   const style = { out: io.stdout, env: io.env, wrap: true, indent: 2 }
   return `Events:\n${renderTable({ columns, rows }, style).text}`

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { bySeen } from '../../src/cli/events.ts'
 import { expectation, jsonPath } from '../../src/cli/expectation.ts'
 import { clientKinds, kindOf, kindOfManifest, nameOf, pathOf } from '../../src/cli/kinds.ts'
 import { durationMs } from '../../src/cli/options.ts'
@@ -226,6 +227,20 @@ test('--for', () => {
   expect(jsonPath('.status.disks[0].name')(vm)).toBe('d')
   expect(() => expectation('jsonpath={..x}')).toThrow(/no path/)
   expect(() => expectation('ready')).toThrow(/not understood/)
+})
+
+test('events of one second are in the order in which they were written', () => {
+  const event = (resourceVersion: string, lastTimestamp: string, eventTime?: string) => ({
+    ...{ metadata: { name: resourceVersion, resourceVersion }, lastTimestamp },
+    ...(eventTime && { eventTime }),
+  })
+  const second = '2026-01-01T00:00:07Z'
+  const order = (...events: ReturnType<typeof event>[]) => events.toSorted(bySeen).map((e) => e.metadata.name)
+  expect(order(event('10', second), event('9', second), event('20', '2026-01-01T00:00:06Z'))).toEqual([
+    ...['20', '9', '10'],
+  ])
+  const [early, late] = [second.replace('Z', '.100000Z'), second.replace('Z', '.900000Z')]
+  expect(order(event('1', second, late), event('2', second, early))).toEqual(['2', '1'])
 })
 
 test('the command is found behind global options', () => {
