@@ -4,6 +4,7 @@ import { messageOf, PlasmaError } from '../lib/errors.ts'
 import { applyOnServer, checkServerSide, type ServerSideOptions } from './apply-server.ts'
 import { type Client, connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
+import { quote } from './connection.ts'
 import { isServerError, UsageError } from './failure.ts'
 import type { Invocation, Io } from './io.ts'
 import { kindOfManifest, nameOf, pathOf } from './kinds.ts'
@@ -141,7 +142,11 @@ function warnOfDeletion({ kind, object }: Applied, io: Io): void {
   )
 }
 
-async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
+async function run({ args, options }: Invocation<Options>, io: Io): Promise<number> {
+  if (args.length > 0) {
+    const files = [...(options.filename ?? []), ...args].map((file) => ` -f ${quote(file)}`).join('')
+    throw new UsageError(`apply takes no operand such as "${args[0]}"`, `name files with -f: apply${files}`)
+  }
   if (!options.filename?.length) throw new UsageError('nothing to apply', 'name a manifest: apply -f vm.yaml')
   if (options.prune && !options.selector)
     throw new UsageError('--prune needs -l', 'say which objects it may delete')
@@ -190,6 +195,8 @@ async function run({ options }: Invocation<Options>, io: Io): Promise<number> {
 export const command: CommandModule<Options> = {
   define: (c: Command) =>
     void c
+      // Refused in run, which knows what was meant.
+      .allowExcessArguments()
       .option('-f, --filename <path...>', 'files, folders, or - for standard input')
       .option('-R, --recursive', 'look into the folders below, too')
       .option('--dry-run [where]', 'none, client or server: say what would happen')

@@ -4,6 +4,7 @@ import { connect } from './client.ts'
 import { type CommandModule, namespaceOf } from './command.ts'
 import { shells } from './completion.ts'
 import type { GlobalOptions, Io } from './io.ts'
+import { keyActions } from './key.ts'
 import { type ClientKind, clientKinds, kindOf, pathOf } from './kinds.ts'
 import { commands, reaching } from './program.ts'
 
@@ -13,6 +14,7 @@ const mostNames = 500
 
 const machineCommands = 'start stop restart pause unpause reset console vnc logs'.split(' ')
 const hostCommands = 'cordon uncordon drain maintenance taint'.split(' ')
+const verbs = 'get list watch create update patch delete deletecollection'.split(' ')
 const objectCommands = 'get describe delete wait'.split(' ')
 
 /** Options with the member of GlobalOptions that each sets. */
@@ -23,6 +25,8 @@ const globals: Readonly<Record<string, keyof GlobalOptions>> = {
   '--namespace': 'namespace',
   '--kubeconfig': 'kubeconfig',
   '--context': 'context',
+  '--as': 'as',
+  '--as-group': 'asGroup',
 }
 const files = ['--data-dir', '--kubeconfig', '-f', '--filename', '--config']
 
@@ -39,20 +43,23 @@ type Takes = (option: string) => boolean
 
 /** @param takes whether an option of the command takes a value; the global ones are known */
 export function readTyped(words: readonly string[], takes: Takes = () => false): Typed {
-  const options: Record<string, string> = {}
+  const options: Record<string, string | string[]> = {}
+  const set = (member: keyof GlobalOptions, value: string) => {
+    options[member] = member === 'asGroup' ? [...(options[member] ?? []), value] : value
+  }
   const operands: string[] = []
   let awaiting: string | undefined
   for (const word of words) {
     if (awaiting !== undefined) {
       const member = globals[awaiting]
-      if (member) options[member] = word
+      if (member) set(member, word)
       awaiting = undefined
       continue
     }
     const [, option = word, value] = /^(--[^=]+)=(.*)$/.exec(word) ?? []
     const member = globals[option]
     if (!word.startsWith('-') || word === '-') operands.push(word)
-    else if (value !== undefined && member) options[member] = value
+    else if (value !== undefined && member) set(member, value)
     else if (value === undefined && (member || takes(option))) awaiting = option
   }
   const [name, ...rest] = operands
@@ -81,13 +88,14 @@ function optionsOf(definition: Command | undefined): string[] {
 function formatsOf(definition: Command | undefined, option: string): string[] {
   const { description = '' } =
     definition?.options.find(({ long, short }) => [long, short].includes(option)) ?? {}
-  return description.match(/\b(json|yaml|wide|name|jsonpath=|custom-columns=)/g) ?? []
+  return [...new Set(description.match(/\b(jsonpath=|json|yaml|wide|name|table)/g))]
 }
 
 async function valuesFor(option: string, definition: Command | undefined, names: Names): Promise<string[]> {
   if (files.includes(option)) return [':files']
   if (option === '-n' || option === '--namespace') return names(kindOf('namespaces'))
   if (option === '-o' || option === '--output') return formatsOf(definition, option)
+  if (option === '--log-level') return ['debug', 'info', 'warn', 'error']
   return []
 }
 
@@ -107,6 +115,18 @@ async function objects(operands: readonly string[], current: string, names: Name
   return type.includes('/') ? [] : names(kindOf(type))
 }
 
+/** Ids as `key list` shows them; the names of their objects are in lower case. */
+async function keyIds([action = '', ...more]: readonly string[], names: Names): Promise<string[]> {
+  const takesId = more.length === 0 && !['create', 'list'].includes(action)
+  return takesId ? (await names(kindOf('accesskeys'))).map((name) => name.toUpperCase()) : []
+}
+
+function authWords([action, ...more]: readonly string[]): string[] {
+  if (action === undefined) return ['can-i', 'whoami']
+  if (action !== 'can-i' || more.length > 1) return []
+  return more.length === 0 ? verbs : typeNames
+}
+
 async function operandsFor({ name = '', operands }: Typed, current: string, names: Names): Promise<string[]> {
   const first = operands.length === 0
   if (name === 'help') return first ? commands.map(describe) : []
@@ -115,6 +135,8 @@ async function operandsFor({ name = '', operands }: Typed, current: string, name
   if (objectCommands.includes(name)) return objects(operands, current, names)
   if (name === 'explain') return first ? typeNames : []
   if (name === 'host') return first ? ['fence'] : names(kindOf('hosts'))
+  if (name === 'key') return first ? [...keyActions] : keyIds(operands, names)
+  if (name === 'auth') return authWords(operands)
   if (name === 'completion') return first ? [...shells] : []
   return []
 }

@@ -21,7 +21,9 @@ type Seen = 'no server' | 'not told' | 'gone' | ObjectView
 
 async function look(client: Client, path: string, io: Io): Promise<Seen> {
   try {
-    return await client.json<ObjectView>('GET', path, { timeoutMs: lookTimeoutMs, signal: io.signal })
+    const options = { timeoutMs: lookTimeoutMs, signal: io.signal }
+    const object = await client.json<Partial<ObjectView>>('GET', path, options)
+    return object.metadata ? (object as ObjectView) : 'not told'
   } catch (error) {
     if (io.signal.aborted) throw error
     if (isServerError(error, 'NotFound')) return 'gone'

@@ -7,15 +7,18 @@ export interface Expectation {
   readonly done: (object: ObjectView | undefined) => boolean
 }
 
-/** The value at a simple JSONPath: `.status.disks[0].state`, `.metadata.labels['a.b/c']`. @throws UsageError */
-export function jsonPath(path: string): (object: unknown) => unknown {
+/**
+ * The value at a simple JSONPath: `.status.disks[0].state`, `.metadata.labels['a.b/c']`.
+ * @param advice what to write instead of one that is not understood @throws UsageError
+ */
+export function jsonPath(
+  path: string,
+  advice = 'write jsonpath={.status.phase}=Running',
+): (object: unknown) => unknown {
   const inner = path.replace(/^\{(.*)\}$/, '$1').replace(/^\$/, '')
   const steps = [...inner.matchAll(/\.([A-Za-z_][\w-]*)|\[(\d+)\]|\['([^']+)'\]/g)]
   if (inner === '' || steps.map((s) => s[0]).join('') !== inner) {
-    throw new UsageError(
-      `"${path}" is no path that is understood here`,
-      'write jsonpath={.status.phase}=Running',
-    )
+    throw new UsageError(`"${path}" is no path that is understood here`, advice)
   }
   const keys = steps.map(([, member, index, quoted]) => member ?? index ?? quoted ?? '')
   return (object) =>

@@ -61,7 +61,7 @@ function compare(a: unknown, b: unknown): number {
 /** Where each object belongs by `--sort-by`; undefined without that option. @throws UsageError for a bad path */
 async function ranks(task: Task, selection: Selection): Promise<ReadonlyMap<string, number> | undefined> {
   if (task.options.sortBy === undefined) return undefined
-  const read = jsonPath(task.options.sortBy)
+  const read = jsonPath(task.options.sortBy, sortAdvice)
   const answers = await fetchAll<ListView | ObjectView>({ ...task, missing: [] }, selection)
   const objects = answers.flatMap((a) => ('items' in a ? a.items : [a as ObjectView]))
   const sorted = objects.toSorted((a, b) => compare(read(a), read(b)))
@@ -160,10 +160,17 @@ function check(selections: readonly Selection[], options: Options): void {
   if (options.watch && options.sortBy) throw new UsageError('--sort-by goes without -w')
 }
 
+const sortAdvice = 'write a path such as --sort-by .status.restarts'
+const pathAdvice =
+  'write one path, such as jsonpath={.status.phase} or jsonpath={.items[0].metadata.name}; for ranges and filters: -o json and jq, or kubectl'
+
 async function run({ args, options }: Invocation<Options>, io: Io): Promise<number> {
   const isPath = options.output?.startsWith('jsonpath=') === true
-  const format = isPath ? 'json' : formatOf(options.output, ['wide', 'json', 'yaml', 'name'])
-  if (isPath) jsonPath(options.output?.slice('jsonpath='.length) ?? '')
+  const format = isPath
+    ? 'json'
+    : formatOf(options.output, ['wide', 'json', 'yaml', 'name'], ['jsonpath={.status.phase}'])
+  if (options.sortBy !== undefined) jsonPath(options.sortBy, sortAdvice)
+  if (isPath) jsonPath(options.output?.slice('jsonpath='.length) ?? '', pathAdvice)
   const query = { labelSelector: options.selector, fieldSelector: options.fieldSelector }
   const namespace = options.allNamespaces ? undefined : namespaceOf(options, io)
   const selections = targetsOf(args).map(({ kind, names }): Selection => {

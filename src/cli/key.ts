@@ -47,13 +47,23 @@ const keepFor = '24h'
 
 const idOf = ({ metadata }: KeyView) => metadata.name.toUpperCase()
 
+function durationWithDays(text: string): number | undefined {
+  const [, days] = /^(\d+)d$/.exec(text) ?? []
+  try {
+    return days === undefined ? durationMs(text) : Number(days) * 86_400_000
+  } catch {
+    return undefined
+  }
+}
+
 /** A time to come, RFC 3339: `30d`, `12h`, or what is one already. @throws UsageError */
 function timeFrom(option: string, text: string, io: Io): string {
   if (/^\d{4}-\d\d-\d\dT/.test(text) && !Number.isNaN(Date.parse(text))) return text
-  const [, days] = /^(\d+)d$/.exec(text) ?? []
-  const ms = days === undefined ? durationMs(text) : Number(days) * 86_400_000
+  const advice = 'such as 30d, 12h or 2027-01-01T00:00:00Z'
+  const ms = durationWithDays(text)
+  if (ms === undefined) throw new UsageError(`${option}: "${text}" is no duration and no time`, advice)
   if (ms > 0 && ms < 1e13) return rfc3339(io.clock.now() + ms)
-  throw new UsageError(`${option}: ${text} is no time to come`, 'such as 30d, 12h or 2027-01-01T00:00:00Z')
+  throw new UsageError(`${option}: ${text} is no time to come`, advice)
 }
 
 /** The one ID of an action, as the path of its key. @throws UsageError */
@@ -141,7 +151,10 @@ async function rotate(task: Task): Promise<void> {
   io.stderr.write(`${idOf(old)} is good until ${until}\n`)
 }
 
-const actions: Readonly<Record<string, (task: Task) => Promise<void>>> = {
+/** What `key` can do, for completion. */
+export const keyActions = ['create', 'list', 'disable', 'enable', 'rotate', 'delete'] as const
+
+const actions: Readonly<Record<(typeof keyActions)[number], (task: Task) => Promise<void>>> = {
   ...{ create, list, rotate, delete: remove },
   ...{ disable: setDisabled(true), enable: setDisabled(false) },
 }
@@ -167,7 +180,8 @@ export const command: CommandModule<Options> = {
     'key rotate PVMC2A3B4C5D6E7F2345',
   ],
   run: async ({ args: [action = '', ...words], options }, io) => {
-    const run = Object.hasOwn(actions, action) ? actions[action] : undefined
+    const known = keyActions.find((one) => one === action)
+    const run = known && actions[known]
     if (!run) {
       const similar = similarTo(action, Object.keys(actions))
       throw new UsageError(

@@ -47,6 +47,12 @@ export function kubeFiles(
     : [join(env['HOME'] || homedir(), '.kube', 'config')]
 }
 
+const noKubeconfig = (file: string, why: string, cause?: unknown) =>
+  new PlasmaError('BadKubeconfig', `${file} is no kubeconfig: ${why}`, {
+    hint: "make one with 'plasmavmc kubeconfig > FILE', and name it by --kubeconfig or KUBECONFIG",
+    cause,
+  })
+
 function read(file: string, required: boolean): Members | undefined {
   let text: string
   try {
@@ -59,12 +65,13 @@ function read(file: string, required: boolean): Members | undefined {
     })
   }
   try {
-    const config: unknown = parse(text) ?? {}
-    if (isMembers(config)) return config
+    // What else YAML has to say of a file that is no YAML goes nowhere.
+    const config: unknown = parse(text, { logLevel: 'error' }) ?? {}
+    if (isMembers(config) && (config['kind'] ?? 'Config') === 'Config') return config
   } catch (cause) {
-    throw new PlasmaError('BadKubeconfig', `kubeconfig ${file} is not YAML: ${messageOf(cause)}`, { cause })
+    throw noKubeconfig(file, `it is not YAML: ${messageOf(cause).split('\n')[0]?.replace(/:$/, '')}`, cause)
   }
-  throw new PlasmaError('BadKubeconfig', `kubeconfig ${file} is no object`)
+  throw noKubeconfig(file, 'it is not an object of kind Config')
 }
 
 /** The first of that name in any of the files: kubectl's rule for merging them. */

@@ -175,9 +175,15 @@ export async function readManifests(
     }
   }
   if (sources.length > 0) return sources
-  throw new PlasmaError('NoManifest', `no manifests in ${paths.join(', ')}`, {
-    hint: 'a file must not be empty; in a folder, files end in .yaml, .yml or .json, and -R looks into folders below',
-  })
+  throw new PlasmaError(
+    'NoManifest',
+    `no manifests in ${paths.map((path) => (path === '-' ? 'standard input' : path)).join(', ')}`,
+    {
+      hint: paths.every((path) => path === '-')
+        ? 'what is piped in was empty, or only comments'
+        : 'a file must not be empty; in a folder, files end in .yaml, .yml or .json, and -R looks into folders below',
+    },
+  )
 }
 
 /** The kind of a manifest. @throws PlasmaError `NoKind` with its place */

@@ -12,12 +12,19 @@ export function durationMs(text: string): number {
   return parts.reduce((sum, [, value = '0', name = 's']) => sum + Number(value) * (unit[name] ?? 0), 0)
 }
 
-/** One of the output formats a command knows. @throws UsageError */
-export function formatOf(text: string | undefined, known: readonly NonNullable<Format>[]): Format {
+/** One of the output formats a command knows. @param others formats that are read elsewhere @throws UsageError */
+export function formatOf(
+  text: string | undefined,
+  known: readonly NonNullable<Format>[],
+  others: readonly string[] = [],
+): Format {
   if (text === undefined) return undefined
   const found = known.find((name) => name === text)
   if (found) return found
-  throw new UsageError(`output format "${text}" is not known here`, `formats are: ${known.join(', ')}`)
+  throw new UsageError(
+    `output format "${text}" is not known here`,
+    `formats are: ${[...known, ...others].join(', ')}`,
+  )
 }
 
 /** One of some words. @throws UsageError naming the option */

@@ -39,6 +39,18 @@ function wrap(words: string, indent: number): string {
   return [...lines, line].map((one) => `${pad}${one}\n`).join('')
 }
 
+const longestDefault = 60
+
+/** What a field may be, and what it is where nothing is said: short ones only. */
+function valuesOf(schema: StructuralSchema): readonly (readonly ['enum' | 'default', string])[] {
+  const choices = schema.enum ?? schema.items?.enum
+  const fallback = schema.default === undefined ? '' : JSON.stringify(schema.default)
+  return [
+    ...(choices ? [['enum', choices.join(', ')] as const] : []),
+    ...(fallback !== '' && fallback.length <= longestDefault ? [['default', fallback] as const] : []),
+  ]
+}
+
 function fieldLines(schema: StructuralSchema, indent: number, recursive: boolean): string {
   const pad = ' '.repeat(indent)
   const required = requiredOf(schema)
@@ -46,7 +58,9 @@ function fieldLines(schema: StructuralSchema, indent: number, recursive: boolean
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([name, field]) => {
       const head = `${pad}${name}\t<${typeName(field)}>${required.includes(name) ? ' -required-' : ''}\n`
-      const values = field.enum ? `${pad}enum: ${field.enum.join(', ')}\n` : ''
+      const values = valuesOf(field)
+        .map(([what, text]) => `${pad}${what}: ${text}\n`)
+        .join('')
       if (recursive) return `${head}${values}${fieldLines(field, indent + 2, true)}`
       return `${head}${values}${wrap(field.description ?? '<no description>', indent + 2)}\n`
     })
@@ -77,13 +91,16 @@ export function explainField(kind: ResourceDefinition, path: readonly string[], 
     schema = next
   }
   const fields = fieldLines(schema, 2, recursive)
+  const fallback = valuesOf(schema).find(([what]) => what === 'default')
+  const choices = schema.enum ?? schema.items?.enum
   const { description } = schema
   return [
     kind.group === '' ? '' : `GROUP:      ${kind.group}\n`,
     `KIND:       ${kind.kind}\nVERSION:    ${kind.version}\n\n`,
     path.length > 0 ? `FIELD: ${path.at(-1)} <${typeName(schema)}>\n` : '',
-    schema.enum ? `ENUM:\n${schema.enum.map((one) => `    ${one}\n`).join('')}` : path.length > 0 ? '\n' : '',
+    choices ? `ENUM:\n${choices.map((one) => `    ${one}\n`).join('')}` : path.length > 0 ? '\n' : '',
     path.length > 0 ? '\n' : '',
+    fallback && path.length > 0 ? `DEFAULT: ${fallback[1]}\n\n` : '',
     `DESCRIPTION:\n${description ? `${wrap(description, 4)}    \n` : '    <empty>\n'}`,
     fields === '' ? '' : `FIELDS:\n${fields}`,
     '\n',
@@ -101,12 +118,15 @@ export function fieldNames(kind: ResourceDefinition, path: readonly string[]): r
 }
 
 /**
- * The same for what people type: `vm`, `vm.spec.disks`.
+ * The same for what people type: `vm`, `vm.spec.disks`, `vms.plasmavmc.io`.
  * @throws PlasmaError `KindNotFound` or `FieldNotFound`
  */
 export function explain(target: string, options: { readonly recursive?: boolean } = {}): string {
-  const [word = '', ...path] = target.split('.')
+  const [word = '', ...rest] = target.split('.')
   const kind = findKind(word)
+  // `vms.plasmavmc.io.spec`: no field has a name with the group in it.
+  const group = kind && kind.group !== '' && `${rest.join('.')}.`.startsWith(`${kind.group}.`)
+  const path = group ? rest.slice(kind.group.split('.').length) : rest
   if (!kind) {
     throw new PlasmaError('KindNotFound', `there is no resource "${word}"`, {
       hint: '`plasmavmc explain vm` explains virtual machines',

@@ -14,6 +14,7 @@ const lists: Readonly<Record<string, readonly string[]>> = {
   '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines': ['web', 'web2', 'db'],
   '/apis/plasmavmc.io/v1alpha1/namespaces/shop/virtualmachines': ['till'],
   '/apis/plasmavmc.io/v1alpha1/hosts': ['h1', 'h2'],
+  '/apis/plasmavmc.io/v1alpha1/accesskeys': ['pvmca', 'pvmcb'],
   '/api/v1/namespaces': ['default', 'shop', 'plasmavmc-system'],
 }
 
@@ -73,6 +74,21 @@ test('options, their formats, and files', async () => {
   // A value is no operand.
   expect(await next('vnc', '--listen', '127.0.0.1:1', '')).toEqual(['web', 'web2', 'db'])
   expect(await next('completion', '')).toEqual(['bash', 'zsh', 'fish'])
+})
+
+test('keys, what auth asks for, levels and whom to be', async () => {
+  expect(await next('key', '')).toEqual(['create', 'list', 'disable', 'enable', 'rotate', 'delete'])
+  expect(await next('key', 'disable', 'PVMC')).toEqual(['PVMCA', 'PVMCB'])
+  expect(await next('key', 'create', '')).toEqual([])
+  expect(await next('auth', '')).toEqual(['can-i', 'whoami'])
+  expect(await next('auth', 'can-i', 'g')).toEqual(['get'])
+  expect(await next('auth', 'can-i', 'get', 'vm')).toEqual(['vm', 'vms'])
+  expect(await next('serve', '--log-level', '')).toEqual(['debug', 'info', 'warn', 'error'])
+  expect(await next('get', 'vms', '-o', '')).toEqual(['wide', 'json', 'yaml', 'name', 'jsonpath='])
+  expect(await next('get', '--as')).toEqual(['--as', '--as-group'])
+  // Values of global options are no command, and names are asked for as that user.
+  expect(await next('--as', 'bob', '--as-group', 'x', 'start', 'd')).toEqual(['db'])
+  expect(server.seen.at(-1)?.headers).toMatchObject({ 'impersonate-user': 'bob', 'impersonate-group': 'x' })
 })
 
 test('a server that does not answer, or refuses, is nothing to say', async () => {

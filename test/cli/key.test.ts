@@ -115,7 +115,7 @@ it.each([
   [['key'], /missing required argument/],
   [['key', 'creat'], /key creat: no such action.*did you mean create/s],
   [['key', 'create'], /name one user/],
-  [['key', 'create', 'x', '--expires', 'soon'], /no duration/],
+  [['key', 'create', 'x', '--expires', 'soon'], /--expires: "soon" is no duration and no time\nsuch as 30d/],
   [['key', 'create', 'x', '--expires', '-3h'], /no time to come|no duration/],
   [['key', 'delete'], /no key named/],
   [['auth', 'can'], /auth can: no such action.*can-i/s],

@@ -68,10 +68,7 @@ test('by its own name it does so where a kubeconfig is named', async () => {
 })
 
 test('a console takes the same way', async () => {
-  server.onSocket = (socket) => {
-    socket.send('login: ')
-    socket.close(1000)
-  }
+  server.onSocket = (socket) => socket.send('login: ')
   const KUBECONFIG = kubeconfig({ token: 'secret' })
   expect(await asPlugin(['console', 'web'], { KUBECONFIG })).toEqual({ code: 0, out: 'login: ', err: '' })
 })
@@ -143,7 +140,17 @@ test('files that it names lie beside it', () => {
 test.each([
   ['no file', () => '/nonexistent/config', /can't be read/],
   ['no YAML', () => writeText('x', 'a: ['), /is not YAML/],
-  ['a list', () => write('x', []), /is no object/],
+  ['a list', () => write('x', []), /is no kubeconfig: it is not an object of kind Config/],
+  [
+    'a text',
+    () => writeText('readme', '# Title\n\n- a: b: c\n  `x`\n'),
+    /is no kubeconfig: .*\nmake one with/,
+  ],
+  [
+    'a manifest',
+    () => write('vm', { kind: 'VirtualMachine' }),
+    /is no kubeconfig: it is not an object of kind Config/,
+  ],
   ['no current context', () => write('x', {}), /no current context/],
   ['a context that is not there', () => kubeconfig({}, { 'current-context': 'no' }), /no context "no"/],
   ['a cluster that is not there', () => kubeconfig({}, { clusters: [] }), /no cluster "c"/],

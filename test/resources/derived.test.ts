@@ -150,12 +150,20 @@ describe('explain', () => {
       [
         'GROUP:      plasmavmc.io\nKIND:       VirtualMachine\nVERSION:    v1alpha1\n\n',
         'FIELD: bus <string>\nENUM:\n    virtio\n    scsi\n    sata\n    usb\n\n',
-        'DESCRIPTION:\n    How the guest sees it.\n    \n\n',
+        'DEFAULT: "virtio"\n\nDESCRIPTION:\n    How the guest sees it.\n    \n\n',
       ].join(''),
     )
     expect(explain('vm.spec.networks', { recursive: true })).toContain(
       '  bridge\t<Object>\n    name\t<string> -required-\n',
     )
+  })
+
+  it('shows what a field is where nothing is said, and takes the group of a kind', () => {
+    expect(explain('vm.spec.disks')).toMatch(
+      /bus\t<string>\n {2}enum: virtio, scsi, sata, usb\n {2}default: "virtio"\n/,
+    )
+    expect(explain('vms.plasmavmc.io.spec.disks.bus')).toBe(explain('vm.spec.disks.bus'))
+    expect(explain('vms.plasmavmc.io')).toBe(explain('vm'))
   })
 
   it('names the step that does not exist', () => {
