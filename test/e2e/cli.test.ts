@@ -178,6 +178,59 @@ interface Followed {
   readonly closed: Promise<unknown>
 }
 
+/** Starts a command, on a terminal where it wants one, and keeps what it says. */
+function begin(command: string, args: readonly string[]): Followed & { code: () => Promise<unknown> } {
+  const child = lab.spawn(command, args)
+  const closed = once(child, 'close')
+  const seen = { child, text: '', closed, code: async () => (await closed)[0] }
+  for (const stream of [child.stdout, child.stderr])
+    stream?.on('data', (chunk: Buffer) => {
+      seen.text += chunk.toString()
+    })
+  return seen
+}
+
+describe('when the server restarts', () => {
+  test('wait and get -w go on, and a console says which of the two ended', async () => {
+    const console = (name: string) => begin('script', ['-qec', `${program} console ${name}`, '/dev/null'])
+    const [first, second] = [console('a'), console('a')]
+    const waiting = begin(program, ['wait', 'vm', 'd', '--for=delete', '--timeout=60s'])
+    const watch = begin(program, ['get', 'vms', '-w'])
+    await lab.until(
+      'all have begun',
+      () =>
+        [first, second].every(({ text }) => text.includes('Connected')) &&
+        watch.text.includes('\nd ') &&
+        waiting.text.includes('d: '),
+    )
+    await lab.restart('SIGKILL')
+    for (const one of [first, second]) {
+      expect(await one.code()).toBe(1)
+      expect(one.text).toMatch(
+        /the console of a closed: the (server went away|connection to the server broke)/,
+      )
+      expect(one.text).not.toMatch(/Left|1006/)
+    }
+    await lab.cli('delete', 'vm', 'd')
+    await waiting.closed
+    expect(waiting.text).toContain(`${vm('d')} condition met`)
+    const killed = console('c')
+    await lab.until('it is connected', () => killed.text.includes('Connected'))
+    process.kill((await lab.vm('c')).status?.process?.pid ?? 0, 'SIGKILL')
+    expect(await killed.code()).toBe(1)
+    expect(killed.text).toMatch(/the console of c closed: (the machine stopped|its QEMU ended)/)
+    const third = console('b')
+    await lab.until('it is connected', () => third.text.includes('Connected'))
+    await lab.cli('stop', 'b')
+    expect(await third.code()).toBe(1)
+    expect(third.text).toMatch(/the console of b closed: the machine stopped\s+b is Stop/)
+    await lab.until('the table follows', () => /^b +Stopped /m.test(watch.text))
+    expect(watch.text).toContain('trying again')
+    watch.child.kill('SIGINT')
+    await watch.closed
+  })
+})
+
 test.concurrent.each([
   [2, ['frobnicate']],
   [2, []],
