@@ -103,3 +103,13 @@ it('says as an HTTP Status why not', async () => {
   const codes = server.audits.map((record) => (record['responseStatus'] as { code: number }).code)
   expect(codes).toEqual(expect.arrayContaining([401, 403, 404, 409]))
 })
+
+it('a server that stops does not say that the machine ended', async () => {
+  const { client } = attach()
+  await once(client, 'open')
+  await expect.poll(() => sockets.length).toBe(1)
+  const closed = once(client, 'close')
+  await server.app.close()
+  const [code, reason] = await closed
+  expect([code, String(reason)]).toEqual([1001, 'the server stops'])
+})
