@@ -62,21 +62,34 @@ export async function admin(): Promise<Figure[]> {
     await createsPerSecond(clients.slice(0, 1), 100)
     const perSecond = await createsPerSecond(clients, 300)
     const [single, hundred] = [await delays(server, first, 1, 200), await delays(server, first, 100, 50)]
-    await first.json('DELETE', leasesPath)
-    for (let next = 0; next < 10_000; )
-      await Promise.all(
-        clients.map((client) => client.json('POST', vmsPath, { body: tiny(`m${next++}`, 'Halted') })),
-      )
-    await settled(first)
-    const memory = residentMb(server.child?.pid)
     for (const client of clients) client.close()
     return [
       { what: 'server ready after its start', value: ms(median(starts)), goal: '≤ 0.7 s' },
       { what: 'creates/s of Leases, 16 clients', value: String(Math.round(perSecond)), goal: '≥ 2,500' },
       { what: 'create → event, 1 watcher', value: told(single), goal: 'p50 ≤ 3 ms' },
       { what: 'create → event, 100 watchers', value: told(hundred), goal: 'p50 ≤ 5 ms' },
-      { what: 'memory with 10,000 machines', value: `${Math.round(memory)} MB`, goal: '≤ 200 MB' },
+      { what: 'memory with 10,000 machines', value: await memory(command), goal: '≤ 200 MB' },
     ]
+  } finally {
+    await server.close()
+  }
+}
+
+/** Of a server that has done nothing else: what a hundred watchers leave behind goes with the next collection only. */
+async function memory(command: readonly string[]): Promise<string> {
+  const server = await Server.make({ command })
+  try {
+    await server.start()
+    const clients = Array.from({ length: 16 }, () => server.client())
+    for (let next = 0; next < 10_000; )
+      await Promise.all(
+        clients.map((client) => client.json('POST', vmsPath, { body: tiny(`m${next++}`, 'Halted') })),
+      )
+    const made = residentMb(server.child?.pid)
+    if (clients[0]) await settled(clients[0])
+    const listed = residentMb(server.child?.pid)
+    for (const client of clients) client.close()
+    return `${Math.round(made)} MB, ${Math.round(listed)} MB after lists of all`
   } finally {
     await server.close()
   }
