@@ -5,24 +5,15 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { afterEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { readCredentialsFile } from '../../src/auth/credentials.ts'
 import { openClient, warningsOf } from '../../src/cli/client.ts'
 import { parseAddress } from '../../src/cli/connection.ts'
 import { connectionError } from '../../src/cli/http.ts'
 import { lines } from '../../src/cli/lines.ts'
 import { systemClock } from '../../src/lib/clock.ts'
-import { type Answer, type FakeServer, fakeServer, refuse, reply, runCommand } from './fake-server.ts'
+import { fakeServer, refuse, reply, runCommand, serving } from './fake-server.ts'
 
-let server: FakeServer | undefined
-afterEach(async () => {
-  await server?.close()
-  server = undefined
-})
-const serving = async (answer: Answer) => {
-  server = await fakeServer(answer)
-  return server
-}
 const vms = '/apis/plasmavmc.io/v1alpha1/namespaces/default/virtualmachines'
 const vm = (name: string, more: object = {}) => ({
   apiVersion: 'plasmavmc.io/v1alpha1',

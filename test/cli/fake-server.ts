@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
+import { onTestFinished } from 'vitest'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { runProgram } from '../../src/cli/program.ts'
 import { systemClock } from '../../src/lib/clock.ts'
@@ -134,4 +135,11 @@ export async function fakeServer(answer: Answer): Promise<FakeServer> {
     },
   }
   return fake
+}
+
+/** The same, for one test: it is closed when that has ended. */
+export async function serving(answer: Answer): Promise<FakeServer> {
+  const server = await fakeServer(answer)
+  onTestFinished(() => server.close())
+  return server
 }

@@ -1,15 +1,6 @@
-import { afterEach, expect, test } from 'vitest'
-import { type Answer, type FakeServer, fakeServer, refuse, reply } from './fake-server.ts'
+import { expect, test } from 'vitest'
+import { refuse, reply, serving } from './fake-server.ts'
 
-let server: FakeServer | undefined
-afterEach(async () => {
-  await server?.close()
-  server = undefined
-})
-const serving = async (answer: Answer) => {
-  server = await fakeServer(answer)
-  return server
-}
 const vm = (phase: string, resourceVersion = '5') => ({
   ...{ apiVersion: 'plasmavmc.io/v1alpha1', kind: 'VirtualMachine', status: { phase } },
   metadata: { name: 'a', namespace: 'default', uid: 'u', resourceVersion },
