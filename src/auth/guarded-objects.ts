@@ -17,6 +17,7 @@ import type {
   WatchOptions,
   WriteOptions,
 } from '../store/objects.ts'
+import { retryOnConflict } from '../store/retry.ts'
 import { detailsOf, invalid, nameIn } from '../store/validate.ts'
 import { type AgentWrite, agentHost, agentRefusal } from './agent.ts'
 import { generateCredentials } from './credentials.ts'
@@ -123,14 +124,8 @@ export class GuardedObjects implements TextStore {
     object: T,
     options: WriteOptions,
   ): Promise<T> {
-    for (let i = 1; ; i += 1) {
-      try {
-        return await this.#createKeyOnce(kind, object, options)
-      } catch (error) {
-        // Its secret was encrypted anew, or forgotten because this took too long.
-        if (i >= createTries || !isReason(error, 'Conflict')) throw error
-      }
-    }
+    // A conflict: its secret was encrypted anew, or forgotten because this took too long.
+    return retryOnConflict(() => this.#createKeyOnce(kind, object, options), createTries)
   }
 
   async #createKeyOnce<T extends KubeObject>(
