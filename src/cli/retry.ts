@@ -1,5 +1,6 @@
 import { sleep } from '../lib/clock.ts'
 import { PlasmaError } from '../lib/errors.ts'
+import { exponential } from '../runtime/backoff.ts'
 import { ServerError } from './failure.ts'
 import type { Io } from './io.ts'
 
@@ -28,17 +29,16 @@ export const isTooOld = (error: unknown): boolean =>
 
 /** Waits longer after each failure in a row, 5 s at most. */
 export class Patience {
-  #ms = leastMs
+  #failures = 0
 
   /** To be called after a success. */
   reset(): void {
-    this.#ms = leastMs
+    this.#failures = 0
   }
 
   /** @throws the signal's reason when it is aborted meanwhile */
   async wait(io: Pick<Io, 'clock'>, signal: AbortSignal): Promise<void> {
-    const ms = this.#ms
-    this.#ms = Math.min(mostMs, 2 * ms)
-    await sleep(io.clock, ms, signal)
+    this.#failures += 1
+    await sleep(io.clock, exponential(this.#failures, leastMs, mostMs), signal)
   }
 }
