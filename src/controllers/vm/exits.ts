@@ -34,11 +34,21 @@ function countFailure(draft: Draft): void {
   draft.status.backoff = { failures, retryAt: rfc3339(draft.env.now + delay + (delay > 0 ? 999 : 0)) }
 }
 
-/** How long until the next launch may be, in ms. A wall clock that jumped can't make it longer than the delay itself. */
-export function backoffLeftMs(status: VmStatus, now: number): number {
-  if (!status.backoff) return 0
-  const left = Date.parse(status.backoff.retryAt) - now
-  return Math.max(0, Math.min(left, restartDelayMs(status.backoff.failures)))
+/** How long until the next launch may be, in ms. */
+export function backoffLeftMs({ backoff }: VmStatus, now: number): number {
+  return backoff ? leftMs(backoff.retryAt, now, restartDelayMs(backoff.failures)) : 0
+}
+
+/** Times are stored in whole seconds, rounded either way. */
+const roundedMs = 1_000
+
+/**
+ * How much is left of a delay that ends at a stored wall time, in ms. What lies further ahead than the delay is long was
+ * written before the clock jumped back: that wait is over, or it would last for as long as the jump was.
+ */
+export function leftMs(at: string, now: number, delayMs: number): number {
+  const left = Date.parse(at) - now
+  return left > delayMs + roundedMs ? 0 : Math.max(0, left)
 }
 
 /** Reason and words for a process that is proven gone. */

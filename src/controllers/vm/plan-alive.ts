@@ -5,7 +5,7 @@ import { tooLate } from '../../resources/vm-actions.ts'
 import { comesBack, powerAfterRequest } from '../../resources/vm-power.ts'
 import { exponential } from '../../runtime/backoff.ts'
 import type { Draft } from './draft.ts'
-import { healthyRunMs, recordExit } from './exits.ts'
+import { healthyRunMs, leftMs, recordExit } from './exits.ts'
 import { ioCause, noteGuest, panicWords } from './guest.ts'
 import { specDiff } from './live-changes.ts'
 import { grantMove } from './placed.ts'
@@ -26,6 +26,7 @@ const closedRecheckMs = 10
 const endingGraceMs = 250
 const ioRetryBaseMs = 5_000
 const ioRetryCapMs = 60_000
+const ioRetryDelayMs = (retries: number) => exponential(retries, ioRetryBaseMs, ioRetryCapMs)
 
 /** States in which QEMU holds a guest that could go on, which nothing but a request or a back-off ends. */
 const heldByItself: ReadonlySet<RunState> = new Set(['watchdog', 'io-error'])
@@ -332,9 +333,10 @@ function running(draft: Draft, alive: Alive): void {
 function settleIoError(draft: Draft): void {
   const { status, env } = draft
   if (!status.ioError) return
-  const leftMs = Date.parse(status.ioError.retryAt) + healthyRunMs - env.now
-  if (leftMs <= 0) delete status.ioError
-  else draft.recheckIn(Math.min(leftMs, ioRetryCapMs + healthyRunMs))
+  const { retryAt, retries } = status.ioError
+  const left = leftMs(retryAt, env.now - healthyRunMs, ioRetryDelayMs(retries) + healthyRunMs)
+  if (left === 0) delete status.ioError
+  else draft.recheckIn(left)
 }
 
 function ioError(draft: Draft, { failedDisks }: Alive): void {
@@ -345,13 +347,13 @@ function ioError(draft: Draft, { failedDisks }: Alive): void {
   paused(draft, 'IOError', `${cause ?? 'a disk failed'}; ${held}`)
   if (status.pausedByUser) return
   if (draft.leaseWait) return draft.recheckIn(draft.leaseWait.recheckMs)
-  const left = before ? Math.min(Date.parse(before.retryAt) - env.now, ioRetryCapMs) : 0
+  const left = before ? leftMs(before.retryAt, env.now, ioRetryDelayMs(before.retries)) : 0
   if (before && left > 0) {
     if (cause !== undefined) status.ioError = { ...before, cause }
     return draft.recheckIn(left)
   }
   const retries = (before?.retries ?? 0) + 1
-  const delay = exponential(retries, ioRetryBaseMs, ioRetryCapMs)
+  const delay = ioRetryDelayMs(retries)
   status.ioError = { retries, retryAt: rfc3339(env.now + delay), ...(cause !== undefined && { cause }) }
   if (before) draft.act({ do: 'resume' })
   draft.recheckIn(delay)

@@ -36,6 +36,14 @@ test('a while without an error clears the count', () => {
   expect(pass(vm, 'running', now + 60_000).vm.status?.ioError).toBeUndefined()
 })
 
+test('a wall clock that was set back by more than the wait ends it', () => {
+  const vm = (retryInMs: number) =>
+    runningMachine({}, { ...power, ioError: { retries: 2, retryAt: time(retryInMs) } })
+  expect(pass(vm(3_600_000), 'io-error', now).done).toEqual(['resume'])
+  expect(pass(vm(10_000), 'io-error', now)).toMatchObject({ done: [], next: { recheckMs: 10_000 } })
+  expect(pass(vm(3_600_000), 'running', now).vm.status?.ioError).toBeUndefined()
+})
+
 test('a machine that a person paused is not resumed by the back-off', () => {
   const held = { ...power, pausedByUser: true, ioError: { retries: 1, retryAt: time(-1_000) } }
   expect(pass(runningMachine({}, held), 'io-error', now).done).toEqual([])

@@ -255,9 +255,12 @@ describe('back-off', () => {
     expect(verbs(planOf(vm, absent, {}, now + 5_000))).toEqual(['launch'])
   })
 
-  test('a wall clock that was set back makes the wait no longer than it is', () => {
-    const vm = machine({}, { ...power('Always', 'Up'), ...failed(2, 86_400_000) })
-    expect(planOf(vm, absent).recheckMs).toBe(5_000)
+  test('a wall clock that was set back by more than the wait ends it', () => {
+    const vm = (retryInMs: number) => machine({}, { ...power('Always', 'Up'), ...failed(2, retryInMs) })
+    expect(verbs(planOf(vm(86_400_000), absent))).toEqual(['launch'])
+    expect(planOf(vm(5_000), absent).recheckMs).toBe(5_000)
+    // Rounded up when it was written.
+    expect(planOf(vm(6_000), absent).recheckMs).toBe(6_000)
   })
 
   test('a healthy run clears it, a short one does not', () => {
