@@ -97,6 +97,8 @@ const recoveryMs = 8_000
 export class Faults {
   readonly #world: World
   readonly #ailing = new Map<string, { readonly what: Roles; readonly until: number }>()
+  /** What takes back faults that last for a time. */
+  readonly #ends = new Set<() => void>()
   /** Makes a fault that is more than the design promises to bear do nothing. */
   bearable = true
 
@@ -104,18 +106,19 @@ export class Faults {
     this.#world = world
   }
 
-  /** Sets a list of faults going. */
+  /** Sets a list of faults going, with times from now on; what the list before still waits for is forgotten. */
   schedule(faults: readonly Timed[]): void {
+    const { timeline, store } = this.#world
+    const from = timeline.now
     const waiting: { timed: Extract<Timed, { after: number }>; seen: number }[] = []
     for (const timed of faults) {
-      if ('at' in timed) this.#world.timeline.at(timed.at, () => this.apply(timed.fault))
+      if ('at' in timed) timeline.after(timed.at, () => this.apply(timed.fault))
       else waiting.push({ timed, seen: 0 })
     }
-    if (waiting.length === 0) return
-    this.#world.store.intercept = (call, phase) => {
+    store.intercept = (call, phase) => {
       for (const one of [...waiting]) {
         const { timed } = one
-        if (this.#world.timeline.now < timed.after || phase !== timed.phase || call.op !== timed.op) continue
+        if (timeline.now - from < timed.after || phase !== timed.phase || call.op !== timed.op) continue
         if (call.from !== this.#hostOf(timed.by) || !call.key.includes(timed.key)) continue
         one.seen += 1
         if (one.seen !== timed.nth) continue
@@ -174,6 +177,9 @@ export class Faults {
   heal(): void {
     const { hosts, net, store, parts } = this.#world
     this.#world.tell('all faults end')
+    // What they would end later may have begun anew by then.
+    for (const cancel of this.#ends) cancel()
+    this.#ends.clear()
     net.healAll()
     store.setAvailable('yes')
     for (const host of hosts.values()) {
@@ -192,7 +198,7 @@ export class Faults {
   }
 
   #later(ms: number | undefined, run: () => void): void {
-    if (ms !== undefined) this.#world.timeline.after(ms, run)
+    if (ms !== undefined) this.#ends.add(this.#world.timeline.after(ms, run))
   }
 
   #process(fault: Extract<Fault, { kind: 'kill' | 'stop' | 'cont' }>): void {

@@ -3,6 +3,7 @@ import { leaderLease, systemNamespace } from '../resources/host-lease.ts'
 import { Lease } from '../resources/kinds.ts'
 import { same } from '../resources/parse.ts'
 import { VirtualMachine } from '../resources/vm.ts'
+import { defaultTerms } from '../runtime/lease.ts'
 import type { KvEvent } from '../store/kv.ts'
 import { keyFor, prefixFor } from '../store/object-keys.ts'
 import type { SimProcess } from './clock.ts'
@@ -37,10 +38,13 @@ export class Violation extends Error {
   }
 }
 
-/** A host that stood still for longer than its lease may take this long to stop its guests when it goes on, ms (ADR 7). */
+/** A host that was fenced while it stood still may take this long to stop its guests when it goes on, ms (ADR 7). */
 const resumeGraceMs = 100
-/** The shortest stand-still after which a host may have been fenced, ms. */
-const mayBeFencedMs = 9_000
+/**
+ * The shortest stand-still in which a host may be fenced and not notice, ms: one that had lost the store before stands
+ * still from right before its guard would act until its lease was taken. Clocks drift by 1 % at most.
+ */
+const mayBeFencedMs = 0.99 * defaultTerms.durationMs - 1.01 * defaultTerms.deadlineMs
 
 const leaderKey = keyFor(Lease, { namespace: systemNamespace, name: leaderLease })
 const vmPrefix = prefixFor(VirtualMachine)

@@ -192,7 +192,7 @@ export async function playScenario(
   for (const { at, do: given, on, apply: manifest, expect, hosts, settled } of script) {
     await world.run(at * 1_000)
     const fault = given as unknown as Fault | undefined
-    if (fault && on) faults.schedule([{ after: at * 1_000, ...on, fault }])
+    if (fault && on) faults.schedule([{ after: 0, ...on, fault }])
     else if (fault) faults.apply(fault)
     if (manifest) {
       world.tell(`applied: ${JSON.stringify(manifest)}`)

@@ -17,15 +17,25 @@ export interface MachineFacts {
   readonly at?: number
 }
 
-/** One run of a world, as data: the same schedule goes the same way each time. */
+/** What goes wrong between two rests of a world. Its times are ms from its beginning. */
 export interface Schedule {
   readonly seed: number
-  readonly hosts: readonly string[]
-  readonly fencing: Host['spec']['fencing']['mode']
+  /** Those of the schedule before that are not among them are deleted as it begins. */
   readonly machines: readonly MachineFacts[]
   readonly faults: readonly Timed[]
   /** When all faults end, ms. */
   readonly healAt: number
+}
+
+/**
+ * Schedules that follow one another in one world, as data: each begins where the one before came to rest. The same
+ * course goes the same way each time.
+ */
+export interface Course {
+  readonly seed: number
+  readonly hosts: readonly string[]
+  readonly fencing: Host['spec']['fencing']['mode']
+  readonly schedules: readonly Schedule[]
 }
 
 /** How long a world may take to come to rest once nothing is wrong any more, ms: longer than every back-off it may meet. */
@@ -35,33 +45,58 @@ const calmMs = 1_500
 
 export interface Played {
   readonly world: World
+  /** Schedules that came to rest with every rule kept. */
+  readonly played: number
+  /** The rule that the next one broke, if any. */
   readonly violation?: Violation
 }
 
-/** Plays a schedule to its end. @returns the world, and the rule that did not hold, if any */
-export async function play(
-  schedule: Schedule,
-  parts: HostParts,
-  options: { readonly tell?: (line: string) => void; readonly verbose?: boolean } = {},
-): Promise<Played> {
-  const { seed, hosts, healAt } = schedule
-  const world = new World({ seed, hosts: hosts.map((name) => ({ name })), parts, ...options })
-  if (schedule.fencing === 'none') for (const host of world.hosts.values()) host.selfFence = 'none'
+export interface PlayOptions {
+  readonly tell?: (line: string) => void
+  readonly verbose?: boolean
+  /** Told after each schedule. */
+  readonly onPlayed?: (() => void) | undefined
+}
+
+/** Plays the schedules of a course, until a rule does not hold. */
+export async function play(course: Course, parts: HostParts, options: PlayOptions = {}): Promise<Played> {
+  const { seed, hosts, fencing, schedules } = course
+  const { onPlayed, ...told } = options
+  const world = new World({ seed, hosts: hosts.map((name) => ({ name })), parts, ...told })
+  if (fencing === 'none') for (const host of world.hosts.values()) host.selfFence = 'none'
   const faults = new Faults(world)
+  let played = 0
   try {
-    await populate(world, schedule)
-    faults.schedule(schedule.faults)
-    await world.run(healAt)
-    faults.heal()
-    await rest(world, healAt)
-    return { world }
+    await populate(world, course)
+    for (const schedule of schedules) {
+      await playOne(world, schedule, faults)
+      played += 1
+      onPlayed?.()
+    }
+    return { world, played }
   } catch (error) {
-    if (error instanceof Violation) return { world, violation: error }
+    if (error instanceof Violation) return { world, played, violation: error }
     throw error
   }
 }
 
-async function populate(world: World, { hosts, fencing, machines }: Schedule): Promise<void> {
+async function playOne(world: World, schedule: Schedule, faults: Faults): Promise<void> {
+  const { timeline } = world
+  const from = timeline.now
+  world.tell(`the schedule of seed ${schedule.seed} begins`)
+  // A fence command has switched them off, or they stood still in the schedule before.
+  for (const host of world.hosts.values()) {
+    world.boot(host)
+    host.resumed = undefined
+  }
+  await declare(world, schedule.machines)
+  faults.schedule(schedule.faults)
+  await world.run(from + schedule.healAt)
+  faults.heal()
+  await rest(world, from + schedule.healAt)
+}
+
+async function populate(world: World, { hosts, fencing }: Course): Promise<void> {
   const { objects } = world
   await objects.create(StoragePool, {
     ...{ apiVersion: apiVersionOf(StoragePool), kind: 'StoragePool', metadata: { name: 'default' } },
@@ -75,11 +110,29 @@ async function populate(world: World, { hosts, fencing, machines }: Schedule): P
     })
   for (const name of hosts) await objects.create(Lease, restingLease(name, hosts))
   await world.begin()
-  for (const machine of machines) {
+}
+
+/** What a person wants from now on: these machines, up, and no others. */
+async function declare(world: World, machines: readonly MachineFacts[]): Promise<void> {
+  const { objects, timeline, rules } = world
+  const there = new Map([...rules.vms.values()].map((vm) => [vm.metadata.name, vm]))
+  for (const [name, { metadata, spec }] of there) {
+    const wanted = machines.some((machine) => machine.name === name)
+    const ref = { namespace: 'default', name }
+    if (metadata.deletionTimestamp !== undefined) continue
+    if (!wanted) await objects.delete(VirtualMachine, ref)
+    else if (spec.runStrategy === 'Halted') await start(world, name)
+  }
+  for (const machine of machines.filter(({ name }) => !there.has(name))) {
     const create = () => objects.create(VirtualMachine, manifestOf(machine))
     if (machine.at === undefined) await create()
-    else world.timeline.at(machine.at, () => void create())
+    else timeline.after(machine.at, () => void create())
   }
+}
+
+async function start({ objects }: World, name: string): Promise<void> {
+  const vm = await objects.get(VirtualMachine, { namespace: 'default', name })
+  await objects.update(VirtualMachine, { ...vm, spec: { ...vm.spec, runStrategy: 'Always' } })
 }
 
 function manifestOf({ name, onHostLoss }: MachineFacts): VirtualMachine {
@@ -128,18 +181,20 @@ async function rest(world: World, from: number): Promise<void> {
 const inWords = ({ name, onHostLoss, at }: MachineFacts) =>
   `${name} (${onHostLoss}${at === undefined ? '' : `, from ${(at / 1000).toFixed(3)} s`})`
 
-/** A schedule in lines that can be read. */
-export function describe({ seed, hosts, fencing, machines, faults, healAt }: Schedule): string {
-  const lines = faults.map((timed) => {
-    const when =
-      'at' in timed
-        ? `${(timed.at / 1000).toFixed(3)} s`
-        : `from ${(timed.after / 1000).toFixed(3)} s, ${timed.phase} of ${timed.op} ${timed.key} by ${timed.by}, no. ${timed.nth}`
-    return `  ${when}: ${words(timed.fault)}`
-  })
-  return [
-    `seed ${seed}: ${hosts.length} hosts, fencing ${fencing}, machines ${machines.map(inWords).join(', ')}`,
-    ...lines,
-    `  ${(healAt / 1000).toFixed(3)} s: all faults end`,
-  ].join('\n')
+function faultLine(timed: Timed): string {
+  const when =
+    'at' in timed
+      ? `${(timed.at / 1000).toFixed(3)} s`
+      : `from ${(timed.after / 1000).toFixed(3)} s, ${timed.phase} of ${timed.op} ${timed.key} by ${timed.by}, no. ${timed.nth}`
+  return `  ${when}: ${words(timed.fault)}`
+}
+
+/** A course in lines that can be read. Times are from the beginning of each schedule. */
+export function describe({ seed, hosts, fencing, schedules }: Course): string {
+  const lines = schedules.flatMap((schedule) => [
+    `the schedule of seed ${schedule.seed}: machines ${schedule.machines.map(inWords).join(', ')}`,
+    ...schedule.faults.map(faultLine),
+    `  ${(schedule.healAt / 1000).toFixed(3)} s: all faults end`,
+  ])
+  return [`the world of seed ${seed}: ${hosts.length} hosts, fencing ${fencing}`, ...lines].join('\n')
 }
