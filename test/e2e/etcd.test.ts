@@ -83,7 +83,7 @@ test('machines run on while etcd is stopped and restarted; then the servers go o
   const [one, two] = labs
   const before = processOf(await one.running('a'))
   const [member] = etcd.members
-  member?.pause()
+  await member?.pause()
   const healthOf = (lab: Lab, path: string) => lab.client.text('GET', path, { timeoutMs: 30_000 })
   for (const lab of labs) {
     // An answer of the store that was asked for right before counts for a second.

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { memberArgs } from '../../src/drill/cluster/etcd.ts'
+import { stopProcess } from './stopped.ts'
 
 const run = promisify(execFile)
 
@@ -105,9 +106,9 @@ export class EtcdMember {
     this.#process?.kill(name)
   }
 
-  /** Open and alive, and it does not answer. */
-  pause(): void {
-    this.signal('SIGSTOP')
+  /** Open and alive, and it does not answer from when this resolves. */
+  async pause(): Promise<void> {
+    if (this.#process?.pid !== undefined) await stopProcess(this.#process.pid)
   }
 
   resume(): void {

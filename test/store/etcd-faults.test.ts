@@ -98,7 +98,7 @@ describe('etcd that fails', () => {
       for await (const event of kv.watch('/a/', revision, stop.signal)) seen.push(event)
     })()
     await put(kv, '/a/1')
-    member().pause()
+    await member().pause()
     const calls = [kv.get('/a/1'), kv.list('/a/'), kv.put('/a/2', 'x', 0n), kv.delete('/a/1', revision + 1n)]
     const failed = await Promise.all(calls.map(outcome))
     member().resume()

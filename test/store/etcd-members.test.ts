@@ -57,7 +57,7 @@ describe('three members of etcd', () => {
     await putAll(kv, names(1, 10))
     // The store uses the first of its endpoints.
     const [first] = lab.members
-    first?.pause()
+    await first?.pause()
     await putAll(kv, names(11, 20))
     expect((await watching).map(({ key }) => key)).toEqual(names(1, 20))
     first?.resume()
@@ -91,7 +91,7 @@ describe('three members of etcd', () => {
     const watching = take(kv, '/a/', revision, 2)
     await put(kv, '/a/1')
     const [, ...others] = lab.members
-    for (const other of others) other.pause()
+    for (const other of others) await other.pause()
     expect(await lost.promise).toMatch(/no leader/)
     for (const other of others) other.resume()
     await lab.serving()
@@ -137,7 +137,7 @@ const nemeses: readonly ((lab: EtcdLab) => Promise<void>)[] = [
   },
   async () => {
     const leader = await lab.leader()
-    leader.pause()
+    await leader.pause()
     await expect.poll(() => lab.leaders(leader), { timeout: 20_000 }).toBe(1)
     leader.resume()
     await lab.serving()
