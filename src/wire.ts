@@ -292,7 +292,7 @@ async function startApi(config: Config, { objects, identities, agent, log, metri
   const server = createServer(deps)
   let grpc: Awaited<ReturnType<typeof startGrpc>> | undefined
   server.addHook('preClose', async () => grpc?.close())
-  server.addHook('onClose', () => audit.flush())
+  server.addHook('onClose', () => audit.close())
   try {
     await server.listen({ host: listen.host, port: listen.port })
   } catch (error) {

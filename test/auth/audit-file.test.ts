@@ -1,4 +1,13 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, it } from 'vitest'
@@ -30,7 +39,40 @@ it('writes records in their order, for its owner only, and goes on in a new file
   log.record({ n: 7 })
   await log.flush()
   expect(numbersIn(file)).toEqual([7])
+  expect(numbersIn(`${file}.1`)).toEqual(upTo(500))
+  rmSync(file)
+  log.record({ n: 8 })
+  await log.flush()
+  expect(numbersIn(file)).toEqual([8])
+  await log.close()
 })
+
+it('is one of the open files of its process, and none once it is closed', async () => {
+  const file = join(dir, 'audit.log')
+  const times = () => readdirSync('/proc/self/fd').filter((fd) => targetOf(fd).startsWith(file)).length
+  const log = auditFile(
+    file,
+    (error) => {
+      throw error
+    },
+    { maxBytes: 50, keep: 2 },
+  )
+  for (const n of upTo(20)) {
+    log.record({ n })
+    await log.flush()
+    expect(times()).toBe(1)
+  }
+  await log.close()
+  expect(times()).toBe(0)
+})
+
+function targetOf(fd: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`)
+  } catch {
+    return ''
+  }
+}
 
 it('tells what could not be written, and goes on', async () => {
   const told: number[] = []
