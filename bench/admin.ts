@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import type { Client } from '../src/cli/client.ts'
-import { lease, leasesPath } from './api.ts'
-import { packed, pause, Server, tiny, vmsPath, Watched } from './lab.ts'
+import { lease, leasesPath, leasesPerSecond } from './api.ts'
+import { packed, pause, Server, tiny, vmsPath } from './lab.ts'
 import { type Figure, median, ms, percentile, repeat } from './stats.ts'
+import { signed, Wire } from './wire.ts'
 
 /** Resident memory of a process, MB. */
 function residentMb(pid: number | undefined): number {
@@ -11,33 +12,22 @@ function residentMb(pid: number | undefined): number {
 }
 
 /** From a create until each of so many watchers was shown it, ms: every delay of every watcher. */
-async function delays(server: Server, client: Client, watchers: number, creates: number): Promise<number[]> {
-  const clients = Array.from({ length: watchers }, () => server.client())
-  const watches = clients.map((one) => new Watched(one, leasesPath))
+async function delays(server: Server, writer: Wire, watchers: number, creates: number): Promise<number[]> {
+  const wires = await Promise.all(Array.from({ length: watchers }, () => Wire.open(server)))
+  const watches = wires.map((wire) => wire.watch(signed(server, 'GET', `${leasesPath}?watch=true`)))
   const shown = async (name: string) => {
-    const all = watches.map((watch) => watch.until((object) => object.metadata.name === name))
+    const request = signed(server, 'POST', leasesPath, lease(name))
+    const all = watches.map((until) => until(`"${name}"`))
     const began = performance.now()
-    await client.json('POST', leasesPath, { body: lease(name) })
+    await writer.create(request)
     return (await Promise.all(all)).map((at) => at - began)
   }
   // The first one waits until all watches are there.
   await shown(`w${watchers}-first`)
   const found: number[] = []
   for (let i = 0; i < creates; i += 1) found.push(...(await shown(`w${watchers}-${i}`)))
-  for (const watch of watches) watch.stop()
-  for (const one of clients) one.close()
+  for (const wire of wires) wire.close()
   return found
-}
-
-let made = 0
-
-async function createsPerSecond(clients: readonly Client[], each: number): Promise<number> {
-  const one = async (client: Client) => {
-    for (let i = 0; i < each; i += 1) await client.json('POST', leasesPath, { body: lease(`c${made++}`) })
-  }
-  const began = performance.now()
-  await Promise.all(clients.map(one))
-  return (clients.length * each * 1000) / (performance.now() - began)
 }
 
 const told = (found: readonly number[]) => `p50 ${ms(median(found))}, p99 ${ms(percentile(found, 0.99))}`
@@ -56,13 +46,13 @@ export async function admin(): Promise<Figure[]> {
   const server = await Server.make({ command })
   try {
     await server.start()
-    const clients = Array.from({ length: 16 }, () => server.client())
-    const [first] = clients
+    const wires = await Promise.all(Array.from({ length: 16 }, () => Wire.open(server)))
+    const [first] = wires
     if (!first) throw new Error('no client')
-    await createsPerSecond(clients.slice(0, 1), 100)
-    const perSecond = await createsPerSecond(clients, 300)
+    await leasesPerSecond(server, wires, 300)
+    const perSecond = await leasesPerSecond(server, wires, 300)
     const [single, hundred] = [await delays(server, first, 1, 200), await delays(server, first, 100, 50)]
-    for (const client of clients) client.close()
+    for (const wire of wires) wire.close()
     return [
       { what: 'server ready after its start', value: ms(median(starts)), goal: '≤ 0.7 s' },
       { what: 'creates/s of Leases, 16 clients', value: String(Math.round(perSecond)), goal: '≥ 2,500' },

@@ -5,12 +5,30 @@ import { join } from 'node:path'
 import { openLmdb } from '../src/store/lmdb.ts'
 import { pause, program, Server, tiny, vmsPath, Watched } from './lab.ts'
 import { type Figure, median, ms, percentile, repeat } from './stats.ts'
+import { signed, Wire } from './wire.ts'
 
 export const leasesPath = '/apis/coordination.k8s.io/v1/namespaces/default/leases'
 
 export function lease(name: string): unknown {
   const spec = { holderIdentity: 'bench', leaseDurationSeconds: 10 }
   return { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', metadata: { name }, spec }
+}
+
+let made = 0
+
+/** Creates of Leases a second, so many by each client, one after another; all are signed before the clock starts. */
+export async function leasesPerSecond(server: Server, wires: readonly Wire[], each: number): Promise<number> {
+  const work = wires.map((wire) => ({
+    wire,
+    requests: Array.from({ length: each }, () => signed(server, 'POST', leasesPath, lease(`c${made++}`))),
+  }))
+  const began = performance.now()
+  await Promise.all(
+    work.map(async ({ wire, requests }) => {
+      for (const request of requests) await wire.create(request)
+    }),
+  )
+  return (wires.length * each * 1000) / (performance.now() - began)
 }
 
 /** Durable puts a second, one at a time, of a value as large as a machine. */
@@ -35,10 +53,8 @@ export async function api(): Promise<Figure[]> {
     const [first] = clients
     if (!first) throw new Error('no client')
     let next = 0
-    // A Lease has no controller, so this is the API alone; for a machine its controller writes twice more.
-    const create = (client = first) => client.json('POST', leasesPath, { body: lease(`a${next++}`) })
     const createVm = (client = first) => client.json('POST', vmsPath, { body: tiny(`a${next++}`, 'Halted') })
-    await repeat(100, async () => Number(await create()) * 0)
+    const wires = await Promise.all(Array.from({ length: 16 }, () => Wire.open(server)))
     await repeat(
       20,
       async (i) => Number(await first.json('POST', vmsPath, { body: tiny(`w${i}`, 'Halted') })) * 0,
@@ -48,16 +64,11 @@ export async function api(): Promise<Figure[]> {
       execFileSync(program, ['get', 'vms'], { env: server.env, stdio: 'ignore' })
       return performance.now() - began
     })
-    const rate = async (count: number, work: () => Promise<unknown>) => {
-      const began = performance.now()
-      await work()
-      return (count * 1000) / (performance.now() - began)
-    }
     const raw = await rawPuts(500)
-    const one = await rate(500, () => repeat(500, async () => Number(await create()) * 0))
-    const sixteen = await rate(3_200, () =>
-      Promise.all(clients.map((client) => repeat(200, async () => Number(await create(client)) * 0))),
-    )
+    // A Lease has no controller, so this is the API alone; for a machine its controller writes twice more.
+    await leasesPerSecond(server, wires, 100)
+    const one = await leasesPerSecond(server, wires.slice(0, 1), 500)
+    const sixteen = await leasesPerSecond(server, wires, 200)
     next = 0
     while (next < 10_000) await Promise.all(clients.map((client) => createVm(client)))
     // The controller's own writes for these machines end first: this is about the API, not about a backlog.
@@ -84,7 +95,7 @@ export async function api(): Promise<Figure[]> {
     const delays = await repeat(200, seen)
     watched.stop()
     await first.json('DELETE', vmsPath)
-    for (const client of clients) client.close()
+    for (const connection of [...clients, ...wires]) connection.close()
     return [
       {
         what: 'creates/s of Leases, 1 client, against raw durable puts',
