@@ -203,6 +203,8 @@ function deviceDiff(running: VmSpec['devices'], wanted: VmSpec['devices'], found
  */
 export function specDiff(running: VmSpec, wanted: VmSpec, facts?: MachineFacts): SpecDiff {
   const found: Found = { changes: [], restart: [], refused: [] }
+  // As it is at nearly every look.
+  if (isDeepStrictEqual(running, wanted)) return found
   const free = { ports: facts ? facts.freePorts.length : 1 }
   const { devices, disks, networks, memory, ...rest } = without(running, ...policyMembers) as VmSpec
   const wantedRest = without(wanted, ...policyMembers, 'devices', 'disks', 'networks', 'memory')
