@@ -158,7 +158,7 @@ function randomSchedule(
   const plot = plotOf(random)
   // These disturb starts.
   const ofStarts = plot === skirmish || plot === sleeper
-  const goesOn = before.length > 0 && random.chance(ofStarts ? 0.2 : 0.7)
+  const goesOn = before.length > 0 && random.chance(ofStarts ? 0.5 : 0.9)
   const machines = goesOn ? before : newMachines(random, before.length === 0 ? '' : `-${seed}`)
   const { faults, healAt } = plot({ random, hosts, vms: machines.map(({ name }) => name) })
   return { seed, machines, faults, healAt }

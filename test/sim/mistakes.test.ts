@@ -35,8 +35,6 @@ function takenForHeld(read: () => Tenure): () => Tenure {
 interface Mistake {
   readonly put: Mistakes
   readonly breaks: readonly RuleName[]
-  /** The first seed, where not 1: the rarer ones come some way on. */
-  readonly from?: number
   /** Within so many schedules it is found. */
   readonly within: number
 }
@@ -92,7 +90,6 @@ const mistakes: Readonly<Record<string, Mistake>> = {
   'an agent that starts guests whether its host holds the lease or not': {
     put: { tenure: takenForHeld },
     breaks: ['OneGuest', 'NoStartAfterFence'],
-    from: 401,
     within: 200,
   },
   'a host whose clock runs three times too fast': {
@@ -108,20 +105,16 @@ const mistakes: Readonly<Record<string, Mistake>> = {
 }
 
 describe('random schedules find', () => {
-  test.each(Object.entries(mistakes))(
-    '%s',
-    { timeout: 600_000 },
-    async (_name, { put, breaks, from = 1, within }) => {
-      const parts = { ...product, mistakes: put }
-      const found = await firstBroken(from, within, parts)
-      expect(found, `nothing in ${within} schedules`).toBeDefined()
-      if (!found) return
-      expect(breaks).toContain(found.violation.rule)
-      // It goes the same way again, and without the mistake it goes well.
-      expect((await play(found.course, parts)).violation?.message).toBe(found.violation.message)
-      expect((await play(found.course, product)).violation).toBeUndefined()
-    },
-  )
+  test.each(Object.entries(mistakes))('%s', { timeout: 600_000 }, async (_name, { put, breaks, within }) => {
+    const parts = { ...product, mistakes: put }
+    const found = await firstBroken(1, within, parts)
+    expect(found, `nothing in ${within} schedules`).toBeDefined()
+    if (!found) return
+    expect(breaks).toContain(found.violation.rule)
+    // It goes the same way again, and without the mistake it goes well.
+    expect((await play(found.course, parts)).violation?.message).toBe(found.violation.message)
+    expect((await play(found.course, product)).violation).toBeUndefined()
+  })
 })
 
 const faultsOf = ({ course }: Broken) => course.schedules.flatMap(({ faults }) => faults).length
