@@ -12,7 +12,7 @@ function placeRule(schema: StructuralSchema, steps: readonly string[], rule: Rul
   if (step === undefined) {
     const validations = [
       ...(schema['x-kubernetes-validations'] ?? []),
-      { rule: rule.cel, message: rule.message },
+      { rule: rule.cel, message: rule.message, ...(rule.path && { fieldPath: `.${rule.path}` }) },
     ]
     return { ...schema, 'x-kubernetes-validations': validations }
   }

@@ -6,6 +6,8 @@ export const group = 'plasmavmc.io'
 /** Kubernetes' ObjectMeta, as far as this system uses it. */
 export interface ObjectMeta {
   name: string
+  /** What its name began with, where the rest was made up for it. */
+  generateName?: string
   namespace?: string
   uid?: string
   resourceVersion?: string
@@ -56,6 +58,8 @@ export interface Column {
  */
 export interface Rule {
   readonly at: string
+  /** The member from `at` on that a Kubernetes API server names where the rule is broken: `nbd.host`. */
+  readonly path?: string
   readonly cel: string
   readonly message: string
   /** Gets the value at `at`, defaults applied. @returns true when it holds, or where it does not. */

@@ -18,8 +18,31 @@ const suffixes: Readonly<Record<string, bigint>> = {
 
 const pattern = /^(\d+)(?:\.(\d{1,9}))?(|[kMGTPE]|[KMGTPE]i)$/
 
-/** What a quantity looks like, for schemas; in RE2's syntax, which is what API servers read. */
-export const quantityPattern = pattern.source
+/** Digits that a number may have before each suffix, one more where that is at most 7: so that 2^63 is never reached. */
+const digits: readonly (readonly [suffix: string, most: number])[] = [
+  ...([
+    ['', 18],
+    ['(?:k|Ki)', 15],
+    ['(?:M|Mi)', 12],
+    ['(?:G|Gi)', 9],
+  ] as const),
+  ...([
+    ['(?:T|Ti)', 6],
+    ['(?:P|Pi)', 3],
+    ['(?:E|Ei)', 0],
+  ] as const),
+]
+const forms = digits.map(([suffix, most]) => {
+  const whole = most === 0 ? '[0-7]' : `[0-7]?\\d{1,${most}}`
+  return `${whole}(?:\\.\\d{1,9})?${suffix}`
+})
+
+/**
+ * What a quantity looks like, for schemas; in RE2's syntax, which is what API servers read. The bound is part of it: CEL
+ * that compares quantities of each disk costs more than an API server lets a rule cost.
+ */
+export const quantityPattern = `^(?:${forms.join('|')})$`
+const bounded = new RegExp(quantityPattern)
 
 /**
  * Bytes of a Kubernetes quantity (`512Mi`, `1.5Gi`, `1G`, a plain integer). Fractions round up, as Kubernetes does.
@@ -72,7 +95,10 @@ export function quantity(description: string) {
   return z
     .custom<string | number>(
       (value) =>
-        (typeof value === 'string' || typeof value === 'number') && parseQuantity(value) !== undefined,
+        typeof value === 'string'
+          ? bounded.test(value)
+          : // As in Kubernetes' schemas a number is an integer; a fraction is a text.
+            Number.isInteger(value) && parseQuantity(value as number) !== undefined,
       {
         error: 'must be a quantity of bytes such as 512Mi or 10Gi',
       },

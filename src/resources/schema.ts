@@ -16,6 +16,7 @@ export interface StructuralSchema {
   readonly maxLength?: number
   readonly minItems?: number
   readonly maxItems?: number
+  readonly minProperties?: number
   readonly nullable?: boolean
   readonly properties?: Readonly<Record<string, StructuralSchema>>
   readonly additionalProperties?: StructuralSchema
@@ -24,7 +25,13 @@ export interface StructuralSchema {
   readonly 'x-kubernetes-int-or-string'?: boolean
   readonly 'x-kubernetes-list-type'?: 'atomic' | 'set' | 'map'
   readonly 'x-kubernetes-list-map-keys'?: readonly string[]
-  readonly 'x-kubernetes-validations'?: readonly { readonly rule: string; readonly message: string }[]
+  readonly 'x-kubernetes-validations'?: readonly CelRule[]
+}
+
+interface CelRule {
+  readonly rule: string
+  readonly message: string
+  readonly fieldPath?: string
 }
 
 type Json = Readonly<Record<string, unknown>>
@@ -33,6 +40,7 @@ const types: ReadonlySet<unknown> = new Set(['object', 'array', 'string', 'integ
 const listKeys = ['x-kubernetes-list-type', 'x-kubernetes-list-map-keys'] as const
 const copied = [
   ...(['description', 'default', 'enum', 'minLength', 'maxLength', 'minItems', 'maxItems'] as const),
+  'minProperties' as const,
   ...listKeys,
 ]
 /** Formats that an API server knows too; zod's own (`starts_with`, `regex`) are said by `pattern`. */
@@ -90,7 +98,10 @@ function structural(json: Json, at: string): StructuralSchema {
   return {
     ...scalarType(json, at),
     ...kept,
-    ...(formats.has(json['format']) ? { format: json['format'] as string } : {}),
+    // With a format an API server takes lists for texts, too; a pattern says as much.
+    ...(formats.has(json['format']) && json['pattern'] === undefined
+      ? { format: json['format'] as string }
+      : {}),
     ...(json['type'] === 'integer' ? { format: 'int64' } : {}),
     ...(typeof json['pattern'] === 'string' ? { pattern: json['pattern'] } : {}),
     ...bounds(json),

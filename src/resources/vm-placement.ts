@@ -3,6 +3,7 @@ import { z } from 'zod'
 const selector = z
   .record(z.string(), z.string())
   .refine((labels) => Object.keys(labels).length > 0, 'must name at least one label')
+  .meta({ minProperties: 1 })
   .describe('Labels of other machines in the same namespace; all must match.')
 
 const neighbours = (what: string) =>

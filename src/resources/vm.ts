@@ -268,7 +268,8 @@ export const VirtualMachine = defineResource({
     },
     {
       at: 'spec',
-      cel: "self.machine != 'microvm' || self.firmware != 'uefi'",
+      path: 'firmware',
+      cel: "!has(self.machine) || !has(self.firmware) || self.machine != 'microvm' || self.firmware != 'uefi'",
       message: 'a microvm boots with bios or a kernel, not uefi',
       holds: (spec: Spec) => spec.machine !== 'microvm' || spec.firmware !== 'uefi' || { field: 'firmware' },
     },
@@ -281,24 +282,28 @@ export const VirtualMachine = defineResource({
     },
     {
       at: 'spec.disks[]',
+      path: 'size',
       cel: 'has(self.image) || has(self.path) || has(self.nbd) || has(self.size)',
       message: 'a blank disk needs a size',
-      holds: (d: Disk) => Boolean(d.image ?? d.path ?? d.nbd ?? d.size) || { field: 'size' },
+      holds: (d: Disk) => Boolean(d.image ?? d.path ?? d.nbd) || d.size !== undefined || { field: 'size' },
     },
     {
       at: 'spec.disks[]',
+      path: 'size',
       cel: '!has(self.nbd) || !has(self.size)',
       message: 'a disk over NBD is as big as its export: leave size out',
       holds: (d: Disk) => !d.nbd || d.size === undefined || { field: 'size' },
     },
     {
       at: 'spec.disks[]',
+      path: 'format',
       cel: "!has(self.nbd) || self.format == 'raw'",
       message: 'a disk over NBD is raw: set format to raw',
       holds: (d: Disk) => !d.nbd || d.format === 'raw' || { field: 'format' },
     },
     {
       at: 'spec.disks[]',
+      path: 'nbd.host',
       cel: "!has(self.nbd) || isIP(self.nbd.host) || !(self.nbd.host.contains(':') || self.nbd.host.contains('..') || self.nbd.host.startsWith('.') || self.nbd.host.matches('(^|[.])(0[xX][0-9A-Fa-f]*|[0-9]+)[.]?$'))",
       message: 'host must be a name, or an address in full (an IPv4 one as such)',
       holds: (d: Disk) => !d.nbd || isNbdHost(d.nbd.host) || { field: 'nbd.host' },
@@ -315,6 +320,7 @@ export const VirtualMachine = defineResource({
     },
     {
       at: 'spec.disks[]',
+      path: 'image.sha256',
       cel: "!has(self.image) || has(self.image.sha256) || !(self.image.source.startsWith('http:') || self.image.source.startsWith('https:'))",
       message: 'an image from a URL needs its sha256',
       holds: (d: Disk) =>
@@ -331,7 +337,8 @@ export const VirtualMachine = defineResource({
     },
     {
       at: 'spec',
-      cel: "type(self.memory) == string ? quantity(string(self.memory)).compareTo(quantity('1Mi')) >= 0 : int(self.memory) >= 1048576",
+      path: 'memory',
+      cel: "!has(self.memory) || (type(self.memory) == string ? quantity(string(self.memory)).compareTo(quantity('1Mi')) >= 0 : int(self.memory) >= 1048576)",
       message: 'memory must be at least 1Mi',
       holds: (spec: Spec) => (parseQuantity(spec.memory) ?? 0n) >= 1n << 20n || { field: 'memory' },
     },
