@@ -1,6 +1,6 @@
 /**
- * Writes what derives from src/resources and src/lib/measures.ts: crds/, docs/reference and the RBAC of
- * deploy/kubernetes; and from the protocol of gRPC the JSON
+ * Writes what derives from src/resources and src/lib/measures.ts: crds/, docs/reference, and the RBAC and
+ * the policy of deploy/kubernetes; and from the protocol of gRPC the JSON
  * that servers load, so that they parse no protocol and a pack needs no file beside it. With --check only compares.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -12,6 +12,7 @@ import { apiVersionOf, group, type ResourceDefinition } from '../src/resources/d
 import { typeName } from '../src/resources/explain.ts'
 import { kinds } from '../src/resources/kinds.ts'
 import type { StructuralSchema } from '../src/resources/schema.ts'
+import { policyFile, policyYaml } from './agent-policy.ts'
 import { metricsPage } from './metrics-page.ts'
 import { protocolJson } from './protocol.ts'
 import { rbacFile, rbacYaml } from './rbac.ts'
@@ -68,7 +69,7 @@ function referencePage(kind: ResourceDefinition): string {
 
 const protocol = 'src/server/grpc/vmservice.proto'
 
-/** So that a kustomization may name the folder. */
+/** So that a kustomization may name the folder; without an ending, as `kubectl apply -f crds/` would take it for an object. */
 function crdKustomization(): string {
   const resources = kinds
     .filter((kind) => kind.group === group)
@@ -85,8 +86,9 @@ export function generated(): ReadonlyMap<string, string> {
     files.set(`docs/reference/${kind.singular}.md`, referencePage(kind))
     if (kind.group === group) files.set(`crds/${kind.plural}.${kind.group}.yaml`, crdYaml(kind))
   }
-  files.set('crds/kustomization.yaml', crdKustomization())
+  files.set('crds/Kustomization', crdKustomization())
   files.set(rbacFile, `# ${note.replaceAll('`', '')}\n${rbacYaml()}`)
+  files.set(policyFile, `# ${note.replaceAll('`', '')}\n${policyYaml()}`)
   const list = kinds.map((kind) => `- [${kind.kind}](${kind.singular}.md): ${kind.description}\n`).join('')
   files.set('docs/reference/metrics.md', metricsPage())
   const more = '\n[metrics.md](metrics.md): every metric of `/metrics`.\n'
@@ -98,7 +100,7 @@ function present(): string[] {
     mkdirSync(join(root, folder), { recursive: true })
     return readdirSync(join(root, folder)).map((name) => `${folder}/${name}`)
   })
-  return existsSync(join(root, rbacFile)) ? [...whole, rbacFile] : whole
+  return [...whole, ...[rbacFile, policyFile].filter((file) => existsSync(join(root, file)))]
 }
 
 /** @returns files that are missing, differ or are left over from a kind that is gone. */

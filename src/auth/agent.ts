@@ -9,11 +9,11 @@ import type { Identity } from './identity.ts'
 
 /** The group of agents, and how the user of a host's agent is called: as Kubernetes' system:nodes and system:node:NAME. */
 export const hostsGroup = 'system:hosts'
-const userPrefix = 'system:host:'
+export const hostUserPrefix = 'system:host:'
 
 /** The host whose agent somebody is; undefined where they are none. */
 export function agentHost({ name, groups }: Identity): string | undefined {
-  const host = name.startsWith(userPrefix) ? name.slice(userPrefix.length) : ''
+  const host = name.startsWith(hostUserPrefix) ? name.slice(hostUserPrefix.length) : ''
   return host !== '' && groups.includes(hostsGroup) ? host : undefined
 }
 
