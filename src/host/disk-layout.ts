@@ -108,9 +108,11 @@ export function layout(vm: VirtualMachine, places: Places): readonly DiskItem[] 
       path: join(own, seedFile),
     })
   if (spec.firmware === 'uefi') items.push(variablesItem(items, own))
-  if (!spec.kernel) return items
-  const { image, initrd } = spec.kernel
-  items.push(hostFile('kernel', image, 'spec.kernel.image', places.imageDir))
-  if (initrd !== undefined) items.push(hostFile('initrd', initrd, 'spec.kernel.initrd', places.imageDir))
-  return items
+  if (spec.kernel) {
+    const { image, initrd } = spec.kernel
+    items.push(hostFile('kernel', image, 'spec.kernel.image', places.imageDir))
+    if (initrd !== undefined) items.push(hostFile('initrd', initrd, 'spec.kernel.initrd', places.imageDir))
+  }
+  // A disk by a reserved name comes first, and is what is told of: status has each name once.
+  return items.filter((item, index) => items.findIndex(({ name }) => name === item.name) === index)
 }

@@ -6,6 +6,7 @@ import {
   type Rule,
   type RuleBreach,
 } from './define.ts'
+import { duplicateCauses } from './list-keys.ts'
 import { isRecord, prune } from './prune.ts'
 import { noteMisunderstood } from './understood.ts'
 
@@ -171,6 +172,17 @@ function wrongType(kind: ResourceDefinition, doc: Readonly<Record<string, unknow
   return causes
 }
 
+/** Labels and annotations that are null are empty texts to Kubernetes. */
+function emptyTexts(metadata: unknown): unknown {
+  if (!isRecord(metadata)) return metadata
+  const filled = ['labels', 'annotations'].flatMap((name) => {
+    const map = metadata[name]
+    if (!isRecord(map) || !Object.values(map).includes(null)) return []
+    return [[name, Object.fromEntries(Object.entries(map).map(([key, text]) => [key, text ?? '']))]]
+  })
+  return filled.length === 0 ? metadata : { ...metadata, ...Object.fromEntries(filled) }
+}
+
 /**
  * Checks a document against its kind: types, ranges, rules across fields.
  * `stored` is the document without unknown fields and without defaults, `object` the same with defaults.
@@ -183,7 +195,7 @@ export function parse<T extends KubeObject>(kind: ResourceDefinition<T>, doc: un
     }
   const { apiVersion, kind: kindName, metadata = {}, ...rest } = doc
   const unknown: string[] = []
-  const meta = prune(objectMeta, metadata, 'metadata', unknown)
+  const meta = prune(objectMeta, emptyTexts(metadata), 'metadata', unknown)
   const body = prune(kind.body, rest, '', unknown) as Record<string, unknown>
   const causes = wrongType(kind, doc)
   const checkedMeta = objectMeta.safeParse(meta)
@@ -220,7 +232,7 @@ export function parseStatus(
   const stored = prune(schema, status ?? undefined, 'status', [])
   const checked = schema.safeParse(stored)
   const causes = checked.success
-    ? []
+    ? duplicateCauses(kind, 'status', stored)
     : checked.error.issues.map((issue) =>
         causeOf({ ...issue, path: ['status', ...issue.path] }, { status: stored }),
       )

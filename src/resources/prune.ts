@@ -60,7 +60,7 @@ function copyRecord(
 ): Record<string, unknown> {
   // `constructor` is a name like any other: the copy gets properties of its own. This one some code would assign.
   if (Object.hasOwn(value, '__proto__')) unknown.push('__proto__')
-  const entries = Object.entries(value).filter(([key]) => key !== '__proto__')
+  const entries = Object.entries(value).filter(([key, item]) => key !== '__proto__' && item !== null)
   return Object.fromEntries(entries.map(([key, item]) => [key, copyMember(valueType, item, key, unknown)]))
 }
 

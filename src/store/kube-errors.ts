@@ -5,7 +5,9 @@ const isKnown = (reason: unknown): reason is Reason =>
   typeof reason === 'string' && Object.hasOwn(httpCodes, reason)
 
 /** What an answer without a reason of ours means, by its HTTP code. */
-function reasonOf(code: number): Reason {
+function reasonOf(code: number, message = ''): Reason {
+  // Of etcd, which Kubernetes passes on as it came.
+  if (code === 500 && message.includes('etcdserver: request is too large')) return 'RequestEntityTooLarge'
   const [found] = Object.entries(httpCodes).find(([, value]) => value === code) ?? []
   // 409 alone does not say which of the two it is; only that of the two which a reader may try again is harmless.
   if (code === 409) return 'Conflict'
@@ -51,8 +53,8 @@ export function errorOfStatus(code: number, body: unknown, retryAfter?: string):
   const wait = seconds === undefined ? {} : { retryAfterSeconds: seconds }
   if (isRecord(body) && body['kind'] === 'Status') {
     const own = typeof body['code'] === 'number' ? body['code'] : code
-    const reason = isKnown(body['reason']) ? body['reason'] : reasonOf(own)
     const message = text(body['message']) ?? `the API server answered ${own}`
+    const reason = isKnown(body['reason']) ? body['reason'] : reasonOf(own, message)
     return new ApiError(reason, message, { ...wait, ...detailsOf(body['details']) })
   }
   const said = (typeof body === 'string' ? body : (JSON.stringify(body) ?? '')).trim().slice(0, shownChars)

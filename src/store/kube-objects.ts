@@ -1,10 +1,5 @@
 import type { Clock } from '../lib/clock.ts'
-import {
-  apiVersionOf,
-  type KubeObject,
-  type ObjectMeta,
-  type ResourceDefinition,
-} from '../resources/define.ts'
+import { apiVersionOf, type KubeObject, type ResourceDefinition } from '../resources/define.ts'
 import { parse, parseStatus, withDefaults } from '../resources/parse.ts'
 import { isRecord } from '../resources/prune.ts'
 import { ApiError, isReason } from './errors.ts'
@@ -164,6 +159,12 @@ export class KubeObjects implements ObjectStore {
     // To Kubernetes these mean "whatever there is now", with events that never happened.
     if (resourceVersion === '' || resourceVersion === '0')
       throw new ApiError('Gone', `resourceVersion: "${resourceVersion}" names no moment: list first`)
+    // Kubernetes calls this an error of its own, which would be tried again.
+    if (!/^\d+$/.test(resourceVersion))
+      throw new ApiError(
+        'BadRequest',
+        `resourceVersion: Invalid value: "${resourceVersion}": must be a number`,
+      )
     const { http, clock, watchMs, graceMs, random = Math.random } = this.#options
     const frames = watchKube({
       ...{ http, clock, random, resourceVersion, signal, path: kubePath(kind, { namespace }) },
@@ -223,7 +224,7 @@ export class KubeObjects implements ObjectStore {
     options: WriteOptions,
   ): Promise<T> {
     const send = async (body: T) =>
-      shown(kind, await this.#http.json({ method: 'PUT', path, query: dryRun(options), body }))
+      shown(kind, await this.#http.json({ method: 'PUT', path, query: dryRun(options), body: sent(body) }))
     if (object.metadata.resourceVersion !== undefined) return send(object)
     for (let i = 1; ; i += 1) {
       const { metadata } = await this.get(kind, object.metadata)
@@ -255,9 +256,15 @@ function shown<T extends KubeObject>(kind: ResourceDefinition<T>, answer: unknow
   return withDefaults(kind, object as unknown as T)
 }
 
+/** Without the time of a deletion, which counts for nothing: Kubernetes refuses another one than it knows. */
+function sent<T extends KubeObject>(object: T): T {
+  const { deletionTimestamp: _t, deletionGracePeriodSeconds: _s, ...metadata } = object.metadata
+  return { ...object, metadata }
+}
+
 /** One with the beginning of a name only is checked as if it had one. */
 function withName<T extends KubeObject>(object: T): T {
-  const { name, generateName } = object.metadata as ObjectMeta & { generateName?: string }
+  const { name, generateName } = object.metadata
   if (name || !generateName) return object
   return { ...object, metadata: { ...object.metadata, name: `${generateName}xxxxx` } }
 }

@@ -24,7 +24,7 @@ import type {
 } from './objects.ts'
 import { Rendered } from './rendered.ts'
 import { type EntryReader, entryReader, ShownEvent, type Test } from './shown-event.ts'
-import { detailsOf, invalid, metadataCauses, nameIn } from './validate.ts'
+import { detailsOf, finalizerCauses, invalid, metadataCauses, nameIn } from './validate.ts'
 
 /** The next write of an object that changed in between: the store of one process settles within a few tries. */
 const deleteTries = 10
@@ -128,6 +128,8 @@ export class KvObjects implements TextStore {
     options: WriteOptions = {},
   ): Promise<T> {
     return this.#write(kind, object, options, (before, next) => {
+      const causes = finalizerCauses(before, next)
+      if (causes.length > 0) throw invalid(kind, before.metadata.name, causes)
       const metadata = keptMeta(before.metadata, next.metadata)
       const { status: _, ...body } = next
       const status = kind.hasStatus ? before.status : next.status
@@ -268,12 +270,7 @@ export class KvObjects implements TextStore {
       uid,
       ...kept
     } = metadata
-    const {
-      generateName: _n,
-      selfLink: _s,
-      managedFields: _m,
-      ...rest
-    } = kept as ObjectMeta & Record<string, unknown>
+    const { selfLink: _s, managedFields: _m, ...rest } = kept as ObjectMeta & Record<string, unknown>
     const keepUid = options.restoreUid && uid !== undefined
     return {
       ...rest,
@@ -349,7 +346,7 @@ function managed<T extends KubeObject>(before: T | undefined, next: T, { managed
 }
 
 function named<T extends KubeObject>(object: T, newUid: () => string): T {
-  const { name, generateName } = object.metadata as ObjectMeta & { generateName?: string }
+  const { name, generateName } = object.metadata
   if (name || !generateName) return object
   return { ...object, metadata: { ...object.metadata, name: `${generateName}${newUid().slice(0, 5)}` } }
 }

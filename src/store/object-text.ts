@@ -31,17 +31,12 @@ export function serialize(kind: ResourceDefinition, object: KubeObject): string 
 export function keptMeta(before: ObjectMeta, next: ObjectMeta): ObjectMeta {
   const { labels, annotations, finalizers, ownerReferences } = next
   const { labels: _l, annotations: _a, finalizers: _f, ownerReferences: _o, ...system } = before
-  // While an object is being deleted, finalizers may only go.
-  const kept =
-    before.deletionTimestamp === undefined
-      ? finalizers
-      : finalizers?.filter((name) => before.finalizers?.includes(name))
   return {
     ...system,
     ...(labels && { labels }),
     ...(annotations && { annotations }),
     ...(ownerReferences?.length && { ownerReferences }),
-    ...(kept?.length && { finalizers: kept }),
+    ...(finalizers?.length && { finalizers }),
   }
 }
 

@@ -81,6 +81,36 @@ function nameCauses(kind: ResourceDefinition, { name, namespace }: ObjectMeta): 
   return causes
 }
 
+const blank = (member: string) => ({ member, why: 'must not be empty' })
+
+/** What Kubernetes does not take for an owner. */
+function ownerCauses(references: unknown): Cause[] {
+  const owners = Array.isArray(references) ? references.filter(isRecord) : []
+  const causes = owners.flatMap((owner, index) => {
+    const { apiVersion, kind } = owner
+    const wrong = ['kind', 'name', 'uid'].filter((member) => owner[member] === '').map(blank)
+    if (typeof apiVersion === 'string' && !/^([^/]+\/)?[^/]+$/.test(apiVersion))
+      wrong.push({ member: 'apiVersion', why: 'must be a version, with its group before it' })
+    if (apiVersion === 'v1' && kind === 'Event') wrong.push({ member: 'kind', why: 'an Event owns nothing' })
+    return wrong.map(({ member, why }) =>
+      bad(`metadata.ownerReferences[${index}].${member}`, owner[member], why),
+    )
+  })
+  const controllers = owners.filter(({ controller }) => controller === true).map(({ name }) => name)
+  return controllers.length < 2
+    ? causes
+    : [...causes, bad('metadata.ownerReferences', controllers, 'only one owner can be the controller')]
+}
+
+/** Two words on what becomes of what an object owns. */
+function policyCauses(finalizers: unknown): Cause[] {
+  const both = ['orphan', 'foregroundDeletion']
+  const given = Array.isArray(finalizers) ? finalizers : []
+  return both.every((name) => given.includes(name))
+    ? [bad('metadata.finalizers', given, `${both.join(' and ')} cannot be both set`)]
+    : []
+}
+
 /** Findings in metadata as it came: names, labels, annotations, finalizers. Types are the schema's to check. */
 export function metadataCauses(kind: ResourceDefinition, object: KubeObject): Cause[] {
   const metadata: ObjectMeta = isRecord(object.metadata) ? object.metadata : { name: '' }
@@ -100,6 +130,7 @@ export function metadataCauses(kind: ResourceDefinition, object: KubeObject): Ca
     if (typeof finalizer === 'string' && !isQualifiedName(finalizer))
       causes.push(bad('metadata.finalizers', finalizer, 'is no finalizer name'))
   }
+  causes.push(...ownerCauses(metadata.ownerReferences), ...policyCauses(metadata.finalizers))
   const size = annotations.reduce((sum, [key, text]) => sum + key.length + text.length, 0)
   if (size > annotationsLimit) {
     causes.push({
@@ -109,4 +140,15 @@ export function metadataCauses(kind: ResourceDefinition, object: KubeObject): Ca
     })
   }
   return causes
+}
+
+/** Finalizers that an update adds while the object is being deleted: nobody would wait for them. */
+export function finalizerCauses(before: KubeObject, next: KubeObject): Cause[] {
+  if (before.metadata.deletionTimestamp === undefined) return []
+  const had = before.metadata.finalizers ?? []
+  const fresh = (next.metadata.finalizers ?? []).filter((name) => !had.includes(name))
+  if (fresh.length === 0) return []
+  const why = 'no new finalizers can be added if the object is being deleted'
+  const message = `Forbidden: ${why}, found new finalizers ${JSON.stringify(fresh)}`
+  return [{ reason: 'FieldValueForbidden', field: 'metadata.finalizers', message }]
 }

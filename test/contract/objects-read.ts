@@ -21,6 +21,7 @@ async function pagesOf(store: ObjectStore, limit: number, between: () => Promise
 
 /** What every ObjectStore promises to readers. */
 export function objectsReadContract(name: string, lab: ObjectsLab): void {
+  const forgetful = it.skipIf(lab.foreign === true)
   describe(`${name} as an ObjectStore: reads`, () => {
     it('lists a namespace, all of them, and a kind that has none, in order', async () => {
       const store = await lab.open()
@@ -105,7 +106,7 @@ export function objectsReadContract(name: string, lab: ObjectsLab): void {
       expect(seen.slice(0, 3)).toEqual(['ADDED p1-new', 'DELETED p3', 'MODIFIED p4'])
     })
 
-    it('says that a list is too old to go on', async () => {
+    forgetful('says that a list is too old to go on', async () => {
       const store = await lab.open({ limit: 10 })
       for (let i = 0; i < 10; i += 1) await store.create(StoragePool, pool(`p${i}`))
       const page = await store.list(StoragePool, { limit: 3 })
@@ -125,8 +126,8 @@ export function objectsReadContract(name: string, lab: ObjectsLab): void {
         const page = await store.list(VirtualMachine, { limit: 1, ...(namespace && { namespace }) })
         return page.continue ?? ''
       }
-      const foreign = [await token('a'), await token(), 'x', '', '!', Buffer.from('/etc').toString('base64')]
-      for (const given of foreign) {
+      const others = lab.foreign ? [] : [await token('a'), await token()]
+      for (const given of [...others, 'x', '', '!', Buffer.from('/etc').toString('base64')]) {
         const list = store.list(VirtualMachine, { namespace: 'b', continue: given })
         await expect(list, given).rejects.toMatchObject({ reason: 'BadRequest' })
       }

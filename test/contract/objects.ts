@@ -11,6 +11,8 @@ export interface ObjectsLab {
   readonly open: (history?: { limit?: number }) => Promise<ObjectStore>
   /** Whether a create may give the uid (`restoreUid`): Kubernetes' does not. */
   readonly restoresUids: boolean
+  /** A server of others: what Kubernetes leaves open, or decides by its clock, is not asked of it. */
+  readonly foreign?: boolean
 }
 
 export function pool(name: string, spec: object = {}, metadata: object = {}): StoragePool {
@@ -31,6 +33,8 @@ export function vm(name: string, spec: object = {}, metadata: object = {}): Virt
 
 const refused = (reason: string) => expect.objectContaining({ reason })
 const uid = '0b3a3a0e-0000-4000-8000-000000000001'
+
+const owner = (change: object) => ({ apiVersion: 'v1', kind: 'X', name: 'x', uid: 'u', ...change })
 
 /** What every ObjectStore promises. */
 export function objectsContract(name: string, lab: ObjectsLab): void {
@@ -69,7 +73,7 @@ export function objectsContract(name: string, lab: ObjectsLab): void {
       const store = await lab.open()
       const begun = { ...pool(''), metadata: { generateName: 'a-' } } as never
       const [one, two] = [await store.create(StoragePool, begun), await store.create(StoragePool, begun)]
-      expect(one.metadata.name).toMatch(/^a-.{5}$/)
+      expect(one.metadata).toMatchObject({ name: expect.stringMatching(/^a-.{5}$/), generateName: 'a-' })
       expect(two.metadata.name).not.toBe(one.metadata.name)
     })
 
@@ -123,6 +127,12 @@ export function objectsContract(name: string, lab: ObjectsLab): void {
       }
       const wrong = { ...updated, metadata: { name: 'a' }, status: { available: 5 } } as never
       await expect(store.updateStatus(StoragePool, wrong)).rejects.toEqual(refused('Invalid'))
+      const ready = { type: 'Ready', status: 'True', reason: 'X', message: '', lastTransitionTime: 'x' }
+      const both = { conditions: [ready, { ...ready, status: 'False' }] }
+      const twice = { ...updated, metadata: { name: 'a' }, status: both } as never
+      await expect(store.updateStatus(StoragePool, twice)).rejects.toThrow(
+        'status.conditions[1]: Duplicate value: {"type":"Ready"}',
+      )
       const kept = await store.update(StoragePool, { ...updated, metadata: { name: 'a' } })
       expect(kept.status?.available).toBe('1')
       const lease = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease' }
@@ -154,6 +164,8 @@ export function objectsContract(name: string, lab: ObjectsLab): void {
       expect(made.spec).not.toHaveProperty('no')
       expect(made.spec.cpu).not.toHaveProperty('no')
       expect(made.spec.cpu.cores).toBe(2)
+      const selecting = await store.create(VirtualMachine, vm('db', { hostSelector: { a: null, b: 'c' } }))
+      expect(selecting.spec.hostSelector).toEqual({ b: 'c' })
     })
 
     it('says everything that is wrong at once, by field, and writes nothing', async () => {
@@ -189,6 +201,11 @@ export function objectsContract(name: string, lab: ObjectsLab): void {
       ['a finalizer', { finalizers: ['a b'] }],
       ['finalizers of another type', { finalizers: 5 }],
       ['an owner without a uid', { ownerReferences: [{ apiVersion: 'v1', kind: 'X', name: 'x' }] }],
+      ['an owner with an empty name', { ownerReferences: [owner({ name: '' })] }],
+      ['an owner of no version', { ownerReferences: [owner({ apiVersion: 'a/b/c' })] }],
+      ['an Event as owner', { ownerReferences: [owner({ kind: 'Event' })] }],
+      ['two controllers', { ownerReferences: ['a', 'b'].map((name) => owner({ name, controller: true })) }],
+      ['both finalizers of a deletion', { finalizers: ['orphan', 'foregroundDeletion'] }],
     ])('refuses %s', async (_, metadata) => {
       const store = await lab.open()
       await expect(store.create(VirtualMachine, vm('web', {}, metadata))).rejects.toEqual(refused('Invalid'))
@@ -204,6 +221,11 @@ export function objectsContract(name: string, lab: ObjectsLab): void {
       expect((await store.list(StoragePool, { labelSelector: 'constructor=a' })).items).toHaveLength(1)
       const none = { labels: null, annotations: null, finalizers: null, ownerReferences: null }
       await store.create(StoragePool, pool('b', {}, none))
+      const empty = await store.create(
+        StoragePool,
+        pool('c', {}, { labels: { a: null }, annotations: { b: null } }),
+      )
+      expect(empty.metadata).toMatchObject({ labels: { a: '' }, annotations: { b: '' } })
     })
 
     it('refuses what is too large for any store', async () => {

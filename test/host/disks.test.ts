@@ -117,6 +117,14 @@ test.each([
   if (existsSync(shop.own)) expect(readdirSync(shop.own)).toEqual([])
 })
 
+test('tells of each name once, as status must: a disk by the name of something else stands for both', async () => {
+  const kernel = { image: 'vmlinuz', initrd: 'initrd' }
+  const disks = ['kernel', 'a', 'initrd'].map((name) => ({ name, size: '1Mi' }))
+  const states = await prepared(shop.disks, machine({ disks, kernel }))
+  expect(states.map(({ name }) => name)).toEqual(['kernel', 'a', 'initrd'])
+  expect(states[0]?.message).toMatch(/reserved/)
+})
+
 test('an image with a backing file, a wrong sum or too big for the size is refused', async () => {
   const { disks, imageDir } = shop
   qemuImg('create', '-q', '-f', 'raw', join(imageDir, 'base.raw'), '2M')

@@ -23,6 +23,8 @@ describe('parse', () => {
     ['a blank disk', vm({ disks: [{ name: 'a', size: '1Gi' }] })],
     ['a size in bytes', vm({ disks: [{ name: 'a', size: 1048576 }], memory: 1 << 30 })],
     ['a fraction', vm({ memory: '1.5Gi' })],
+    ['as much as there is', vm({ disks: [{ name: 'a', size: '7999Pi' }], memory: '7Ei' })],
+    ['a disk of nothing', vm({ disks: [{ name: 'a', size: 0 }] })],
     ['a null, which says nothing', vm({ kernel: null })],
   ])('accepts %s', (_, doc) => {
     expect(causesOf(doc)).toEqual([])
@@ -38,6 +40,8 @@ describe('parse', () => {
     ['a text for a number', vm({ cpu: { cores: '2' } }), ['FieldValueTypeInvalid spec.cpu.cores']],
     ['too many cores', vm({ cpu: { cores: 256 } }), ['FieldValueInvalid spec.cpu.cores']],
     ['no quantity', vm({ memory: '1 GB' }), ['FieldValueInvalid spec.memory']],
+    ['more than there is', vm({ memory: '8Ei' }), ['FieldValueInvalid spec.memory']],
+    ['a number with a fraction', vm({ memory: 1048576.5 }), ['FieldValueInvalid spec.memory']],
     ['too little memory', vm({ memory: '1Ki' }), ['FieldValueInvalid spec.memory']],
     ['a blank disk without size', vm({ disks: [{ name: 'a' }] }), ['FieldValueRequired spec.disks[0].size']],
     [

@@ -289,6 +289,18 @@ it('names the version of now where a write names none, and tries anew only where
   expect(store.calls.filter((call) => call.startsWith('PUT'))).toHaveLength(4)
 })
 
+it('sends no time of a deletion, which Kubernetes lets nobody change; knows what etcd calls too large', async () => {
+  const message = 'etcdserver: request is too large'
+  const store = await told((_request, response, body) => {
+    const { metadata } = JSON.parse(body)
+    const large = { kind: 'Status', status: 'Failure', code: 500, message }
+    return json(response, metadata.deletionTimestamp ? 422 : 500, large)
+  })
+  const metadata = { name: 'a', resourceVersion: '1', deletionTimestamp: '2026-01-01T00:00:00Z' }
+  const update = store.update(StoragePool, { ...pool('a'), metadata })
+  await expect(update).rejects.toMatchObject({ reason: 'RequestEntityTooLarge', message })
+})
+
 it('makes nothing where a uid is to be restored and the server gives another', async () => {
   const made: string[] = []
   const store = await told(({ url }, response) => {
