@@ -1,10 +1,9 @@
 import { PlasmaError } from '../lib/errors.ts'
 import type { Client } from './client.ts'
-import { isServerError } from './failure.ts'
 import type { Io } from './io.ts'
 import { type ClientKind, pathOf } from './kinds.ts'
 import { isPassing, isTooOld, Patience } from './retry.ts'
-import type { ObjectView } from './targets.ts'
+import type { ListView, ObjectView } from './targets.ts'
 
 export interface Awaited {
   readonly kind: ClientKind
@@ -24,13 +23,15 @@ export interface Awaited {
   readonly describe: (object: ObjectView) => string
 }
 
-async function look(client: Client, path: string, signal: AbortSignal): Promise<ObjectView | undefined> {
-  try {
-    return await client.json<ObjectView>('GET', path, { signal })
-  } catch (error) {
-    if (isServerError(error, 'NotFound')) return undefined
-    throw error
-  }
+/** The object, as the only one of a list: that has a version of now, from which a watch can go on. */
+export async function lookAtOne<T extends ObjectView>(
+  client: Client,
+  { kind, namespace, name }: Pick<Awaited, 'kind' | 'namespace' | 'name'>,
+  signal: AbortSignal,
+): Promise<{ readonly object: T | undefined; readonly resourceVersion: string | undefined }> {
+  const query = { fieldSelector: `metadata.name=${name}` }
+  const list = await client.json<ListView<T>>('GET', pathOf(kind, namespace), { query, signal })
+  return { object: list.items[0], resourceVersion: list.metadata?.resourceVersion }
 }
 
 function late({ kind, name, timeoutMs, what, describe }: Awaited, last: ObjectView | undefined): PlasmaError {
@@ -42,7 +43,7 @@ function late({ kind, name, timeoutMs, what, describe }: Awaited, last: ObjectVi
 }
 
 /**
- * Waits for an object to get into a state: looks, then watches from that resourceVersion, anew whenever the server
+ * Waits for an object to get into a state: looks, then watches from there, anew whenever the server
  * ends the watch. @returns the object as it was then. @throws PlasmaError `Timeout` that says how it stands
  */
 export async function awaitObject(client: Client, wanted: Awaited, io: Io): Promise<ObjectView | undefined> {
@@ -94,12 +95,11 @@ async function lookAndWatch(
     if (object && !once) wanted.progress?.(object)
     return false
   }
-  const current = await look(client, pathOf(kind, namespace, name), signal)
+  const { object: current, resourceVersion } = await lookAtOne(client, wanted, signal)
   seen.answered = true
   if (settled(current)) return { state: current }
   if (current === undefined) throw notThere(wanted)
   if (once) return undefined
-  const { resourceVersion } = current.metadata
   const query = { fieldSelector: `metadata.name=${name}`, resourceVersion, timeoutSeconds: '60' }
   for await (const frame of client.watch<ObjectView>(pathOf(kind, namespace), { query, signal })) {
     const { type, object } = frame

@@ -37,10 +37,23 @@ function userName(io: Io): string {
   }
 }
 
-/** Who says so: the access key that signs it, and the user and machine it is said from. */
-function speaker(client: Client, io: Io): string {
-  const { accessKeyId } = readCredentials(client.connection.dataDir, io.env)
-  return `${accessKeyId} (${io.env['SUDO_USER'] || userName(io)}@${hostname()})`
+/** Who says so: the access key that signs it, or whom the server takes us for, and the user and machine it is said from. */
+async function speaker(client: Client, io: Io): Promise<string> {
+  const { dataDir } = client.connection
+  const who = dataDir === '' ? await reviewed(client) : readCredentials(dataDir, io.env).accessKeyId
+  return `${who} (${io.env['SUDO_USER'] || userName(io)}@${hostname()})`
+}
+
+interface Reviewed {
+  readonly status: { readonly userInfo: { readonly username: string } }
+}
+
+/** The user that a kubeconfig makes us, as its server says. */
+async function reviewed(client: Client): Promise<string> {
+  const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' }
+  const path = `/apis/${body.apiVersion}/selfsubjectreviews`
+  const { status } = await client.json<Reviewed>('POST', path, { body })
+  return status.userInfo.username
 }
 
 interface Claim {
@@ -133,7 +146,7 @@ export async function fence(host: string, options: FenceOptions, io: Io): Promis
     })
     // Before the word is stored: the leader may be quick.
     machines = await machinesOn(client, host)
-    const by = speaker(client, io)
+    const by = await speaker(client, io)
     const at = rfc3339(io.clock.now())
     evidence = await store(client, claimed({ host, lease, silentMs, by, reason: options.reason, at }))
     say(`${nameOf(evidenceKind, evidence.metadata.name)} stored`)

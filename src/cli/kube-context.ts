@@ -56,12 +56,16 @@ function accessOf(
       `context "${choice.context}" asks for a proxy, which is not supported here`,
     )
   }
-  const bearer = bearerOf(choice, io)
+  const trust = trustOf(choice)
+  const bearer = bearerOf(choice, io, trust.cert !== undefined)
   return {
     connection: { ...parseAddress(url.origin), dataDir: '', flags, ...(as && { as }) },
-    trust: trustOf(choice),
+    trust,
     prefix: url.pathname.replace(/\/+$/, ''),
-    prove: async ({ headers }) => ({ ...headers, authorization: `Bearer ${await bearer()}` }),
+    prove: async ({ headers }) => ({
+      ...headers,
+      ...(bearer && { authorization: `Bearer ${await bearer()}` }),
+    }),
   }
 }
 

@@ -25,19 +25,22 @@ interface ExecCredential {
 
 /**
  * The bearer token of a kubeconfig's user, from its exec plugin (client.authentication.k8s.io), its file or its text.
- * @returns a function that asks again once the token is about to expire
+ * @param certified whether the connection says who it is, by a certificate: then no token is needed
+ * @returns a function that asks again once the token is about to expire; undefined where there is no token
  */
 export function bearerOf(
   { user, cluster, context }: KubeChoice,
   io: Pick<Io, 'env' | 'clock' | 'signal'>,
-): () => Promise<string> {
+  certified: boolean,
+): (() => Promise<string>) | undefined {
   const { token, tokenFile, exec } = user
   if (typeof tokenFile === 'string') return async () => readFileSync(tokenFile, 'utf8').trim()
   if (typeof token === 'string') return async () => token
   if (typeof exec === 'object' && exec !== null) return cached(() => execToken(exec, cluster, io), io.clock)
+  if (certified) return undefined
   throw new PlasmaError(
     'BadKubeconfig',
-    `the user of context "${context}" has neither a token nor an exec plugin`,
+    `the user of context "${context}" has neither a token nor an exec plugin nor a client certificate`,
     {
       hint: 'other ways to log in are not known here',
     },

@@ -1,7 +1,9 @@
 import { fencedHolder, hostLeaseName, systemNamespace } from '../resources/host-lease.ts'
+import { lookAtOne } from './await.ts'
 import type { Client } from './client.ts'
-import { getLease, type LeaseView } from './hosts.ts'
+import type { LeaseView } from './hosts.ts'
 import { kindOf, pathOf } from './kinds.ts'
+import type { ObjectView } from './targets.ts'
 
 export interface TakenOptions {
   readonly client: Client
@@ -18,17 +20,18 @@ export async function requireTaken(options: TakenOptions): Promise<void> {
   const { client, host, epoch, signal, refused } = options
   const taken = (lease: LeaseView | undefined) =>
     lease?.spec?.holderIdentity === fencedHolder && (lease.spec.leaseTransitions ?? 0) >= epoch
+  const kind = kindOf('leases')
   for (;;) {
     signal.throwIfAborted()
-    const lease = await getLease(client, host)
+    const one = { kind, namespace: systemNamespace, name: hostLeaseName(host) }
+    const { object: lease, resourceVersion } = await lookAtOne<LeaseView & ObjectView>(client, one, signal)
     if (taken(lease)) return
     await refused()
     const query = {
-      fieldSelector: `metadata.name=${hostLeaseName(host)}`,
-      resourceVersion: lease?.metadata.resourceVersion,
+      ...{ fieldSelector: `metadata.name=${one.name}`, resourceVersion },
       timeoutSeconds: '2',
     }
-    const path = pathOf(kindOf('leases'), systemNamespace)
+    const path = pathOf(kind, systemNamespace)
     for await (const { type, object } of client.watch<LeaseView>(path, { query, signal }))
       if (type !== 'BOOKMARK' && taken(object)) return
   }

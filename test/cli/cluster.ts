@@ -17,6 +17,7 @@ import { ensurePki } from '../../src/server/pki.ts'
 import { createServer } from '../../src/server/server.ts'
 import { KvObjects } from '../../src/store/kv-objects.ts'
 import { MemoryKv } from '../../src/store/memory.ts'
+import { writeKubeconfig } from '../fakes/kube-server.ts'
 import { type Result, type RunOptions, runCommand } from './fake-server.ts'
 
 const at = '2026-01-01T00:00:00Z'
@@ -29,6 +30,8 @@ export class Cluster {
   #run: (argv: readonly string[], options?: RunOptions) => Promise<Result> = () => Promise.reject(new Error())
   #close = async () => {}
   accessKeyId = ''
+  /** By which commands run as jane, with a token, and know of no data folder. */
+  kubeconfig = ''
 
   static async start(hosts: readonly string[]): Promise<Cluster> {
     const cluster = new Cluster()
@@ -41,7 +44,7 @@ export class Cluster {
 
   async #serve(): Promise<void> {
     const dataDir = await mkdtemp(join(tmpdir(), 'pvmc-cluster-'))
-    const { key, cert } = await ensurePki(join(dataDir, 'pki'), { names: [], now: Date.now() })
+    const { ca, key, cert } = await ensurePki(join(dataDir, 'pki'), { names: [], now: Date.now() })
     const { accessKeyId, secretAccessKey: secret } = ensureCredentials(dataDir)
     this.accessKeyId = accessKeyId
     const admin = { secret, identity: bootstrapIdentity }
@@ -49,13 +52,17 @@ export class Cluster {
       ...{ objects: this.objects, kinds, clock: systemClock, log: silentLog, version: '0', ready: () => [] },
       ...{ audit: () => {}, authorize: allowed, tls: { key, cert } },
       authenticate: (request) =>
-        authenticate(request, {
-          secretOf: (id) => (id === accessKeyId ? admin : undefined),
-          ...{ now: Date.now(), region: 'local', service: 'plasmavmc' },
-        }),
+        JSON.stringify(request.headers).includes('Bearer of-jane')
+          ? { ok: true, identity: { ...bootstrapIdentity, name: 'jane' } }
+          : authenticate(request, {
+              secretOf: (id) => (id === accessKeyId ? admin : undefined),
+              ...{ now: Date.now(), region: 'local', service: 'plasmavmc' },
+            }),
     })
     await server.listen({ host: '127.0.0.1', port: 0 })
     const address = `127.0.0.1:${(server.server.address() as AddressInfo).port}`
+    this.kubeconfig = join(dataDir, 'kubeconfig')
+    writeKubeconfig(this.kubeconfig, { ca, server: `https://${address}`, user: { token: 'of-jane' } })
     this.#run = (argv, options) => runCommand(['--server', address, '--data-dir', dataDir, ...argv], options)
     this.#close = async () => {
       await server.close()

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FenceEvidence } from '../../src/resources/fence-evidence.ts'
 import { fencedHolder } from '../../src/resources/host-lease.ts'
 import { Cluster } from './cluster.ts'
+import { runCommand } from './fake-server.ts'
 
 let cluster: Cluster
 afterEach(() => cluster.close())
@@ -39,6 +40,13 @@ test('a host that renews its lease is refused, and no word is stored', async () 
   expect(code).toBe(1)
   expect(err).toContain('error: host a is not off: it renewed its lease just now')
   expect(await evidences()).toEqual([])
+})
+
+test('with a kubeconfig it is the word of whom the server takes one for', async () => {
+  const running = runCommand(['--kubeconfig', cluster.kubeconfig, ...confirmed])
+  expect((await evidence('a-2')).spec.by).toMatch(/^jane \(.+@.+\)$/)
+  await take(2)
+  expect((await running).code).toBe(0)
 })
 
 test('the word is stored with who, why and what was seen, and each machine is followed to where it goes', async () => {

@@ -60,6 +60,13 @@ test('called by kubectl it is the server, the namespace and the token that kubec
   expect(new Set(server.seen.map(({ headers }) => headers.authorization))).toEqual(new Set(['Bearer secret']))
 })
 
+test('a client certificate needs no token beside it', async () => {
+  const own = (name: string) => readFileSync(join(server.dataDir, 'pki', name)).toString('base64')
+  const user = { 'client-certificate-data': own('server.crt'), 'client-key-data': own('server.key') }
+  expect(await asPlugin(['get', 'vms'], { KUBECONFIG: kubeconfig(user) })).toMatchObject({ code: 0 })
+  expect(server.seen.map(({ headers }) => headers.authorization)).toEqual([undefined])
+})
+
 test('by its own name it does so where a kubeconfig is named', async () => {
   const file = kubeconfig({ token: 'secret' })
   expect(await runCommand(['get', 'vms', '--kubeconfig', file])).toMatchObject({ code: 0 })

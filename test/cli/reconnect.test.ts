@@ -5,6 +5,8 @@ const vm = (phase: string, resourceVersion = '5') => ({
   ...{ apiVersion: 'plasmavmc.io/v1alpha1', kind: 'VirtualMachine', status: { phase } },
   metadata: { name: 'a', namespace: 'default', uid: 'u', resourceVersion },
 })
+/** A list of it alone, which is younger. */
+const only = (object: object) => ({ metadata: { resourceVersion: '9' }, items: [object] })
 const isWatch = (url: string) => url.includes('watch=true')
 const forRunning = ['wait', 'vm', 'a', '--for=jsonpath={.status.phase}=Running']
 
@@ -13,10 +15,10 @@ test('wait goes on where the server went away and came back', async () => {
   const s = await serving((_, r) => {
     requests += 1
     // A look, a watch that breaks, two connections that break, a 503 of a server that is not ready.
-    if (requests === 1) return reply(r, 200, vm('Starting'))
+    if (requests === 1) return reply(r, 200, only(vm('Starting')))
     if (requests <= 4) return void r.destroy()
     if (requests === 5) return refuse(r, 503, 'ServiceUnavailable', 'not yet')
-    reply(r, 200, vm('Running'))
+    reply(r, 200, only(vm('Running')))
   })
   expect(await s.run(forRunning)).toMatchObject({ code: 0, out: expect.stringContaining('condition met') })
   expect(requests).toBe(6)
@@ -27,7 +29,7 @@ test('wait ends at its timeout when the server stays away, and at once when it n
   const s = await serving((_, r) => {
     if (!first) return void r.destroy()
     first = false
-    reply(r, 200, vm('Starting'))
+    reply(r, 200, only(vm('Starting')))
   })
   const { code, err } = await s.run([...forRunning, '--timeout=1s'])
   expect({ code, err }).toEqual({
@@ -40,7 +42,7 @@ test('wait ends at its timeout when the server stays away, and at once when it n
 
 test('wait --timeout 0 looks once', async () => {
   let phase = 'Running'
-  const s = await serving((_, r) => reply(r, 200, vm(phase)))
+  const s = await serving((_, r) => reply(r, 200, only(vm(phase))))
   expect(await s.run([...forRunning, '--timeout=0'])).toMatchObject({ code: 0 })
   phase = 'Starting'
   expect(await s.run([...forRunning, '--timeout=0s'])).toMatchObject({
