@@ -259,7 +259,7 @@ const grants = (kind: ResourceDefinition) => granting.includes(kind)
 /** A key whose name nobody chose gets one that nobody guesses; a prefix would make it no better. */
 function withKeyName<T extends KubeObject>(object: T): T {
   if (object.metadata.name) return object
-  const { generateName: _, ...metadata } = object.metadata as T['metadata'] & { generateName?: string }
+  const { generateName: _, ...metadata } = object.metadata
   const name = generateCredentials().accessKeyId.toLowerCase()
   return { ...object, metadata: { ...metadata, name } }
 }

@@ -8,7 +8,11 @@ import type { ObjectView } from './targets.ts'
 /** Kubernetes' Table (meta.k8s.io/v1): the server chooses and renders the columns. */
 export interface TableView {
   readonly metadata?: { readonly resourceVersion?: string }
-  readonly columnDefinitions?: readonly { readonly name: string; readonly priority?: number }[]
+  readonly columnDefinitions?: readonly {
+    readonly name: string
+    readonly priority?: number
+    readonly format?: string
+  }[]
   readonly rows?: readonly { readonly cells: readonly unknown[]; readonly object?: ObjectView }[]
 }
 
@@ -50,7 +54,9 @@ export function tablePrinter(io: Io, kind: ClientKind, style: TableStyle): (tabl
     ]
     const rows = (table.rows ?? []).map(({ cells, object }) => [
       ...(style.namespaces ? [object?.metadata.namespace] : []),
-      ...shown.map((i) => (style.types && i === 0 ? nameOf(kind, String(cells[i])) : cells[i])),
+      ...shown.map((i) =>
+        style.types && columns[i]?.format === 'name' ? nameOf(kind, String(cells[i])) : cells[i],
+      ),
       ...(style.labels ? [labelsOf(object)] : []),
     ])
     widths ??= style.watch ? names.map((name) => (name === 'Status' ? longestStatus : 0)) : []

@@ -58,6 +58,12 @@ export const Lease = defineResource({
 })
 export type Lease = ObjectOf<typeof Lease>
 
+/** What an event is about, as Kubernetes shows it: `virtualmachine/web`. */
+function objectOf({ involvedObject }: { involvedObject?: { kind?: string; name?: string } }): string {
+  const { kind = '', name = '' } = involvedObject ?? {}
+  return kind === '' ? name : `${kind.toLowerCase()}/${name}`
+}
+
 export const Event = defineResource({
   group: '',
   version: 'v1',
@@ -100,8 +106,12 @@ export const Event = defineResource({
     { name: 'Last Seen', type: 'date', path: '.lastTimestamp' },
     { name: 'Type', type: 'string', path: '.type' },
     { name: 'Reason', type: 'string', path: '.reason' },
-    { name: 'Object', type: 'string', path: '.involvedObject.name' },
+    { name: 'Object', type: 'string', path: '.involvedObject.name', value: objectOf },
+    { name: 'Source', type: 'string', path: '.source.component', priority: 1 },
     { name: 'Message', type: 'string', path: '.message' },
+    { name: 'First Seen', type: 'date', path: '.firstTimestamp', priority: 1 },
+    { name: 'Count', type: 'integer', path: '.count', priority: 1 },
+    { name: 'Name', type: 'string', path: '.metadata.name', priority: 1 },
   ],
 })
 export type Event = ObjectOf<typeof Event>

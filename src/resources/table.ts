@@ -71,31 +71,33 @@ export function humanDuration(ms: number): string {
   return `${Math.floor(ms / year)}y`
 }
 
+/** The first of a table, unless the kind has a place of its own for it. */
+const nameColumn: Column = {
+  name: 'Name',
+  type: 'string',
+  path: '.metadata.name',
+  description: 'Name, unique within a namespace.',
+}
+
 function cell(column: Column, object: KubeObject, now: number): unknown {
   const value = column.value ? column.value(object as never, now) : valueAtPath(object, column.path)
   if (column.type === 'date') {
     return typeof value === 'string' ? humanDuration(now - Date.parse(value)) : '<unknown>'
   }
-  if (value === undefined || value === null) return column.type === 'integer' ? '<none>' : ''
+  if (value === undefined || value === null) return column.type === 'integer' ? null : ''
   if (column.type === 'integer') return typeof value === 'number' ? value : String(value)
   return typeof value === 'object' ? JSON.stringify(value) : String(value)
 }
 
 function definition(column: Column): TableColumn {
   const { name, type, description = '', priority = 0 } = column
-  return { name, type: type === 'date' ? 'string' : type, format: '', description, priority }
-}
-
-const nameColumn: TableColumn = {
-  name: 'Name',
-  type: 'string',
-  format: 'name',
-  description: 'Name, unique within a namespace.',
-  priority: 0,
+  // Which column has the name is known by this, wherever it stands.
+  const format = column.path === nameColumn.path ? 'name' : ''
+  return { name, type: type === 'date' ? 'string' : type, format, description, priority }
 }
 
 /**
- * Objects as a server-side table. Cells follow Kubernetes: ages are spans, what is absent is empty, or `<none>`
+ * Objects as a server-side table. Cells follow Kubernetes: ages are spans, what is absent is empty, and null
  * where a number belongs.
  */
 export function toTable<T extends KubeObject>(
@@ -104,14 +106,16 @@ export function toTable<T extends KubeObject>(
   options: TableOptions,
 ): Table {
   const { now, wide = true, metadata = {}, includeObject = 'Metadata' } = options
-  const columns = kind.columns.filter((column) => wide || !column.priority)
+  const placed = kind.columns.some(({ path }) => path === nameColumn.path)
+  const all = placed ? kind.columns : [nameColumn, ...kind.columns]
+  const columns = all.filter((column) => wide || !column.priority)
   return {
     kind: 'Table',
     apiVersion: 'meta.k8s.io/v1',
     metadata,
-    columnDefinitions: [nameColumn, ...columns.map(definition)],
+    columnDefinitions: columns.map(definition),
     rows: objects.map((object) => ({
-      cells: [object.metadata.name, ...columns.map((column) => cell(column, object, now))],
+      cells: columns.map((column) => cell(column, object, now)),
       ...(includeObject === 'Metadata' && {
         object: { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata: object.metadata },
       }),

@@ -148,8 +148,9 @@ function noted(
 ) {
   const known = live.metadata.annotations?.[lastApplied] !== undefined
   if (manager !== 'kubectl' || subresource !== undefined || !known) return {}
-  const { [lastApplied]: _, ...own } = config.metadata.annotations ?? {}
-  const text = JSON.stringify({ ...config, metadata: { ...config.metadata, annotations: own } })
+  const { annotations: said, ...rest } = config.metadata
+  const { [lastApplied]: _, ...own } = said ?? {}
+  const text = JSON.stringify({ ...config, metadata: said ? { ...rest, annotations: own } : rest })
   if (Buffer.byteLength(text) > maxAnnotationBytes) return {}
   return { annotations: { ...annotations, [lastApplied]: `${text}\n` } }
 }

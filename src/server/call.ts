@@ -53,11 +53,12 @@ export function refOf({ path }: { readonly path: ResourcePath }): Ref {
 export function objectOf(call: Call, body: unknown): KubeObject {
   if (!isRecord(body)) throw new ApiError('BadRequest', 'the body must be an object')
   const { kind, namespace, name } = call.path
-  const metadata = isRecord(body['metadata']) ? body['metadata'] : {}
-  if (namespace !== undefined && metadata['namespace'] !== undefined && metadata['namespace'] !== namespace) {
+  // A kind that has none is not asked for one, and an empty one is none.
+  const { namespace: said, ...metadata } = isRecord(body['metadata']) ? body['metadata'] : {}
+  if (namespace !== undefined && said && said !== namespace) {
     throw new ApiError(
       'BadRequest',
-      `the namespace of the object (${shown(metadata['namespace'])}) does not match the namespace on the request (${namespace})`,
+      `the namespace of the object (${shown(said)}) does not match the namespace on the request (${namespace})`,
     )
   }
   if (name !== undefined && metadata['name'] !== undefined && metadata['name'] !== name) {

@@ -71,9 +71,7 @@ describe('apply', () => {
     file('shared.yaml', yaml('shared', { label: 'other' }))
     const refused = await lab.cli('apply', '--server-side', '--field-manager', 'ci', '-f', path)
     expect(refused).toMatchObject({ code: 1, stdout: '' })
-    expect(refused.stderr).toContain(
-      'conflict with "plasmavmc" using plasmavmc.io/v1alpha1: .metadata.labels.app',
-    )
+    expect(refused.stderr).toContain('conflict with "plasmavmc": .metadata.labels.app')
     expect(refused.stderr).toContain('--force-conflicts')
     const forced = ['apply', '--server-side', '--force-conflicts', '--field-manager', 'ci', '-f', path]
     expect(await lab.cli(...forced)).toEqual(applied)

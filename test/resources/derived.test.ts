@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { toCrd } from '../../src/resources/crd.ts'
 import { defineResource } from '../../src/resources/define.ts'
 import { explain } from '../../src/resources/explain.ts'
-import { kinds } from '../../src/resources/kinds.ts'
+import { Event, kinds } from '../../src/resources/kinds.ts'
 import { openApiV2, openApiV3, openApiV3Index } from '../../src/resources/openapi.ts'
 import { parse } from '../../src/resources/parse.ts'
 import { humanDuration, toTable } from '../../src/resources/table.ts'
@@ -57,7 +57,7 @@ describe('toTable', () => {
       metadata: { resourceVersion: '7' },
     })
     expect(table.columnDefinitions[0]).toMatchObject({ name: 'Name', format: 'name' })
-    expect(table.rows[0]?.cells).toEqual(['a', '', '', 8, '512Mi', '<none>', '3m12s'])
+    expect(table.rows[0]?.cells).toEqual(['a', '', '', 8, '512Mi', null, '3m12s'])
     expect(table.rows[0]?.object).toMatchObject({ kind: 'PartialObjectMetadata', metadata: { name: 'a' } })
     expect(table.metadata.resourceVersion).toBe('7')
   })
@@ -69,6 +69,18 @@ describe('toTable', () => {
       expect(table.rows[0]?.cells.length, kind.kind).toBe(table.columnDefinitions.length)
     }
   })
+})
+
+it('a table of events is Kubernetes’ own', () => {
+  const involvedObject = { kind: 'VirtualMachine', name: 'web' }
+  const event = { apiVersion: 'v1', kind: 'Event', metadata: { name: 'web.1' }, involvedObject } as never
+  const { columnDefinitions, rows } = toTable(Event, [event], { now })
+  const heads = columnDefinitions.map(({ name, priority, format }) => [name, priority, format].join())
+  expect(heads.filter((head) => head.includes(',0,'))).toEqual(
+    ['Last Seen', 'Type', 'Reason', 'Object', 'Message'].map((name) => `${name},0,`),
+  )
+  expect(heads.at(-1)).toBe('Name,1,name')
+  expect(rows[0]?.cells[3]).toBe('virtualmachine/web')
 })
 
 describe('toCrd', () => {
@@ -103,6 +115,15 @@ describe('toCrd', () => {
       },
     })
     expect(text).not.toMatch(/"(\$schema|intOrString|propertyNames|anyOf)"/)
+  })
+
+  it('says of texts what an API server holds them to, and names the field that breaks a rule', () => {
+    const pattern = /"hostAddress":\{"type":"string","default":"127.0.0.1","pattern":/
+    expect(text).toMatch(pattern)
+    // With a format a list would pass for a text.
+    expect(text).not.toMatch(/"format":"(?!int64)/)
+    expect(text.match(/"minProperties":1/g)).toHaveLength(3)
+    expect(text).toContain('"message":"memory must be at least 1Mi","fieldPath":".memory"')
   })
 
   it.each([

@@ -127,7 +127,7 @@ describe('an apply', () => {
     const one = apply(fresh, 'one', vm({ memory: '1Gi', machine: 'pc' }))
     const two = apply(one, 'two', vm({ memory: '2Gi', machine: 'pc' }))
     expect(conflictText(two.conflicts)).toBe(
-      'Apply failed with 1 conflict: conflict with "one" using plasmavmc.io/v1alpha1: .spec.memory',
+      'Apply failed with 1 conflict: conflict with "one": .spec.memory',
     )
     expect(paths(two.managers.find(({ manager }) => manager === 'one')?.fields ?? new FieldSet())).toEqual([
       '.spec.machine',
@@ -148,7 +148,7 @@ describe('an apply', () => {
     const { conflicts } = apply(two, 'three', vm({ memory: '2Gi', machine: 'q35', firmware: 'bios' }))
     expect(conflictText(conflicts)).toBe(
       [
-        'Apply failed with 3 conflicts: conflicts with "one" using plasmavmc.io/v1alpha1:',
+        'Apply failed with 3 conflicts: conflicts with "one":',
         ...['- .spec.machine', '- .spec.memory'],
         `conflict with "edit" using plasmavmc.io/v1alpha1 at ${at}: .spec.firmware`,
       ].join('\n'),

@@ -72,12 +72,12 @@ describe('an apply', () => {
     expect(refused.code).toBe(409)
     expect(refused.json).toMatchObject({
       ...{ kind: 'Status', reason: 'Conflict' },
-      message: 'Apply failed with 1 conflict: conflict with "one" using plasmavmc.io/v1alpha1: .spec.memory',
+      message: 'Apply failed with 1 conflict: conflict with "one": .spec.memory',
       details: {
         causes: [
           {
             reason: 'FieldManagerConflict',
-            message: 'conflict with "one" using plasmavmc.io/v1alpha1',
+            message: 'conflict with "one"',
             field: '.spec.memory',
           },
         ],

@@ -287,3 +287,13 @@ describe('unknown fields', () => {
     expect((await create('Maybe')).code).toBe(400)
   })
 })
+
+it('asks a kind that has none for no namespace, and takes an empty one for none', async () => {
+  const { call } = server
+  const pools = '/apis/plasmavmc.io/v1alpha1/storagepools'
+  const pool = { metadata: { name: 'p', namespace: 'default' }, spec: { path: '/p' } }
+  const made = await call('POST', pools, pool)
+  expect([made.code, made.json.metadata.namespace]).toEqual([201, undefined])
+  const vm = await call('POST', machines, machine('web', {}, { namespace: '' }))
+  expect([vm.code, vm.json.metadata.namespace]).toEqual([201, 'default'])
+})

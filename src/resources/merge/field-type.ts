@@ -36,15 +36,7 @@ const metadata: FieldType = {
         as: 'list',
         keys: ['uid'],
         defaults: {},
-        item: {
-          as: 'map',
-          members: new Map(
-            ['apiVersion', 'kind', 'name', 'uid', 'controller', 'blockOwnerDeletion'].map((name) => [
-              name,
-              leaf,
-            ]),
-          ),
-        },
+        item: leaf,
       },
     ],
   ]),

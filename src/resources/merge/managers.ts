@@ -175,11 +175,15 @@ export function afterApply(
   return { managers: [...left, own], conflicts }
 }
 
-/** `"kubectl-edit" with subresource "status" using plasmavmc.io/v1alpha1 at 2026-01-01T00:00:00Z`, as Kubernetes has it. */
+/**
+ * `"kubectl-edit" with subresource "status" using plasmavmc.io/v1alpha1 at 2026-01-01T00:00:00Z`, as Kubernetes has it;
+ * who applied is named alone.
+ */
 export function authorText({ manager, operation, apiVersion, subresource, time }: Manager): string {
   const part = subresource === undefined ? '' : ` with subresource "${subresource}"`
-  const when = operation === 'Update' && time !== undefined ? ` at ${time}` : ''
-  return `${JSON.stringify(manager)}${part} using ${apiVersion}${when}`
+  const name = `${JSON.stringify(manager)}${part}`
+  if (operation === 'Apply') return name
+  return `${name} using ${apiVersion}${time === undefined ? '' : ` at ${time}`}`
 }
 
 /** The message of Kubernetes' refusal. */
