@@ -292,9 +292,8 @@ it('names the version of now where a write names none, and tries anew only where
 it('sends no time of a deletion, which Kubernetes lets nobody change; knows what etcd calls too large', async () => {
   const message = 'etcdserver: request is too large'
   const store = await told((_request, response, body) => {
-    const { metadata } = JSON.parse(body)
-    const large = { kind: 'Status', status: 'Failure', code: 500, message }
-    return json(response, metadata.deletionTimestamp ? 422 : 500, large)
+    if (JSON.parse(body).metadata.deletionTimestamp) return json(response, 422, status('Invalid', 422))
+    return json(response, 500, { kind: 'Status', status: 'Failure', code: 500, message })
   })
   const metadata = { name: 'a', resourceVersion: '1', deletionTimestamp: '2026-01-01T00:00:00Z' }
   const update = store.update(StoragePool, { ...pool('a'), metadata })
