@@ -35,6 +35,8 @@ export interface Ran {
 }
 
 export interface StartOptions {
+  /** Another `bin/plasmavmc` than this checkout's. */
+  readonly program?: string
   /** More flags of `serve`. */
   readonly flags?: readonly string[]
   /** A command that ends by executing what follows it, such as `unshare -m`. */
@@ -99,12 +101,12 @@ export class Lab {
   }
 
   /** Starts the server; resolves when it has looked at every machine. */
-  async serve({ flags = [], under = [] }: StartOptions = {}): Promise<void> {
+  async serve({ program: own = program, flags = [], under = [] }: StartOptions = {}): Promise<void> {
     mkdirSync(this.dir, { recursive: true })
     const output = openSync(join(this.dir, 'server.log'), 'a')
-    const own = ['--data-dir', this.dataDir, '--run-dir', this.runDir, '--listen', this.address]
+    const places = ['--data-dir', this.dataDir, '--run-dir', this.runDir, '--listen', this.address]
     const fixed = ['--grpc-listen', 'none', '--host-name', 'lab', '--accelerator', 'tcg']
-    const argv = [...under, program, 'serve', ...own, ...fixed, ...flags]
+    const argv = [...under, own, 'serve', ...places, ...fixed, ...flags]
     const child = spawn(argv[0] ?? '', argv.slice(1), { stdio: ['ignore', output, output], env: this.env })
     closeSync(output)
     this.#server = child
