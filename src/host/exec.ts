@@ -275,13 +275,13 @@ function ending(child: ChildProcess): Detached['exited'] {
 export function spawnDetached(
   file: string,
   args: readonly string[],
-  options: { readonly output: number; readonly cwd?: string },
+  options: { readonly output: number; readonly cwd?: string } & Pick<RunOptions, 'env'>,
 ): Promise<Detached> {
   return new Promise((resolve, reject) => {
-    const { output, cwd = '/' } = options
+    const { output, cwd = '/', env } = options
     let child: ChildProcess
     try {
-      child = start(file, args, ['ignore', output, output], { detached: true, cwd })
+      child = start(file, args, ['ignore', output, output], { detached: true, cwd, ...(env && { env }) })
     } catch (error) {
       return reject(missing(file, error))
     }

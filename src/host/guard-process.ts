@@ -11,7 +11,9 @@ import { longestLog, tailOfFile } from './run-folder.ts'
 export const guardLog = (runDir: string): string => join(runDir, 'guard.log')
 
 /**
- * Starts a guard that outlives us, with its log in the run directory.
+ * Starts a guard that outlives us, with its log in the run directory. It is this very program and reaches the same store,
+ * so it gets all of our environment: where the API server of a pod is, what a plugin for credentials needs, whose
+ * certificates count.
  * @param command a program and its arguments
  * @returns what resolves with its last words if it ends
  * @throws PlasmaError `CommandMissing`, `CommandFailed`; the system's errors
@@ -27,7 +29,7 @@ export async function spawnGuard(
     const { size } = statSync(log)
     if (size > longestLog) truncateSync(log)
     const from = size > longestLog ? 0 : size
-    const { pid, exited } = await spawnDetached(program, args, { output })
+    const { pid, exited } = await spawnDetached(program, args, { output, env: process.env })
     favour(pid)
     const ended = exited.then(async ({ exitCode, signal }) => {
       const words = (await tailOfFile(log, 2_000, from).catch(() => ''))
