@@ -56,6 +56,8 @@ const cases: Readonly<Record<string, Case>> = {
       const agent = lab.agent(answersWithin)
       await lab.create({ disks })
       await lab.untilPhase('Starting', ({ process }) => process !== undefined)
+      // It is forked, and writes that down once it runs.
+      await expect.poll(() => lab.starts(), { timeout: 20_000 }).toBe(1)
       return agent
     },
     end: overGrace,
