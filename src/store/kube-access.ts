@@ -1,5 +1,8 @@
+import { readFileSync } from 'node:fs'
 import type { RequestOptions } from 'node:https'
+import { dirname, resolve } from 'node:path'
 import { KubeConfig } from '@kubernetes/client-node'
+import { parse } from 'yaml'
 import { messageOf, PlasmaError } from '../lib/errors.ts'
 import type { KubeAccess, KubeCredential } from './kube-http.ts'
 
@@ -62,7 +65,24 @@ function load(kubeconfig: string | undefined): KubeConfig {
   }
   if (!config.getCurrentUser())
     throw bad(kubeconfig, `its current context, "${config.getCurrentContext()}", names no user that it has`)
+  useTokenFile(config, kubeconfig)
   return config
+}
+
+/** The library knows the member `tokenFile` of a user by another name than kubectl writes it, and drops it. */
+function useTokenFile(config: KubeConfig, kubeconfig: string): void {
+  const { users } = parse(readFileSync(kubeconfig, 'utf8')) as { readonly users: readonly NamedUser[] }
+  const user = config.getCurrentUser()
+  const file = users.find(({ name }) => name === user?.name)?.user?.tokenFile
+  if (!user || typeof file !== 'string' || file === '') return
+  // As kubectl: the file counts before a token beside it, and is named from where the kubeconfig lies.
+  const tokenFile = resolve(dirname(kubeconfig), file)
+  Object.assign(user, { token: undefined, authProvider: { name: 'tokenFile', config: { tokenFile } } })
+}
+
+interface NamedUser {
+  readonly name: string
+  readonly user?: { readonly tokenFile?: unknown }
 }
 
 function serverOf(config: KubeConfig, kubeconfig: string | undefined): URL {
@@ -79,8 +99,9 @@ async function credentialOf(config: KubeConfig): Promise<KubeCredential> {
   await config.applyToHTTPSOptions(given)
   const { auth, ca, cert, key, pfx, passphrase, rejectUnauthorized, servername } = given
   const headers: Record<string, string> = {}
+  // A token that was written by an editor ends with its line.
   for (const [name, value] of Object.entries(given.headers ?? {}))
-    if (value !== undefined) headers[name.toLowerCase()] = String(value)
+    if (value !== undefined) headers[name.toLowerCase()] = String(value).trim()
   if (typeof auth === 'string' && headers['authorization'] === undefined)
     headers['authorization'] = `Basic ${Buffer.from(auth).toString('base64')}`
   return {
