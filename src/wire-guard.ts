@@ -9,14 +9,21 @@ import { HostAddresses } from './host/addresses.ts'
 import { hostClock } from './host/guard-clock.ts'
 import { favour } from './host/guard-favour.ts'
 import { GuardFence } from './host/guard-fence.ts'
-import { agentLives, ownIdentity, readGuardRecord, writeGuardRecord } from './host/guard-file.ts'
+import {
+  agentLives,
+  type GuardRecord,
+  ownIdentity,
+  readGuardRecord,
+  writeGuardRecord,
+} from './host/guard-file.ts'
 import { GuardPeer } from './host/guard-peer.ts'
 import { endGuard } from './host/guard-process.ts'
 import { openWatchdog, type Watchdog } from './host/guard-watchdog.ts'
 import { hostIdOf } from './host/host-id.ts'
 import { askPeer, type PeerQuestion, type PeerReply, PeerServer } from './host/peers.ts'
+import { Procfs } from './host/procfs.ts'
 import { type Clock, sleep } from './lib/clock.ts'
-import { messageOf, PlasmaError } from './lib/errors.ts'
+import { PlasmaError } from './lib/errors.ts'
 import { ensureFolder } from './lib/folders.ts'
 import { jsonLog, type Log } from './lib/log.ts'
 import { type HostLeaseFacts, hostLeaseName, hostOfLease, systemNamespace } from './resources/host-lease.ts'
@@ -44,7 +51,7 @@ export interface GuardIo {
   readonly stdout: { write(text: string): unknown }
   /** Take the place of a guard that lives. */
   readonly replace: boolean
-  /** Wait while another guard runs. */
+  /** Wait while another guard runs; the place of one that a server started, told the same, is taken. */
   readonly wait: boolean
 }
 
@@ -65,9 +72,7 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
     ...{ hostName: config.hostName, hostId, log },
     open: () => openBase(config, log),
   })
-  // While the one before still renews.
-  if (io.replace) await store.prepare()
-  const unlock = await lock(config, io, log)
+  const unlock = await lock(config, { ...io, prepare: () => store.prepare() }, log)
   const folder = guardFolder(runDir)
   const keyFile = join(folder, 'key')
   store.useKeyFile({
@@ -193,26 +198,47 @@ async function askLost(options: {
   return { word: reply.word, askedAt: reply.askedAt }
 }
 
+/** The run directory, for one guard alone. `prepare` makes ready what takes time, before a guard that renews is ended. */
 async function lock(
   config: Config,
-  { replace, wait, signal }: GuardIo,
+  {
+    replace,
+    wait,
+    signal,
+    prepare,
+  }: Pick<GuardIo, 'replace' | 'wait' | 'signal'> & { prepare(): Promise<void> },
   log: Log,
 ): Promise<() => Promise<void>> {
   const { runDir } = config
-  if (replace) {
-    const record = readGuardRecord(runDir, ownIdentity().bootId)
-    if (record && (await endGuard(record, hostClock)))
-      log.info('took the place of a guard', { pid: record.pid })
+  const running = () => readGuardRecord(runDir, ownIdentity().bootId)
+  const takePlaceOf = async (record: GuardRecord | undefined) => {
+    if (!record) return false
+    await prepare()
+    if (!(await endGuard(record, hostClock))) return false
+    log.info('took the place of a guard', { pid: record.pid })
+    return true
   }
-  for (;;) {
+  if (replace) await takePlaceOf(running())
+  for (let told = false; ; told = true) {
     try {
       return await lockFolder(guardFolder(runDir), '--run-dir')
     } catch (error) {
       if (!(error instanceof PlasmaError) || error.code !== 'FolderInUse' || !wait) throw error
-      log.debug('waiting for the guard that runs', { message: messageOf(error) })
+      const record = running()
+      if (record && isOfServer(record, config) && (await takePlaceOf(record))) continue
+      if (!told) log.info('waiting for the guard that runs', { ...(record && { pid: record.pid }) })
       await sleep(hostClock, 1_000, signal)
     }
   }
+}
+
+/**
+ * Whether a server started this guard and told it the same: one that a service manager keeps takes its place. One told
+ * something else stays: the server would replace us in turn, for ever. So does one that was waiting itself.
+ */
+function isOfServer(record: GuardRecord, config: Config): boolean {
+  const argv = new Procfs().cmdline(record.pid)
+  return record.program === programOf(config) && argv.state === 'present' && !argv.value.includes('--wait')
 }
 
 /** Asks the guards of all other members of a lease whether it may be taken; for the leader. */

@@ -10,6 +10,7 @@ import { type Config, isShared, type Role } from './config.ts'
 import { LeaseWatch } from './controllers/hosts/watch.ts'
 import { runFenceCommand } from './host/fence-command.ts'
 import { checkRunDir } from './host/paths.ts'
+import { tellReady } from './host/service-manager.ts'
 import { systemClock } from './lib/clock.ts'
 import { messageOf } from './lib/errors.ts'
 import { ensureFolder, inFolder } from './lib/folders.ts'
@@ -119,6 +120,7 @@ async function serveFrom(config: Config, io: ServeIo): Promise<void> {
         leader = startLeader({ config, objects, log, meter, ...(kv && { kv }) }, stopping.signal)
     } else if (kv) leader = runTidy({ kv, objects, log }, stopping.signal)
     io.stdout.write(`plasmavmc ${version} ${servesWhat(config)} (data in ${dataDir})\n`)
+    void tellReady(process.env, log)
     // Written at exit otherwise, which a server that is killed never sees.
     cancelFlush = systemClock.after(flushCompiledMs, flushCompileCache)
     await untilAborted(stopping.signal, [agent?.ended, leader, identities?.ended])

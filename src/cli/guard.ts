@@ -11,7 +11,7 @@ export const command: CommandModule<GuardOptions> = {
     defineServeOptions(c)
     c.option('--replace', 'take the place of the guard that runs').option(
       '--wait',
-      'wait while another guard runs, to take over when it ends',
+      'wait while another guard runs; one that a server started, told the same, is replaced',
     )
   },
   run: async ({ options }, io) => {

@@ -19,6 +19,8 @@ export function usableAddresses(interfaces: Interfaces): string[] {
   return [...new Set([...four, ...six].map(({ address }) => address))]
 }
 
+const isLoopback = (address: string): boolean => address === '::1' || address.startsWith('127.')
+
 /**
  * Our address on the way to another host, as the kernel routes it; nothing is sent.
  * @returns undefined where there is no way, or its name is not known
@@ -70,13 +72,23 @@ export class HostAddresses {
 
   /** At most 16. Never rejects. */
   async find(): Promise<readonly string[]> {
-    const all = usableAddresses(this.#interfaces())
-    const key = all.join(' ')
-    if (this.#known?.key === key) return this.#known.addresses
+    const all = this.#listed()
+    const key = all?.join(' ')
+    if (key !== undefined && this.#known?.key === key) return this.#known.addresses
     const ways = await Promise.all(this.#store.map(({ host, port }) => this.#towards(host, port)))
-    const first = ways.filter((address) => address !== undefined && all.includes(address)) as string[]
-    const addresses = [...new Set([...first, ...all])].slice(0, most)
-    this.#known = { key, addresses }
+    const isOurs = (address: string) => all?.includes(address) ?? !isLoopback(address)
+    const first = ways.filter((address) => address !== undefined && isOurs(address)) as string[]
+    const addresses = [...new Set([...first, ...(all ?? [])])].slice(0, most)
+    if (key !== undefined) this.#known = { key, addresses }
     return addresses
+  }
+
+  /** Undefined where they can't be listed, as in a sandbox without AF_NETLINK: the way to the store tells enough. */
+  #listed(): readonly string[] | undefined {
+    try {
+      return usableAddresses(this.#interfaces())
+    } catch {
+      return undefined
+    }
   }
 }

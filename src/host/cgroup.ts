@@ -7,6 +7,7 @@ import type { Log } from '../lib/log.ts'
 import { bytesOf } from '../resources/quantity.ts'
 import type { VmSpec } from '../resources/vm.ts'
 import { run } from './exec.ts'
+import { isBooted, ownService } from './service-manager.ts'
 
 export interface CgroupLimits {
   readonly memoryBytes: number
@@ -83,11 +84,25 @@ export function groupsOf(mounts: string, uid: string, limits: CgroupLimits, pid:
   return groups
 }
 
+/** For whom a scope is made: whose manager makes it, and the service that starts it, where it is one. */
+export interface ScopeOwner {
+  readonly user: boolean
+  readonly service?: string | undefined
+}
+
 /**
  * Arguments of busctl that put a process into its own scope, which outlives our service's cgroup. The pid makes the
  * name new: the scope of the QEMU before may not be collected yet, and a name that exists is refused.
+ *
+ * At a shutdown of the host systemd stops what is ordered `Before` something after it: our service is stopped first, or it
+ * would take the end of each machine for a crash, count it, and start the machine again.
  */
-export function scopeArgs(uid: string, pid: number, limits: CgroupLimits, user: boolean): string[] {
+export function scopeArgs(
+  uid: string,
+  pid: number,
+  limits: CgroupLimits,
+  { user, service }: ScopeOwner,
+): string[] {
   const manager = [
     'org.freedesktop.systemd1',
     '/org/freedesktop/systemd1',
@@ -99,6 +114,7 @@ export function scopeArgs(uid: string, pid: number, limits: CgroupLimits, user: 
     ['CPUQuotaPerSecUSec', 't', String(limits.cpus * 1_000_000)],
     ['Slice', 's', 'plasmavmc.slice'],
     ['CollectMode', 's', 'inactive-or-failed'],
+    ...(service === undefined ? [] : [['Before', 'as', '1', service]]),
   ]
   return [
     ...[user ? '--user' : '--system', 'call', ...manager, 'StartTransientUnit', 'ssa(sv)a(sa(sv))'],
@@ -111,6 +127,8 @@ export interface CgroupOptions {
   readonly log: Log
   /** Whether systemd is process 1 (sd_booted(3)); looked up unless given. */
   readonly systemd?: boolean
+  /** The service of systemd that this process is; looked up unless given. */
+  readonly service?: string
   /** Text of /proc/self/mounts; read unless given. */
   readonly mounts?: () => Promise<string>
 }
@@ -128,13 +146,15 @@ export class Cgroups {
   readonly #clock: Clock
   readonly #log: Log
   readonly #systemd: boolean
+  readonly #service: string | undefined
   readonly #mounts: () => Promise<string>
   #complained = false
 
   constructor(options: CgroupOptions) {
     this.#clock = options.clock
     this.#log = options.log
-    this.#systemd = options.systemd ?? existsSync('/run/systemd/system')
+    this.#systemd = options.systemd ?? isBooted()
+    this.#service = options.service ?? ownService()
     this.#mounts = options.mounts ?? (() => readFile('/proc/self/mounts', 'utf8'))
   }
 
@@ -143,7 +163,9 @@ export class Cgroups {
     try {
       if (this.#systemd) {
         const user = process.getuid?.() !== 0
-        await run('busctl', scopeArgs(uid, pid, limits, user), { timeoutMs: 10_000 })
+        await run('busctl', scopeArgs(uid, pid, limits, { user, service: this.#service }), {
+          timeoutMs: 10_000,
+        })
       } else await this.#enterFolders(groupsOf(await this.#mounts(), uid, limits, pid))
       return 'entered'
     } catch (error) {

@@ -32,3 +32,8 @@ test.each([
 ])('%s, under which it could not see or stop machines or pet the watchdog, is not set', (name) =>
   expect(settings.has(name)).toBe(false),
 )
+
+test('it may do what telling others its address takes: getifaddrs(3) asks over a netlink socket', () =>
+  expect(settings.get('RestrictAddressFamilies')?.split(' ').sort()).toEqual([
+    ...['AF_INET', 'AF_INET6', 'AF_NETLINK', 'AF_UNIX'],
+  ]))

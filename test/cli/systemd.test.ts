@@ -16,6 +16,12 @@ test('a stop of the unit leaves machines and their sockets alone', () => {
   expect(settings.get('OOMPolicy')).toBe('continue')
 })
 
+test('a start is over when the server says so, however long its store takes', () => {
+  expect(settings.get('Type')).toBe('notify')
+  expect(settings.get('NotifyAccess')).toBe('all')
+  expect(settings.get('TimeoutStartSec')).toBe('infinity')
+})
+
 test.each([
   // Any DeviceAllow, which ProtectClock implies, takes /dev/kvm and /dev/net/tun away.
   ...['DeviceAllow', 'DevicePolicy', 'PrivateDevices', 'ProtectClock'],

@@ -72,7 +72,7 @@ describe('groups', () => {
   })
 
   test('systemd gets a scope with its properties counted', () => {
-    const args = scopeArgs(uid, 42, limits, false)
+    const args = scopeArgs(uid, 42, limits, { user: false })
     expect(args.slice(0, 9)).toEqual([
       ...['--system', 'call', 'org.freedesktop.systemd1', '/org/freedesktop/systemd1'],
       ...['org.freedesktop.systemd1.Manager', 'StartTransientUnit', 'ssa(sv)a(sa(sv))'],
@@ -82,6 +82,12 @@ describe('groups', () => {
       ...['5', 'PIDs', 'au', '1', '42', 'MemoryMax', 't', '536870912', 'CPUQuotaPerSecUSec', 't', '2000000'],
       ...['Slice', 's', 'plasmavmc.slice', 'CollectMode', 's', 'inactive-or-failed', '0'],
     ])
+  })
+
+  test('at a shutdown a scope is stopped after the service that started it', () => {
+    const args = scopeArgs(uid, 42, limits, { user: false, service: 'plasmavmc.service' })
+    expect(args[9]).toBe('6')
+    expect(args.slice(-5)).toEqual(['Before', 'as', '1', 'plasmavmc.service', '0'])
   })
 
   test('what is not permitted is said once, and nothing fails', async () => {

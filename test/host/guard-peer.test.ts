@@ -69,3 +69,14 @@ test('what was said, or listened on, stands', async () => {
   expect(await lab({ ...of, said: { host: 'host-a', port: 9 } }).peer.find()).toBe('host-a:9')
   expect(await lab({ ...of, listen: { host: '127.0.0.1', port: 8 } }).peer.find()).toBe('127.0.0.1:8')
 })
+
+test('where a sandbox does not let interfaces be listed, the way to the store tells the address', async () => {
+  const addresses = new HostAddresses(
+    [member('127.0.0.1'), member('198.51.100.9')],
+    () => {
+      throw new Error('uv_interface_addresses returned Unknown system error 97')
+    },
+    async (host) => (host === '127.0.0.1' ? '127.0.0.1' : '198.51.100.7'),
+  )
+  expect(await addresses.find()).toEqual(['198.51.100.7'])
+})

@@ -3,7 +3,7 @@ import { hostClock } from '../../src/host/guard-clock.ts'
 import { fencedHolder } from '../../src/resources/host-lease.ts'
 import { takeOver } from '../../src/runtime/lease.ts'
 import { guardFlags } from '../../src/wire-guard-settings.ts'
-import { GuardLab, quick, until } from './guard-lab.ts'
+import { GuardLab, patient, quick, until } from './guard-lab.ts'
 
 let lab: GuardLab
 beforeEach(async () => {
@@ -58,4 +58,24 @@ test('a guard whose lease was taken stops its machines first, then takes it back
   })
   expect(await host.holds()).toMatchObject({ epoch: 2, fencing: false })
   expect(host.lives(manual)).toBe(true)
+})
+
+test('a guard that a service manager keeps takes the place of the server’s, told the same, and of no other', async () => {
+  const host = await lab.host('a', patient)
+  host.spawnGuard(guardFlags(host.config))
+  const first = await host.holds()
+  const [machine, kept] = [await host.launch('Failover'), [...guardFlags(host.config), '--wait']]
+  const ours = host.spawnGuard(kept)
+  await until('it took its place', () => host.guard?.pid === ours.pid)
+  const { epoch } = await host.holds()
+  expect([epoch, host.lives(machine)]).toEqual([first.epoch, true])
+
+  const waits = () => host.log().split('waiting for the guard that runs').length - 1
+  host.spawnGuard(kept)
+  await until('one like itself waits', () => waits() === 1)
+  host.spawnGuard([...guardFlags(host.config), '--lease-renew', '0.9', '--wait'])
+  await until('one told something else waits', () => waits() === 2)
+  const { sentAt = 0 } = host.guard!
+  await until('it goes on', () => (host.guard?.sentAt ?? 0) > sentAt + 2_500)
+  expect(host.guard?.pid).toBe(ours.pid)
 })
