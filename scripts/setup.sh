@@ -37,6 +37,11 @@ if have flock; then
 fi
 
 # --- dependencies -------------------------------------------------------------------------------------------------
+# npm_install NPM...: with the program that is given.
+npm_install() {
+  "$@" install --no-save --include=dev --include=optional --no-audit --no-fund --loglevel=error >&2
+}
+
 install_dependencies() {
   stamp=node_modules/.plasmavmc-stamp
   wanted=$(sha256sum package-lock.json | cut -d ' ' -f 1)
@@ -50,8 +55,16 @@ install_dependencies() {
   # Not npm ci: it refuses a lock file that lacks binary packages of other platforms, which is what npm writes where the
   # registry does not carry them. Versions and hashes come from the lock file all the same, and it is left as it is.
   say "installing dependencies (npm install)"
-  npm install --no-save --include=dev --include=optional --no-audit --no-fund --loglevel=error >&2 ||
-    die "npm install failed: see above; is the package registry reachable?"
+  npm_install npm || die "npm install failed: see above; is the package registry reachable?"
+  # What needs a newer Node.js than npm runs on is left out by npm without a word: the Node.js 24 that has just come brings
+  # it. Debian's npm finds its own modules by a path that is built into its Node.js alone.
+  if ! ls -d node_modules/@rolldown/binding-* >/dev/null 2>&1; then
+    NODE_PATH=/usr/share/nodejs:/usr/lib/nodejs
+    export NODE_PATH
+    npm_install sh scripts/with-node.sh --no-deprecation "$(readlink -f "$(command -v npm)")" ||
+      say "what needs a newer Node.js than that of npm is not there: install Node.js 22.12 or later for npm"
+    unset NODE_PATH
+  fi
   echo "$wanted" >"$stamp"
 }
 
