@@ -59,7 +59,7 @@ export class Guest {
 
   /** Runs a script in the guest's shell. Never rejects for what it answers. */
   async sh(script: string, ms = commandMs): Promise<Answer> {
-    const options = ['StrictHostKeyChecking=no', 'UserKnownHostsFile=/dev/null', 'ConnectTimeout=20']
+    const options = ['StrictHostKeyChecking=no', 'UserKnownHostsFile=/dev/null', 'ConnectTimeout=60']
     const flags = options.flatMap((option) => ['-o', option])
     const child = spawn('ssh', ['-q', '-i', key, ...flags, '-p', port, user, 'bash -s'], {
       stdio: ['pipe', 'pipe', 'pipe'],
@@ -79,7 +79,7 @@ export class Guest {
 
   /** The id of its boot, where it can be asked. */
   async bootId(): Promise<string | undefined> {
-    const { code, text } = await this.sh('cat /proc/sys/kernel/random/boot_id', 30_000)
+    const { code, text } = await this.sh('cat /proc/sys/kernel/random/boot_id', 180_000)
     return code === 0 ? text : undefined
   }
 
