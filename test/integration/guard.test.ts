@@ -64,18 +64,24 @@ test('a guard that a service manager keeps takes the place of the server’s, to
   const host = await lab.host('a', patient)
   host.spawnGuard(guardFlags(host.config))
   const first = await host.holds()
-  const [machine, kept] = [await host.launch('Failover'), [...guardFlags(host.config), '--wait']]
+  const machine = await host.launch('Failover')
+  const waits = () => host.log().split('waiting for the guard that runs').length - 1
+  const renewsStill = async (pid: number | undefined) => {
+    const { sentAt = 0 } = host.guard!
+    await until('it goes on', () => (host.guard?.sentAt ?? 0) > sentAt + 2_500)
+    expect(host.guard?.pid).toBe(pid)
+  }
+  const other = host.spawnGuard([...guardFlags(host.config), '--lease-renew', '0.9', '--wait'])
+  await until('one told something else waits', () => waits() === 1)
+  await renewsStill(first.pid)
+  other.kill('SIGKILL')
+
+  const kept = [...guardFlags(host.config), '--wait']
   const ours = host.spawnGuard(kept)
   await until('it took its place', () => host.guard?.pid === ours.pid)
   const { epoch } = await host.holds()
   expect([epoch, host.lives(machine)]).toEqual([first.epoch, true])
-
-  const waits = () => host.log().split('waiting for the guard that runs').length - 1
   host.spawnGuard(kept)
-  await until('one like itself waits', () => waits() === 1)
-  host.spawnGuard([...guardFlags(host.config), '--lease-renew', '0.9', '--wait'])
-  await until('one told something else waits', () => waits() === 2)
-  const { sentAt = 0 } = host.guard!
-  await until('it goes on', () => (host.guard?.sentAt ?? 0) > sentAt + 2_500)
-  expect(host.guard?.pid).toBe(ours.pid)
+  await until('one like itself waits', () => waits() === 2)
+  await renewsStill(ours.pid)
 })
