@@ -1,6 +1,6 @@
 /**
  * Plays deploy/systemd on a Debian with systemd and a hardware watchdog, under emulation, and says what held: exit code 1
- * where something did not. Takes root, mmdebstrap, e2fsprogs, an SSH client and some twenty minutes:
+ * where something did not. Takes root, mmdebstrap, e2fsprogs, an SSH client and half an hour:
  *   npm run test:systemd [-- WORD]    only the plays of whose name it is a part; what they build on is played too
  */
 import { messageOf } from '../src/lib/errors.ts'
