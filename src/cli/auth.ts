@@ -5,6 +5,7 @@ import type { GlobalOptions, Io } from './io.ts'
 import { kindOf } from './kinds.ts'
 import { formatOf } from './options.ts'
 import { renderObject, renderTable } from './output.ts'
+import { review, selfReview } from './review.ts'
 import { similarTo } from './similar.ts'
 
 interface Options extends GlobalOptions {
@@ -21,12 +22,6 @@ interface Rule {
   readonly resources?: readonly string[]
   readonly resourceNames?: readonly string[]
   readonly nonResourceURLs?: readonly string[]
-}
-
-/** Asks a review: an object that the server answers with its status filled in. */
-function ask<T>(client: Client, kind: string, group: string, spec?: object): Promise<T> {
-  const path = `/apis/${group}/v1/${kind.toLowerCase()}s`
-  return client.json<T>('POST', path, { body: { apiVersion: `${group}/v1`, kind, ...(spec && { spec }) } })
 }
 
 /** What `VERB TYPE`, `VERB TYPE/NAME` or `VERB /path` asks for. @throws UsageError */
@@ -55,7 +50,7 @@ async function canI(words: readonly string[], options: Options, io: Io): Promise
     const format = formatOf(options.output, ['json', 'yaml'])
     const spec = questionOf(verb, what, options, io)
     type Answer = { readonly status: { readonly allowed: boolean } }
-    const answer = await ask<Answer>(client, 'SelfSubjectAccessReview', 'authorization.k8s.io', spec)
+    const answer = await review<Answer>(client, 'SelfSubjectAccessReview', 'authorization.k8s.io', spec)
     if (format === 'json' || format === 'yaml') io.stdout.write(await renderObject(answer, format))
     else if (!options.quiet) io.stdout.write(answer.status.allowed ? 'yes\n' : 'no\n')
     return answer.status.allowed ? 0 : 1
@@ -74,7 +69,7 @@ async function listRules(
   const format = formatOf(options.output, ['json', 'yaml'])
   type Answer = { readonly status: { readonly resourceRules: Rule[]; readonly nonResourceRules: Rule[] } }
   const spec = { namespace: namespaceOf(options, io) }
-  const answer = await ask<Answer>(client, 'SelfSubjectRulesReview', 'authorization.k8s.io', spec)
+  const answer = await review<Answer>(client, 'SelfSubjectRulesReview', 'authorization.k8s.io', spec)
   if (format === 'json' || format === 'yaml') {
     io.stdout.write(await renderObject(answer, format))
     return 0
@@ -127,13 +122,7 @@ async function whoAmI(words: readonly string[], options: Options, io: Io): Promi
   const format = formatOf(options.output, ['json', 'yaml'])
   const client = connect(options, io)
   try {
-    interface User {
-      readonly username: string
-      readonly groups?: readonly string[]
-      readonly extra?: Readonly<Record<string, readonly string[]>>
-    }
-    type Answer = { readonly status: { readonly userInfo: User } }
-    const answer = await ask<Answer>(client, 'SelfSubjectReview', 'authentication.k8s.io')
+    const answer = await selfReview(client)
     if (format === 'json' || format === 'yaml') {
       io.stdout.write(await renderObject(answer, format))
       return 0

@@ -11,6 +11,7 @@ import { apiVersionOf, kindOf, nameOf, pathOf } from './kinds.ts'
 import { promiseOf, requireSilence } from './lease-silence.ts'
 import { durationMs, formatOf } from './options.ts'
 import { renderObject } from './output.ts'
+import { selfReview } from './review.ts'
 import { Taking } from './taking.ts'
 import type { ListView, ObjectView } from './targets.ts'
 
@@ -40,20 +41,13 @@ function userName(io: Io): string {
 /** Who says so: the access key that signs it, or whom the server takes us for, and the user and machine it is said from. */
 async function speaker(client: Client, io: Io): Promise<string> {
   const { dataDir } = client.connection
-  const who = dataDir === '' ? await reviewed(client) : readCredentials(dataDir, io.env).accessKeyId
+  const who = dataDir === '' ? await userOf(client) : readCredentials(dataDir, io.env).accessKeyId
   return `${who} (${io.env['SUDO_USER'] || userName(io)}@${hostname()})`
 }
 
-interface Reviewed {
-  readonly status: { readonly userInfo: { readonly username: string } }
-}
-
 /** The user that a kubeconfig makes us, as its server says. */
-async function reviewed(client: Client): Promise<string> {
-  const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' }
-  const path = `/apis/${body.apiVersion}/selfsubjectreviews`
-  const { status } = await client.json<Reviewed>('POST', path, { body })
-  return status.userInfo.username
+async function userOf(client: Client): Promise<string> {
+  return (await selfReview(client)).status.userInfo.username
 }
 
 interface Claim {
