@@ -70,25 +70,17 @@ const validations = [
   ),
 ]
 
+const writesOf = (apiGroup: string, resource: string) => ({
+  ...{ apiGroups: [apiGroup], apiVersions: ['*'], operations: ['CREATE', 'UPDATE', 'DELETE'] },
+  ...{ resources: [resource], scope: '*' },
+})
+
 const policy = {
   ...{ apiVersion, kind: 'ValidatingAdmissionPolicy', metadata: { name } },
   spec: {
     failurePolicy: 'Fail',
     matchConstraints: {
-      resourceRules: [
-        {
-          ...{ apiGroups: [group], apiVersions: ['*'], operations: ['CREATE', 'UPDATE', 'DELETE'] },
-          ...{ resources: ['*/*'], scope: '*' },
-        },
-        {
-          ...{
-            apiGroups: ['coordination.k8s.io'],
-            apiVersions: ['*'],
-            operations: ['CREATE', 'UPDATE', 'DELETE'],
-          },
-          ...{ resources: ['leases'], scope: '*' },
-        },
-      ],
+      resourceRules: [writesOf(group, '*/*'), writesOf('coordination.k8s.io', 'leases')],
     },
     matchConditions: [{ name: 'agents', expression: isAgent }],
     variables: [

@@ -19,7 +19,7 @@ within() {
 }
 # Which QEMU it is: pid and start time.
 qemu() { pid=$(pgrep -o qemu-system) && echo "$pid $(cut -d' ' -f22 /proc/$pid/stat)"; }
-same() { [ "$(qemu)" = "$(cat /root/qemu)" ] || fail "it was QEMU $(cat /root/qemu), it is $(qemu)"; }
+same() { [ "$(qemu)" = "$(cat /var/tmp/qemu)" ] || fail "it was QEMU $(cat /var/tmp/qemu), it is $(qemu)"; }
 running() { plasmavmc wait vm m --for=condition=Ready --timeout 60s && plasmavmc get vm m | grep -q Running; }
 main_pid() { systemctl show -P MainPID "$1"; }
 guard_pid() { grep -o '"pid":[0-9]*' /run/plasmavmc/guard.json | cut -d: -f2; }
@@ -34,7 +34,7 @@ metadata: {name: m}
 spec: {machine: pc, memory: 32Mi, terminationGracePeriodSeconds: 0, recovery: {onHostLoss: Failover}}
 END
   running
-  qemu >/root/qemu
+  qemu >/var/tmp/qemu
 }
 `
 
@@ -96,7 +96,7 @@ systemctl show 'plasmavmc-*.scope' -p MemoryMax | grep -q '=[0-9]' || fail 'no l
     'systemctl reboot',
     async () => {},
     `within 120 running
-qemu >/root/qemu
+qemu >/var/tmp/qemu
 [ "$(plasmavmc get vm m -o jsonpath={.status.restarts})" = 1 ] || fail "$(plasmavmc get vm m)"
 ! journalctl -b -1 -u plasmavmc | grep -i crash`,
   ),
@@ -133,14 +133,14 @@ echo V >&3`,
     `within 30 unit_holds
 watchdog active
 systemctl start plasmavmc
-plasmavmc start m && running && qemu >/root/qemu
+plasmavmc start m && running && qemu >/var/tmp/qemu
 kill -9 $(main_pid plasmavmc-guard) && sleep 2 && watchdog active && within 60 unit_holds && same`,
   ),
   resets(
     'guard and server hang: it bites',
     'kill -STOP $(main_pid plasmavmc) $(main_pid plasmavmc-guard)',
     bitten,
-    'within 180 running && qemu >/root/qemu && watchdog active',
+    'within 180 running && qemu >/var/tmp/qemu && watchdog active',
   ),
   resets(
     'the lease is taken, the machine can’t be stopped: it bites',

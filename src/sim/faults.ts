@@ -324,14 +324,22 @@ export class Faults {
     const { objects } = this.#world
     const ref = { namespace: 'default', name }
     if (does === 'delete') return void (await objects.delete(VirtualMachine, ref))
+    if (does === 'start' || does === 'stop')
+      return setRunStrategy(objects, name, does === 'start' ? 'Always' : 'Halted')
     const vm = await objects.get(VirtualMachine, ref)
-    if (does === 'start' || does === 'stop') {
-      const runStrategy = does === 'start' ? 'Always' : 'Halted'
-      return void (await objects.update(VirtualMachine, { ...vm, spec: { ...vm.spec, runStrategy } }))
-    }
     const request = { action: does, id: `person-${this.#world.timeline.steps}`, at: '2026-01-01T00:00:00Z' }
     await objects.updateStatus(VirtualMachine, { ...vm, status: { ...vmStatusOf(vm), request } })
   }
+}
+
+/** What a person does who starts or stops a machine. */
+export async function setRunStrategy(
+  objects: World['objects'],
+  name: string,
+  runStrategy: 'Always' | 'Halted',
+): Promise<void> {
+  const vm = await objects.get(VirtualMachine, { namespace: 'default', name })
+  await objects.update(VirtualMachine, { ...vm, spec: { ...vm.spec, runStrategy } })
 }
 
 /** A fault in a line. */

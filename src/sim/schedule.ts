@@ -4,7 +4,7 @@ import { Host, hostSpec } from '../resources/host.ts'
 import { hostLeaseName, leaseAnnotations, systemNamespace } from '../resources/host-lease.ts'
 import { Lease, StoragePool } from '../resources/kinds.ts'
 import { VirtualMachine } from '../resources/vm.ts'
-import { Faults, type Timed, words } from './faults.ts'
+import { Faults, setRunStrategy, type Timed, words } from './faults.ts'
 import { hostIdOf } from './guard.ts'
 import type { HostParts } from './parts.ts'
 import { Violation } from './rules.ts'
@@ -121,18 +121,13 @@ async function declare(world: World, machines: readonly MachineFacts[]): Promise
     const ref = { namespace: 'default', name }
     if (metadata.deletionTimestamp !== undefined) continue
     if (!wanted) await objects.delete(VirtualMachine, ref)
-    else if (spec.runStrategy === 'Halted') await start(world, name)
+    else if (spec.runStrategy === 'Halted') await setRunStrategy(objects, name, 'Always')
   }
   for (const machine of machines.filter(({ name }) => !there.has(name))) {
     const create = () => objects.create(VirtualMachine, manifestOf(machine))
     if (machine.at === undefined) await create()
     else timeline.after(machine.at, () => void create())
   }
-}
-
-async function start({ objects }: World, name: string): Promise<void> {
-  const vm = await objects.get(VirtualMachine, { namespace: 'default', name })
-  await objects.update(VirtualMachine, { ...vm, spec: { ...vm.spec, runStrategy: 'Always' } })
 }
 
 function manifestOf({ name, onHostLoss }: MachineFacts): VirtualMachine {
