@@ -154,10 +154,10 @@ export class Watched {
   readonly #waiting = new Set<(vm: VirtualMachine) => void>()
   readonly #stop = new AbortController()
 
-  constructor(client: Client, path = vmsPath) {
+  constructor(client: Client) {
     void (async () => {
       try {
-        for await (const { object } of client.watch<VirtualMachine>(path, { signal: this.#stop.signal })) {
+        for await (const { object } of client.watch<VirtualMachine>(vmsPath, { signal: this.#stop.signal })) {
           for (const tell of [...this.#waiting]) tell(object)
         }
       } catch (error) {

@@ -5,6 +5,9 @@ import { readCredentials } from '../src/auth/credentials.ts'
 import { signRequest } from '../src/auth/sign.ts'
 import type { Server } from './lab.ts'
 
+/** Longest wait for an answer, ms. */
+const silentMs = 60_000
+
 /** What is sent: head and body as bytes, signed when this is called. Each is good for one use within five minutes. */
 export function signed(server: Server, method: string, path: string, body?: unknown): Buffer {
   const url = new URL(path, `https://127.0.0.1:${server.port}`)
@@ -28,10 +31,13 @@ export function signed(server: Server, method: string, path: string, body?: unkn
 export class Wire {
   readonly #socket: TLSSocket
   #take: (piece: Buffer) => void = () => {}
+  #fail: (error: Error) => void = () => {}
 
   private constructor(socket: TLSSocket) {
     this.#socket = socket
     socket.on('data', (piece: Buffer) => this.#take(piece))
+    socket.on('error', (error) => this.#fail(error))
+    socket.setTimeout(silentMs, () => socket.destroy(new Error(`nothing came for ${silentMs / 1_000} s`)))
   }
 
   static async open(server: Server): Promise<Wire> {
@@ -48,6 +54,7 @@ export class Wire {
   /** @throws Error where the answer is not that something was created */
   create(request: Buffer): Promise<void> {
     return new Promise((resolve, reject) => {
+      this.#fail = reject
       let left: number | undefined
       this.#take = (piece) => {
         left ??= answerLength(piece, reject)
@@ -62,7 +69,8 @@ export class Wire {
   watch(request: Buffer): (text: string) => Promise<number> {
     this.#socket.write(request)
     return (text) =>
-      new Promise((resolve) => {
+      new Promise((resolve, reject) => {
+        this.#fail = reject
         this.#take = (piece) => {
           if (piece.includes(text)) resolve(performance.now())
         }
