@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -41,7 +41,8 @@ afterAll(async () => {
   await lab?.end()
   for (const { pid } of lab?.qemus() ?? []) process.kill(pid, 'SIGKILL')
   await lab?.until('no QEMU is left', () => lab.qemus().length === 0)
-  if (mount) execFileSync('umount', [mount])
+  // What a process held it lets go of after its command line is gone.
+  if (mount) await lab?.until('its file system is let go', () => spawnSync('umount', [mount]).status === 0)
   await lab?.close()
   await etcd?.close()
 })

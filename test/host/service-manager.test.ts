@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { expect, onTestFinished, test } from 'vitest'
 import { serviceOf, tellReady } from '../../src/host/service-manager.ts'
 import { silentLog } from '../../src/lib/log.ts'
@@ -18,13 +19,16 @@ test.each([
   ['no service manager', '0::/\n', undefined],
 ])('the service that a process runs in, %s', (_, cgroup, service) => expect(serviceOf(cgroup)).toBe(service))
 
-/** Prints the first datagram that comes to a Unix socket, which Node.js can't have; says first that it listens. */
+/**
+ * Prints the first datagram that comes to a Unix socket, which Node.js can't have, as one line of JSON; says first
+ * that it listens.
+ */
 const receiver = [
-  'import socket, sys',
+  'import json, socket, sys',
   's = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)',
   's.bind(sys.argv[1])',
   'print("listens", flush=True)',
-  'print(s.recv(4096).decode(), flush=True)',
+  'print(json.dumps(s.recv(4096).decode()), flush=True)',
 ].join('\n')
 
 test('a service manager that waits for it is told that the start is over', async () => {
@@ -34,12 +38,12 @@ test('a service manager that waits for it is told that the start is over', async
   const child = spawn('python3', ['-c', receiver, socket], { stdio: ['ignore', 'pipe', 'inherit'] })
   onTestFinished(() => void child.kill('SIGKILL'))
   const told: string[] = []
-  for await (const text of child.stdout.setEncoding('utf8')) {
-    told.push(String(text))
+  for await (const line of createInterface(child.stdout)) {
+    told.push(line)
     if (told.length > 1) break
     await tellReady({ PATH: process.env.PATH, NOTIFY_SOCKET: socket }, silentLog)
   }
-  expect(told).toEqual(['listens\n', expect.stringContaining('READY=1')])
+  expect(told).toEqual(['listens', expect.stringContaining('READY=1')])
 })
 
 test('where nobody asked, or nobody listens, nothing fails; the latter is logged', async () => {
