@@ -40,6 +40,20 @@ export async function freePorts(count: number): Promise<number[]> {
   return ports
 }
 
+/** Makes the data of a member, which has none, from a snapshot. `args` are what it is started with, `more` is for etcdctl. */
+export async function restoreSnapshot(
+  snapshot: string,
+  args: readonly string[],
+  more: readonly string[] = [],
+): Promise<void> {
+  const kept = ['--name', '--data-dir', '--initial-cluster', '--initial-advertise-peer-urls']
+  const own = kept.flatMap((flag) => [flag, args[args.indexOf(flag) + 1] ?? ''])
+  const env = { ...process.env, ETCDCTL_API: '3' }
+  await run('etcdctl', ['snapshot', 'restore', snapshot, ...own, ...more], {
+    env,
+  })
+}
+
 /** One real etcd process on loopback, with a data directory of its own. */
 export class EtcdMember {
   readonly endpoint: string
@@ -132,10 +146,7 @@ export class EtcdMember {
   /** Has the data of a snapshot instead of its own, as a cluster of one. */
   async restore(snapshot: string): Promise<void> {
     await this.wipe()
-    const kept = ['--name', '--data-dir', '--initial-cluster', '--initial-advertise-peer-urls']
-    const args = kept.flatMap((flag) => [flag, this.#args[this.#args.indexOf(flag) + 1] ?? ''])
-    const env = { ...process.env, ETCDCTL_API: '3' }
-    await run('etcdctl', ['snapshot', 'restore', snapshot, ...args], { env })
+    await restoreSnapshot(snapshot, this.#args)
   }
 
   async #end(name: NodeJS.Signals): Promise<void> {

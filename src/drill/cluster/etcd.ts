@@ -42,15 +42,16 @@ export function memberArgs({ name, folder, client, peer, cluster }: MemberOption
 /** One etcd process in a network namespace; outside of its host's process tree, so that either can be killed alone. */
 export class Member {
   readonly endpoint: string
+  /** What etcd is started with. */
+  readonly args: readonly string[]
   readonly #place: Place
-  readonly #args: readonly string[]
   readonly #log: string
   #process: Detached | undefined
 
   constructor(place: Place, endpoint: string, args: readonly string[], log: string) {
     this.#place = place
     this.endpoint = endpoint
-    this.#args = args
+    this.args = args
     this.#log = log
   }
 
@@ -58,7 +59,7 @@ export class Member {
     if (this.#process) return
     const output = openSync(this.#log, 'a', 0o600)
     try {
-      this.#process = await startWithin(this.#place.namespace, ['etcd', ...this.#args], output)
+      this.#process = await startWithin(this.#place.namespace, ['etcd', ...this.args], output)
     } finally {
       closeSync(output)
     }

@@ -157,10 +157,18 @@ export class NamespaceHost {
     return this.run(this.#options.program, ...flags, ...words)
   }
 
-  /** Starts the server. */
-  async serve(): Promise<void> {
+  /** Starts the server, this once with more flags where some are given. */
+  async serve(more: readonly string[] = []): Promise<void> {
     const own = ['--data-dir', this.dataDir, '--run-dir', this.runDir, '--listen', `127.0.0.1:${apiPort}`]
-    const argv = [this.#options.program, 'serve', ...own, '--host-name', this.name, ...this.#options.flags()]
+    const argv = [
+      this.#options.program,
+      'serve',
+      ...own,
+      '--host-name',
+      this.name,
+      ...this.#options.flags(),
+      ...more,
+    ]
     const output = openSync(this.#log, 'a', 0o600)
     try {
       await spawnDetached('nsenter', into(this.#init, argv), { output, cwd: process.cwd() })

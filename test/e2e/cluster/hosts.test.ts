@@ -16,4 +16,6 @@ scenarios('hosts and leaders that are lost', async () => {
   await import('./leader-lost.ts')
 })
 
+scenarios('a store that is restored', () => import('./restore.ts'))
+
 scenarios('fencing other than by guards', () => import('./fence.ts'))
