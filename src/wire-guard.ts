@@ -68,9 +68,10 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
   await ensureFolder(dataDir, '--data-dir')
   await ensureFolder(runDir, '--run-dir')
   const hostId = hostIdOf(dataDir)
+  let guard: Guard | undefined
   const store = new GuardStore({
     ...{ hostName: config.hostName, hostId, log },
-    open: () => openBase(config, log),
+    open: () => openBase(config, log, () => guard?.storeReplaced()),
   })
   const unlock = await lock(config, { ...io, prepare: () => store.prepare() }, log)
   const folder = guardFolder(runDir)
@@ -83,7 +84,6 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
   try {
     const watchdog = config.fencing === 'watchdog' ? openWatchdog(config.watchdogDevice) : undefined
     if (watchdog) open.push(watchdog)
-    let guard: Guard | undefined
     // Without a key that all guards know, nobody could be answered.
     const server = keepsKey(config)
       ? await PeerServer.open({
@@ -104,8 +104,8 @@ export async function runGuard(config: Config, io: GuardIo): Promise<void> {
 /** Whether the store has the key by which guards know each other. */
 const keepsKey = ({ store }: Config): boolean => store !== 'kubernetes'
 
-async function openBase(config: Config, log: Log): Promise<GuardBase> {
-  if (keepsKey(config)) return guardBase(await openStore(config, log, guardCallTimes))
+async function openBase(config: Config, log: Log, onReplaced: () => void): Promise<GuardBase> {
+  if (keepsKey(config)) return guardBase(await openStore(config, log, guardCallTimes, onReplaced))
   const { objects, close } = await openKubernetes(config, log, { callMs: guardCallTimes.callMs })
   return { objects, key: async () => undefined, close }
 }

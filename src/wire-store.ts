@@ -83,13 +83,19 @@ export async function openServerStore(config: Config, log: Log): Promise<ServerS
  * key of the cluster, as it is once its lease has run out: by then it has stopped its machines, or knows that most hosts
  * have lost the store. Before, that endpoint may be one of another etcd beside the one on which the others go on.
  * @param times deadlines of calls to etcd
+ * @param onReplaced told when a restored store is taken as it is
  * @throws PlasmaError that names the setting, file or endpoint
  */
-export async function openStore(config: Config, log: Log, times: Partial<CallTimes> = {}): Promise<Kv> {
+export async function openStore(
+  config: Config,
+  log: Log,
+  times: Partial<CallTimes>,
+  onReplaced: () => void,
+): Promise<Kv> {
   if (config.store === 'memory') return new MemoryKv()
   if (config.store !== 'etcd') return openLocal(config, log)
   const afterMs = (config.leaseDeadline + Math.max(config.leaseRenew, 1)) * 1_000 + renewalSlackMs
-  return openAnyEtcd(config, log, { times, forget: { afterMs, anchor: clusterKeyPlace } })
+  return openAnyEtcd(config, log, { times, forget: { afterMs, anchor: clusterKeyPlace, onReplaced } })
 }
 
 async function openRemote(config: Config, log: Log): Promise<ServerStore> {

@@ -49,6 +49,8 @@ export interface Forget {
   readonly afterMs: number
   /** A key as etcd has it, whose value all stores of the cluster share: what was read of it last must be there. */
   readonly anchor: string
+  /** Told when that one counts, before anything is read or written there. */
+  readonly onReplaced?: () => void
 }
 
 export interface ClusterOptions {
@@ -276,6 +278,7 @@ export class EtcdCluster {
     this.#revision = 0n
     this.#write = undefined
     this.#witness = undefined
+    this.#forget.onReplaced?.()
   }
 
   async #isAnchored(client: EtcdClient, { anchor }: Forget): Promise<boolean> {

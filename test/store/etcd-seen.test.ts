@@ -179,7 +179,11 @@ describe('an etcd that another process has seen', () => {
   })
 
   it('is used as it is by who must go on: if it is of the same cluster, after a time without one that fits', async () => {
-    const forget = { afterMs: 1_500, anchor: '/key' }
+    let replaced = 0
+    const onReplaced = () => {
+      replaced += 1
+    }
+    const forget = { afterMs: 1_500, anchor: '/key', onReplaced }
     const [guard, server, late] = [await open({ forget }), await open(), await open()]
     await guard.put('/key', 'of the cluster', 0n)
     const [member] = lab.members
@@ -204,7 +208,9 @@ describe('an etcd that another process has seen', () => {
     await member?.restore(snapshot)
     rmSync(snapshot)
     await start()
+    expect(replaced).toBe(0)
     expect(await guard.get('/c')).toBeUndefined()
+    expect(replaced).toBe(1)
     // A write whose slot was another's in that store before.
     expect(await guard.put('/c', '2', before ?? 0n)).toBeUndefined()
     expect(await guard.put('/c', '2', 0n)).toBeDefined()

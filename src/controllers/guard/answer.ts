@@ -16,6 +16,7 @@ const freshMs = 1_000
 /** Whether this host has lost the store, as far as it knows; `try` where it has to try to find out. */
 export function storeWord(state: GuardState, now: number): 'lost' | 'have' | 'try' {
   if (state.taken !== undefined) return 'have'
+  if (state.replacedUntil !== undefined && now < state.replacedUntil) return 'lost'
   if (isFailing(state, now) || !isHeld(state, now)) return 'lost'
   return state.renewedAt !== undefined && now - state.renewedAt < freshMs ? 'have' : 'try'
 }

@@ -9,7 +9,8 @@ import { answerConsent, answerLost, type Said, storeWord } from './answer.ts'
 import { silenceLeft } from './earlier-boot.ts'
 import { type GuardPlan, planGuard, type Standing } from './plan.ts'
 import type { ClusterView, GuardDeps, LeaseWords } from './ports.ts'
-import { type GuardState, heard, heldUntil, isHeld, lateMs, promising, type StoreWord } from './state.ts'
+import type { GuardState, StoreWord } from './state.ts'
+import { firstState, heard, heldUntil, isHeld, lateMs, promising, replaced } from './state.ts'
 import { noWoes, otherBoot, type Reasons, standingWords, waitsFor, whyOf } from './words.ts'
 
 const tickMs = 250
@@ -58,16 +59,7 @@ export class Guard {
     this.#view = { members, unclaimed: 'the store was not read yet' }
     // What the guard before this one has said is not known: it may have been anything, just now.
     this.#said = { lostAt: now, consentedAt: now }
-    this.#state = {
-      ...{ host, startedAt: now, taken: undefined, tryingSince: undefined, retryAt: 0 },
-      ...{ lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
-      // An outage that the one before it was in goes on until a renewal succeeds, and so does its hold.
-      failing: inherited?.held === false,
-      heldBefore: inherited?.sentAt !== undefined && !inherited.fencing ? inherited.stopAt : undefined,
-      ...{ gone: false, stopping: inherited?.fencing ?? false },
-      renewedAt: inherited?.sentAt,
-      promises: inherited?.promises ?? [],
-    }
+    this.#state = firstState(host, now, inherited)
     this.#contender = deps.contender({
       facts: () => this.#facts(),
       own: {
@@ -94,6 +86,11 @@ export class Guard {
       cancel()
     }
     signal.removeEventListener('abort', onAbort)
+  }
+
+  /** A store that was restored is taken as it is from now on. */
+  storeReplaced(): void {
+    this.#state = replaced(this.#state, this.#deps.clock.elapsed(), this.#deps.terms)
   }
 
   /** What another host is told that asks whether this one has lost the store. */

@@ -1,4 +1,4 @@
-import type { HostPromise } from '../../host/guard-file.ts'
+import type { GuardRecord, HostPromise } from '../../host/guard-file.ts'
 
 /** What a guard says when it is asked whether it has lost the store. `undecided` counts for neither. */
 export type StoreWord = 'lost' | 'have' | 'undecided'
@@ -23,6 +23,8 @@ export interface GuardState {
   readonly lost: ReadonlyMap<string, number>
   /** When the first was asked, since a try last ended, who answered that it has the store. */
   readonly storeSeenAt: number | undefined
+  /** Until when others are told that the store is lost, although leases are renewed in the one that took its place. */
+  readonly replacedUntil: number | undefined
   readonly askedAt: number | undefined
   /** Until when the guard before this one held, by what it was answered and as long as the lease says what it said then. */
   readonly heldBefore: number | undefined
@@ -30,6 +32,24 @@ export interface GuardState {
   readonly stopping: boolean
   /** Since then all of them were proven gone. */
   readonly gone: boolean
+}
+
+/** The state of a guard that starts now, after one that has told this. */
+export function firstState(
+  host: string,
+  now: number,
+  told?: Pick<GuardRecord, 'held' | 'sentAt' | 'stopAt' | 'fencing' | 'promises'>,
+): GuardState {
+  return {
+    ...{ host, startedAt: now, taken: undefined, tryingSince: undefined, retryAt: 0 },
+    ...{ lost: new Map(), storeSeenAt: undefined, replacedUntil: undefined, askedAt: undefined },
+    // An outage that the one before it was in goes on until a renewal succeeds, and so does its hold.
+    failing: told?.held === false,
+    heldBefore: told?.sentAt !== undefined && !told.fencing ? told.stopAt : undefined,
+    ...{ gone: false, stopping: told?.fencing ?? false },
+    renewedAt: told?.sentAt,
+    promises: told?.promises ?? [],
+  }
 }
 
 /** Holding the lease allows machines to run until then; `undefined` where it was never held. */
@@ -69,6 +89,18 @@ export function promising(state: GuardState, promise: HostPromise): GuardState {
   const text = JSON.stringify(promise)
   if (state.promises.some((one) => JSON.stringify(one) === text)) return state
   return { ...state, promises: [...state.promises, promise], heldBefore: undefined }
+}
+
+/**
+ * The state once a store that was restored is taken as it is. Other guards come to that as much later as their last
+ * renewals are younger than ours, and hold until then by what they are told: the store that they know is lost.
+ */
+export function replaced(
+  state: GuardState,
+  now: number,
+  { deadlineMs, renewMs }: { readonly deadlineMs: number; readonly renewMs: number },
+): GuardState {
+  return { ...state, replacedUntil: now + deadlineMs + renewMs }
 }
 
 export interface PeerWord {

@@ -9,6 +9,7 @@ import {
 import { planGuard } from '../../../src/controllers/guard/plan.ts'
 import { type Rules, rules, stopMs } from '../../../src/controllers/guard/rules.ts'
 import {
+  firstState,
   type GuardState,
   heard,
   heldUntil,
@@ -147,7 +148,7 @@ export class Model {
     const quiet = this.#bugs.forgetOnRestart ? Number.NEGATIVE_INFINITY : this.#now
     host.said = { lostAt: quiet, consentedAt: quiet }
     host.state = {
-      ...fresh(name, this.#now),
+      ...firstState(name, this.#now),
       ...{ renewedAt: state.renewedAt, promises: state.promises, stopping: state.stopping, gone: false },
       ...{ failing: state.failing, heldBefore: state.stopping ? undefined : host.stopAt },
     }
@@ -156,7 +157,7 @@ export class Model {
 
   #host(name: string, members: readonly string[]): Host {
     const promises = [{ members: [...members], deadlineMs, suspended: false }]
-    const state = { ...fresh(name, 0), renewedAt: 0, promises }
+    const state = { ...firstState(name, 0), renewedAt: 0, promises }
     const said = { lostAt: 0, consentedAt: 0 }
     const net = { storeUp: true, writesUp: true, peersUp: true, slow: false }
     return {
@@ -373,13 +374,5 @@ export class Model {
     throw new Error(
       `${name} was taken at ${this.#now} while its machine ran: held until ${until}, to stop at ${stopAt}`,
     )
-  }
-}
-
-function fresh(host: string, now: number): GuardState {
-  return {
-    ...{ host, startedAt: now, renewedAt: undefined, promises: [], taken: undefined, tryingSince: undefined },
-    ...{ retryAt: 0, failing: false, lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
-    ...{ heldBefore: undefined, stopping: false, gone: false },
   }
 }

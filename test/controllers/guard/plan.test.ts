@@ -2,7 +2,13 @@ import { describe, expect, test } from 'vitest'
 import { answerConsent, answerLost, storeWord, votePassed } from '../../../src/controllers/guard/answer.ts'
 import { holdUntil } from '../../../src/controllers/guard/hold.ts'
 import { firstTryMs, planGuard } from '../../../src/controllers/guard/plan.ts'
-import { type GuardState, heard, promising, type StoreWord } from '../../../src/controllers/guard/state.ts'
+import {
+  firstState,
+  type GuardState,
+  heard,
+  promising,
+  type StoreWord,
+} from '../../../src/controllers/guard/state.ts'
 
 const never = Number.NEGATIVE_INFINITY
 const promise = { members: ['a', 'b', 'c'], deadlineMs: 6_000, suspended: false }
@@ -10,9 +16,7 @@ const failing = { failing: true }
 
 /** Renewed at 0, answered then. */
 const state = (more: Partial<GuardState> = {}): GuardState => ({
-  ...{ host: 'a', startedAt: 0, renewedAt: 0, promises: [promise], taken: undefined, tryingSince: undefined },
-  ...{ retryAt: 0, failing: false, lost: new Map(), storeSeenAt: undefined, askedAt: undefined },
-  ...{ heldBefore: undefined, stopping: false, gone: false },
+  ...{ ...firstState('a', 0), renewedAt: 0, promises: [promise] },
   ...more,
 })
 const plan = (now: number, more: Partial<GuardState> = {}, selfFence = true) =>
@@ -160,6 +164,9 @@ describe('what a guard says', () => {
     expect(storeWord(state(failing), 1_500)).toBe('lost')
     expect(storeWord(state(), 6_000)).toBe('lost')
     expect(storeWord(state({ taken: 'fenced' }), 9_000)).toBe('have')
+    // In the one that took its place leases are renewed; the one that others know is lost.
+    expect(storeWord(state({ replacedUntil: 501 }), 500)).toBe('lost')
+    expect(storeWord(state({ replacedUntil: 500 }), 500)).toBe('have')
   })
 
   test('never that it is lost within 5 s of a consent', () => {

@@ -112,6 +112,19 @@ describe('a guard', () => {
     expect(world.pets).toBeGreaterThan(15)
   })
 
+  test('that takes a restored store as it is says for a while that the one before is lost, and consents to nothing', async () => {
+    const { guard } = start()
+    await clock.advance(6_000)
+    guard.storeReplaced()
+    await clock.advance(terms.deadlineMs + terms.renewMs - 100)
+    expect(await guard.saysLost()).toMatchObject({ word: 'lost' })
+    await clock.advance(100)
+    expect(await guard.saysLost()).toMatchObject({ word: 'have' })
+    expect(guard.consents('b').consent).toBe(false)
+    await clock.advance(5_000)
+    expect(guard.consents('b').consent).toBe(true)
+  })
+
   test('renews as soon as it has read the store, not at its next try', async () => {
     const { last, lease } = start()
     await clock.advance(20)
