@@ -30,7 +30,7 @@ export function meteredKv(kv: Kv, meter: Meter, clock: Clock): Kv {
     list: (prefix, options) => timed('list', kv.list(prefix, options)),
     put: (key, value, expected, also) => timed('put', kv.put(key, value, expected, also)),
     delete: (key, expected, also) => timed('delete', kv.delete(key, expected, also)),
-    watch: (prefix, from, signal) => kv.watch(prefix, from, signal),
+    watch: (prefix, from, signal, progress) => kv.watch(prefix, from, signal, progress),
     close: () => kv.close(),
   }
 }

@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { describe, expect, it } from 'vitest'
-import type { Kv, KvEvent } from '../../src/store/kv.ts'
+import type { Kv, KvEvent, WatchProgress } from '../../src/store/kv.ts'
 import { collected, held } from '../fakes/collected.ts'
 import { type KvLab, put, remove, take } from './kv.ts'
 
@@ -27,6 +27,28 @@ async function oldestWatchable(kv: Kv, newest: bigint): Promise<bigint> {
 /** What every Kv promises to watchers. */
 export function kvWatchContract(name: string, lab: KvLab): void {
   describe(`${name} as a watched Kv`, () => {
+    if (lab.tells)
+      it('tells a reader who waits how far it is, and nothing while events are on their way', async () => {
+        const kv = await lab.open()
+        const stop = new AbortController()
+        const progress: WatchProgress = {}
+        const watch = kv.watch('/a/', 0n, stop.signal, progress)[Symbol.asyncIterator]()
+        await put(kv, '/a/1')
+        await put(kv, '/b/1')
+        await watch.next()
+        expect(progress.upTo?.()).toBeUndefined()
+        const next = watch.next()
+        await expect.poll(() => progress.upTo?.()).toBe(2n)
+        await put(kv, '/b/2')
+        expect(progress.upTo?.()).toBe(3n)
+        await Promise.all([put(kv, '/a/2'), put(kv, '/a/3')])
+        await next
+        expect(progress.upTo?.()).toBeUndefined()
+        stop.abort()
+        await watch.return?.()
+        await kv.close()
+      })
+
     it('shows every event once, in order, to every watcher, while many write', async () => {
       const kv = await lab.open()
       const { revision: from } = await kv.list('/a/')

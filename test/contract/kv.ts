@@ -7,6 +7,8 @@ export interface KvLab {
   readonly open: (history?: { limit?: number; bytes?: number }) => Promise<Kv>
   /** Closes a store and opens what it left; absent where nothing is left. */
   readonly reopen?: (kv: Kv) => Promise<Kv>
+  /** Whether a watch tells at once how far it is, also where nothing of it happens. */
+  readonly tells?: boolean
 }
 
 /** Writes that must succeed. @returns the revision */

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
-import type { Kv, WatchProgress } from '../../src/store/kv.ts'
+import type { Kv } from '../../src/store/kv.ts'
 import { openLmdb } from '../../src/store/lmdb.ts'
 import { MemoryKv } from '../../src/store/memory.ts'
 import { kvContract, put, take } from '../contract/kv.ts'
@@ -16,7 +16,7 @@ const historyOf = ({ limit, bytes }: History = {}) => ({
   ...(bytes !== undefined && { historyBytes: bytes }),
 })
 
-kvContract('memory', { open: async (history) => new MemoryKv(historyOf(history)) })
+kvContract('memory', { open: async (history) => new MemoryKv(historyOf(history)), tells: true })
 
 const folders = new WeakMap<Kv, string>()
 async function openIn(path: string, history?: History): Promise<Kv> {
@@ -30,34 +30,8 @@ kvContract('lmdb', {
     await kv.close()
     return openIn(folders.get(kv) ?? '')
   },
+  tells: true,
 })
-
-it.each([
-  ['memory', async () => new MemoryKv()],
-  ['lmdb', () => openLmdb(folder())],
-] as const)(
-  '%s tells a reader who waits how far it is, and nothing while events are on their way',
-  async (_, open) => {
-    const kv = await open()
-    const stop = new AbortController()
-    const progress: WatchProgress = {}
-    const watch = kv.watch('/a/', 0n, stop.signal, progress)[Symbol.asyncIterator]()
-    await put(kv, '/a/1')
-    await put(kv, '/b/1')
-    await watch.next()
-    expect(progress.upTo?.()).toBeUndefined()
-    const next = watch.next()
-    await expect.poll(() => progress.upTo?.()).toBe(2n)
-    await put(kv, '/b/2')
-    expect(progress.upTo?.()).toBe(3n)
-    await Promise.all([put(kv, '/a/2'), put(kv, '/a/3')])
-    await next
-    expect(progress.upTo?.()).toBeUndefined()
-    stop.abort()
-    await watch.return?.()
-    await kv.close()
-  },
-)
 
 it('does not take a history that is not there for one in which nothing happened', async () => {
   const path = folder()

@@ -14,6 +14,7 @@ kvContract('memory, measured', {
     }
     return meteredKv(new MemoryKv(kept), new Prometheus(), systemClock)
   },
+  tells: true,
 })
 
 test('operations are timed, and failures counted by their reason; errors pass as they are', async () => {
