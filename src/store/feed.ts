@@ -5,15 +5,8 @@ import type { KvEvent, WatchProgress } from './kv.ts'
 const maxPending = 1_000
 const maxPendingBytes = 16 * 1024 * 1024
 
-interface Reader {
-  readonly prefix: string
-  pending: KvEvent[]
-  bytes: number
-  /** Everything up to here is in `pending`, was taken from it or is not of this reader. */
-  upTo: bigint
-  behind: boolean
-  wake: () => void
-}
+/** The next committed events after a revision, oldest first; none where there are none. @throws where it has them no longer */
+type History = (after: bigint) => readonly KvEvent[]
 
 /** Fans committed events out to watchers, each with a bounded buffer. */
 export class Feed {
@@ -24,82 +17,165 @@ export class Feed {
    * @param upTo where there are no others up to a later revision than that of the last one
    */
   publish(events: readonly KvEvent[], upTo = 0n): void {
-    for (const reader of this.#readers) {
-      for (const event of events) offer(reader, event)
-      if (upTo > reader.upTo && !reader.behind) reader.upTo = upTo
-      if (reader.pending.length > 0) reader.wake()
-    }
+    for (const reader of [...this.#readers]) reader.offer(events, upTo)
   }
 
-  /**
-   * Everything after `from`, then whatever is published. `history` gives the next committed events after a revision,
-   * oldest first, none where there are none, and throws where it no longer has them: that ends a reader that is too slow.
-   */
-  async *watch(
+  /** Everything after `from`, then whatever is published. A reader that is too slow ends with what `history` throws. */
+  watch(
     prefix: string,
     from: bigint,
     signal: AbortSignal,
-    history: (after: bigint) => readonly KvEvent[],
+    history: History,
     progress: WatchProgress = {},
   ): AsyncGenerator<KvEvent> {
-    let seen = from
-    while (!signal.aborted) {
-      for (let events = history(seen); events.length > 0; events = history(seen)) {
-        for (const event of events) {
-          seen = event.revision
-          if (event.key.startsWith(prefix)) yield event
-          if (signal.aborted) return
-        }
-      }
-      // No await lies between the empty history and this: nothing falls between.
-      const reader: Reader = { prefix, pending: [], bytes: 0, upTo: seen, behind: false, wake() {} }
-      this.#readers.add(reader)
-      const next = () => {
-        progress.upTo = () => (reader.pending.length > 0 || reader.behind ? undefined : reader.upTo)
-        return taken(reader, signal)
-      }
-      try {
-        for (let events = await next(); events.length > 0; events = await next()) {
-          progress.upTo = () => undefined
-          for (const event of events) {
-            // Its commit may have been read from the history before it was published.
-            if (event.revision > seen) yield event
-            if (signal.aborted) return
-          }
-        }
-      } finally {
-        progress.upTo = () => undefined
-        this.#readers.delete(reader)
-      }
-      if (reader.upTo > seen) seen = reader.upTo
-    }
+    return new Reader({ readers: this.#readers, prefix, from, signal, history, progress })
   }
 }
 
-function offer(reader: Reader, event: KvEvent): void {
-  if (reader.behind) return
-  if (event.key.startsWith(reader.prefix)) {
-    reader.bytes += weightOf(event)
-    if (reader.pending.length >= maxPending || reader.bytes > maxPendingBytes) {
-      reader.behind = true
-      return
-    }
-    reader.pending.push(event)
-  }
-  reader.upTo = event.revision
+interface ReaderOptions {
+  /** Those that are offered what is published. */
+  readonly readers: Set<Reader>
+  readonly prefix: string
+  readonly from: bigint
+  readonly signal: AbortSignal
+  readonly history: History
+  readonly progress: WatchProgress
 }
 
-/** What waits for a reader, as soon as something does; nothing once it is behind and has all, or is to stop. */
-async function taken(reader: Reader, signal: AbortSignal): Promise<readonly KvEvent[]> {
-  if (reader.pending.length === 0 && !reader.behind && !signal.aborted) {
-    const woken = Promise.withResolvers<void>()
-    reader.wake = woken.resolve
-    signal.addEventListener('abort', reader.wake, { once: true })
-    await woken.promise
-    signal.removeEventListener('abort', reader.wake)
+type Waiting = ReturnType<typeof Promise.withResolvers<IteratorResult<KvEvent>>>
+
+/**
+ * One watch. By hand where a generator would read better: whoever waits is answered with the event itself, and not a
+ * dozen turns of the microtask queue later, which a hundred watchers would take each after the other.
+ */
+class Reader implements AsyncGenerator<KvEvent> {
+  readonly #options: ReaderOptions
+  /** The revision of the last event that was given or passed over. */
+  #seen: bigint
+  /** What comes next, from `#next` on. */
+  #batch: readonly KvEvent[] = []
+  #next = 0
+  #waiting: Waiting | undefined
+  /** Whether it is offered what is published: once it has all of the history. */
+  #live = false
+  #ended = false
+  #pending: KvEvent[] = []
+  #bytes = 0
+  /** Everything up to here is in `#pending`, was taken from it or is not of this reader. */
+  #upTo = 0n
+  #behind = false
+  readonly #onAbort = () => this.#end()
+
+  constructor(options: ReaderOptions) {
+    this.#options = options
+    this.#seen = options.from
+    if (options.signal.aborted) this.#ended = true
+    else options.signal.addEventListener('abort', this.#onAbort, { once: true })
+    options.progress.upTo = () =>
+      this.#waiting && this.#live && this.#pending.length === 0 && !this.#behind ? this.#upTo : undefined
   }
-  const events = reader.pending
-  reader.pending = []
-  reader.bytes = 0
-  return events
+
+  offer(events: readonly KvEvent[], upTo: bigint): void {
+    for (const event of events) this.#offer(event)
+    if (upTo > this.#upTo && !this.#behind) this.#upTo = upTo
+    if (this.#waiting && (this.#pending.length > 0 || this.#behind)) this.#serve(this.#waiting)
+  }
+
+  #offer(event: KvEvent): void {
+    if (this.#behind) return
+    if (event.key.startsWith(this.#options.prefix)) {
+      this.#bytes += weightOf(event)
+      if (this.#pending.length >= maxPending || this.#bytes > maxPendingBytes) {
+        this.#behind = true
+        return
+      }
+      this.#pending.push(event)
+    }
+    this.#upTo = event.revision
+  }
+
+  next(): Promise<IteratorResult<KvEvent>> {
+    // One after the other, as generators have it.
+    if (this.#waiting) return this.#waiting.promise.then(() => this.next())
+    const waiting: Waiting = Promise.withResolvers()
+    this.#serve(waiting)
+    return waiting.promise
+  }
+
+  /** Answers one who waits, or has it wait. */
+  #serve(waiting: Waiting): void {
+    this.#waiting = undefined
+    try {
+      const value = this.#ended ? undefined : this.#take()
+      if (value) waiting.resolve({ done: false, value })
+      else if (this.#ended) waiting.resolve({ done: true, value: undefined })
+      else this.#waiting = waiting
+    } catch (error) {
+      this.#end()
+      waiting.reject(error)
+    }
+  }
+
+  /** The next event, where there is one. @throws what the history throws */
+  #take(): KvEvent | undefined {
+    const { prefix, history, readers } = this.#options
+    for (;;) {
+      for (let event = this.#batch[this.#next]; event; event = this.#batch[this.#next]) {
+        this.#next += 1
+        // Its commit may have been read from the history before it was published.
+        if (event.revision <= this.#seen) continue
+        this.#seen = event.revision
+        if (event.key.startsWith(prefix)) return event
+      }
+      this.#next = 0
+      this.#batch = this.#live ? this.#pending : history(this.#seen)
+      if (this.#live) {
+        this.#pending = []
+        this.#bytes = 0
+      }
+      if (this.#batch.length > 0) continue
+      if (!this.#live) {
+        // No await lies between the empty history and this: nothing falls between.
+        this.#live = true
+        this.#upTo = this.#seen
+        readers.add(this)
+        return undefined
+      }
+      if (!this.#behind) return undefined
+      if (this.#upTo > this.#seen) this.#seen = this.#upTo
+      this.#behind = false
+      this.#live = false
+      readers.delete(this)
+    }
+  }
+
+  #end(): void {
+    const { readers, signal, progress } = this.#options
+    this.#ended = true
+    this.#batch = []
+    this.#pending = []
+    readers.delete(this)
+    signal.removeEventListener('abort', this.#onAbort)
+    progress.upTo = () => undefined
+    this.#waiting?.resolve({ done: true, value: undefined })
+    this.#waiting = undefined
+  }
+
+  async return(): Promise<IteratorResult<KvEvent>> {
+    this.#end()
+    return { done: true, value: undefined }
+  }
+
+  async throw(error: unknown): Promise<IteratorResult<KvEvent>> {
+    this.#end()
+    throw error
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#end()
+  }
 }

@@ -183,36 +183,37 @@ export class KvObjects implements TextStore {
     throw conflict(kind, ref.name)
   }
 
-  async *watch<T extends KubeObject>(
+  watch<T extends KubeObject>(
     kind: ResourceDefinition<T>,
     options: WatchOptions,
   ): AsyncGenerator<WatchEvent<T>> {
     // Worked out for this watcher alone: what it gets is its own to keep.
     const shownOf = (event: KvEvent) => new ShownEvent(kind, event, this.#rendered, this.#reader)
-    for await (const { shown, type } of this.#events(kind, options, shownOf))
-      yield { type, object: shown.objectFor(type) as T }
+    return this.#events(kind, options, shownOf, (shown, type) => ({
+      type,
+      object: shown.objectFor(type) as T,
+    }))
   }
 
-  async *watchText(kind: ResourceDefinition, options: TextWatchOptions): AsyncGenerator<TextEvent> {
+  watchText(kind: ResourceDefinition, options: TextWatchOptions): AsyncGenerator<TextEvent> {
     const shownOf = (event: KvEvent) => {
       const known = this.#shown.get(event) ?? new ShownEvent(kind, event, this.#rendered)
       this.#shown.set(event, known)
       return known
     }
-    for await (const { shown, type, revision } of this.#events(kind, options, shownOf)) {
-      yield {
-        ...{ type, resourceVersion: String(revision) },
-        text: () => shown.textFor(type),
-        object: () => shown.objectFor(type),
-      }
-    }
+    return this.#events(kind, options, shownOf, (shown, type, revision) => ({
+      ...{ type, resourceVersion: String(revision) },
+      text: () => shown.textFor(type),
+      object: () => shown.objectFor(type),
+    }))
   }
 
-  async *#events(
+  async *#events<E>(
     kind: ResourceDefinition,
     options: TextWatchOptions,
     shownOf: (event: KvEvent) => ShownEvent,
-  ): AsyncGenerator<{ shown: ShownEvent; type: WatchEvent<KubeObject>['type']; revision: bigint }> {
+    made: (shown: ShownEvent, type: WatchEvent<KubeObject>['type'], revision: bigint) => E,
+  ): AsyncGenerator<E> {
     const { labelSelector, matches, namespace, resourceVersion, signal, progress } = options
     const selector = parseSelector(labelSelector)
     const selected: Test = ({ metadata }) => selector(metadata.labels)
@@ -226,7 +227,7 @@ export class KvObjects implements TextStore {
     )) {
       const shown = shownOf(event)
       const type = shown.typeFor(test)
-      if (type) yield { shown, type, revision: event.revision }
+      if (type) yield made(shown, type, event.revision)
     }
   }
 
