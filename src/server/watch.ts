@@ -5,7 +5,7 @@ import { apiVersionOf, type KubeObject } from '../resources/define.ts'
 import { ApiError } from '../store/errors.ts'
 import type { WatchProgress } from '../store/kv.ts'
 import { parseSelector } from '../store/labels.ts'
-import type { TextEvent, TextStore } from '../store/objects.ts'
+import type { TextStore } from '../store/objects.ts'
 import type { Form } from './accept.ts'
 import { parseFieldSelector } from './field-selector.ts'
 import type { ResourcePath } from './path.ts'
@@ -41,10 +41,13 @@ const lastBookmarkMs = 2_000
 const bookmarkAgainMs = 1_000
 const stalledMs = 30_000
 
+/** Takes a line of Kubernetes' streaming JSON. Where it can't take more at once: resolves when it can. */
+export type Put = (text: string) => Promise<void> | undefined
+
 export interface Watch {
-  /** One JSON object a line, Kubernetes' streaming JSON. */
-  readonly frames: AsyncIterable<string>
-  /** Must be called when the client is gone: a generator that waits for an event can't notice by itself. */
+  /** Puts one JSON object a line until the watch ends. Why the store ended it is the last of them. */
+  readonly tell: (put: Put) => Promise<void>
+  /** Must be called when the client is gone: who waits for an event can't notice by itself. */
   readonly stop: () => void
 }
 
@@ -61,7 +64,8 @@ export function startWatch(request: WatchRequest, objects: TextStore, clock: Clo
     cancel()
     stopping.abort()
   }
-  return { frames: frames(wanted, objects, clock, stopping.signal), stop }
+  const own = { objects, clock, signal: stopping.signal }
+  return { tell: (put) => tell(wanted, own, put), stop }
 }
 
 function wantedOf({ path, query, form }: WatchRequest, clock: Clock, endsAt: number): Wanted {
@@ -86,7 +90,7 @@ function wantedOf({ path, query, form }: WatchRequest, clock: Clock, endsAt: num
  * store's bounded buffer holds what comes.
  */
 export async function sendWatch(
-  { frames, stop }: Watch,
+  { tell, stop }: Watch,
   client: Writable,
   clock: Clock,
   onCut: () => void = () => {},
@@ -97,19 +101,19 @@ export async function sendWatch(
     stop()
   })
   if (client.destroyed) stop()
-  try {
-    for await (const text of frames) {
-      if (gone.signal.aborted || client.write(text)) continue
-      const cancel = clock.after(stalledMs, () => {
-        onCut()
-        client.destroy()
-      })
-      try {
-        await once(client, 'drain', { signal: gone.signal })
-      } finally {
-        cancel()
-      }
+  const drained = async () => {
+    const cancel = clock.after(stalledMs, () => {
+      onCut()
+      client.destroy()
+    })
+    try {
+      await once(client, 'drain', { signal: gone.signal })
+    } finally {
+      cancel()
     }
+  }
+  try {
+    await tell((text) => (gone.signal.aborted || client.write(text) ? undefined : drained()))
     client.end()
   } catch {
     client.destroy()
@@ -122,77 +126,97 @@ function frame(type: string, object: unknown): string {
   return `${JSON.stringify({ type, object })}\n`
 }
 
-async function* frames(
-  wanted: Wanted,
-  objects: TextStore,
-  clock: Clock,
-  signal: AbortSignal,
-): AsyncGenerator<string> {
-  const { resourceVersion, sendInitialEvents, bookmarks } = wanted
-  let from = resourceVersion
+interface Source {
+  readonly objects: TextStore
+  readonly clock: Clock
+  readonly signal: AbortSignal
+}
+
+/** @throws what `put` throws */
+async function tell(wanted: Wanted, source: Source, put: Put): Promise<void> {
+  const failed = (error: unknown) =>
+    error instanceof ApiError ? error : new ApiError('InternalError', 'the watch failed')
+  let lost = false
+  const told: Put = (text) => {
+    const wait = put(text)
+    return wait?.catch((error: unknown) => {
+      lost = true
+      throw error
+    })
+  }
   try {
-    if (sendInitialEvents ?? isAny(resourceVersion)) {
-      const { texts, version } = await initial(wanted, objects)
-      refuseOlder(version, resourceVersion)
-      yield* texts
-      from = version
-      if (sendInitialEvents && bookmarks) yield frame('BOOKMARK', bookmark(wanted, version, true))
-    } else if (isAny(resourceVersion)) {
-      from = (await objects.listText(wanted.path.kind, { ...scopeOf(wanted), limit: 1 })).resourceVersion
-    }
-    yield* changes(wanted, from, { objects, clock, signal })
+    await changes(wanted, await begun(wanted, source, told), source, told)
   } catch (error) {
-    if (!signal.aborted)
-      yield frame(
-        'ERROR',
-        statusOf(error instanceof ApiError ? error : new ApiError('InternalError', 'the watch failed')).body,
-      )
+    if (lost) throw error
+    if (!source.signal.aborted) await put(frame('ERROR', statusOf(failed(error)).body))
   }
 }
 
+/** Puts what is there at the beginning, where that is wanted. @returns the version from which changes are told */
+async function begun(wanted: Wanted, { objects }: Source, put: Put): Promise<string> {
+  const { resourceVersion, sendInitialEvents, bookmarks } = wanted
+  if (sendInitialEvents ?? isAny(resourceVersion)) {
+    const { texts, version } = await initial(wanted, objects)
+    refuseOlder(version, resourceVersion)
+    for (const text of texts) {
+      const wait = put(text)
+      if (wait) await wait
+    }
+    if (sendInitialEvents && bookmarks) await put(frame('BOOKMARK', bookmark(wanted, version, true)))
+    return version
+  }
+  if (!isAny(resourceVersion)) return resourceVersion
+  return (await objects.listText(wanted.path.kind, { ...scopeOf(wanted), limit: 1 })).resourceVersion
+}
+
 /** Events as they come, and bookmarks every minute, whether events come or not, where they are wanted. */
-async function* changes(
-  wanted: Wanted,
-  from: string,
-  {
-    objects,
-    clock,
-    signal,
-  }: { readonly objects: TextStore; readonly clock: Clock; readonly signal: AbortSignal },
-): AsyncGenerator<string> {
+async function changes(wanted: Wanted, from: string, source: Source, put: Put): Promise<void> {
+  const { objects, signal } = source
   const { path, matches, bookmarks, view } = wanted
   const progress: WatchProgress = {}
   const options = { ...scopeOf(wanted), ...(matches && { matches }), resourceVersion: from, signal, progress }
-  const events = objects.watchText(path.kind, options)[Symbol.asyncIterator]()
-  let marked = from
-  let markAt = bookmarks ? nextMark(wanted, clock) : Number.POSITIVE_INFINITY
+  const marks = bookmarks ? marking(wanted, from, { ...source, progress, put }) : undefined
   try {
-    for (let coming = events.next(); ; ) {
-      coming.catch(() => {}) // It is nobody's where the reader goes away meanwhile.
-      const event: IteratorResult<TextEvent> | 'late' = await orAfter(coming, markAt - clock.elapsed(), clock)
-      if (event === 'late') {
-        const upTo = progress.upTo?.()?.toString()
-        if (upTo !== undefined && upTo !== marked) yield frame('BOOKMARK', bookmark(wanted, upTo, false))
-        marked = upTo ?? marked
-        markAt = upTo === undefined ? clock.elapsed() + bookmarkAgainMs : nextMark(wanted, clock)
-        continue
-      }
-      if (event.done) return
-      const { type, resourceVersion } = event.value
-      yield view.form === 'json'
-        ? `{"type":"${type}","object":${event.value.text()}}\n`
-        : frame(type, shownOne(view, event.value.object()))
-      if (markAt <= clock.elapsed()) {
-        yield frame('BOOKMARK', bookmark(wanted, resourceVersion, false))
-        marked = resourceVersion
-        markAt = nextMark(wanted, clock)
-      }
-      coming = events.next()
+    for await (const event of objects.watchText(path.kind, options)) {
+      const text =
+        view.form === 'json'
+          ? `{"type":"${event.type}","object":${event.text()}}\n`
+          : frame(event.type, shownOne(view, event.object()))
+      const wait = put(text)
+      if (wait) await wait
+      marks?.passed(event.resourceVersion)
     }
   } finally {
-    // Not awaited: it may wait for its next event until the watch is stopped.
-    void events.return?.()
+    marks?.end()
   }
+}
+
+/**
+ * Puts the bookmarks of a watch: when one is due, with how far the watch is where nothing is under way, or with the
+ * event that is.
+ */
+function marking(
+  wanted: Wanted,
+  from: string,
+  { clock, progress, put }: Pick<Source, 'clock'> & { readonly progress: WatchProgress; readonly put: Put },
+): { readonly passed: (version: string) => void; readonly end: () => void } {
+  let [marked, dueAt] = [from, nextMark(wanted, clock)]
+  let cancel = () => {}
+  const wait = (until: number) => {
+    cancel()
+    dueAt = until
+    if (dueAt !== Number.POSITIVE_INFINITY)
+      cancel = clock.after(Math.max(0, dueAt - clock.elapsed()), () => mark(progress.upTo?.()?.toString()))
+  }
+  const mark = (version: string | undefined) => {
+    // Who can't be told is noticed by who tells the events.
+    if (version !== undefined && version !== marked)
+      put(frame('BOOKMARK', bookmark(wanted, version, false)))?.catch(() => {})
+    marked = version ?? marked
+    wait(version === undefined ? clock.elapsed() + bookmarkAgainMs : nextMark(wanted, clock))
+  }
+  wait(dueAt)
+  return { passed: (version) => dueAt <= clock.elapsed() && mark(version), end: () => cancel() }
 }
 
 /** Monotonic ms of the next bookmark: a minute from now, or right before the end. */
@@ -200,20 +224,6 @@ function nextMark({ endsAt }: Wanted, clock: Clock): number {
   const now = clock.elapsed()
   const last = endsAt - lastBookmarkMs
   return last > now ? Math.min(now + bookmarkEveryMs, last) : Number.POSITIVE_INFINITY
-}
-
-/** What comes, or that it did not within `ms`; for ever where that is infinite. */
-async function orAfter<T>(work: Promise<T>, ms: number, clock: Clock): Promise<T | 'late'> {
-  if (ms === Number.POSITIVE_INFINITY) return work
-  let cancel = () => {}
-  const late = new Promise<'late'>((resolve) => {
-    cancel = clock.after(Math.max(0, ms), () => resolve('late'))
-  })
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    cancel()
-  }
 }
 
 function scopeOf({ path, labelSelector }: Wanted) {

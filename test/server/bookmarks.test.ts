@@ -10,6 +10,28 @@ import { machine } from './fixture.ts'
 
 const minute = 60_000
 
+// biome-ignore lint/suspicious/noExplicitAny: frames hold objects, tables and statuses
+type Frame = any
+
+/** What a watch has put, one after the other; undefined is its end. */
+class Told {
+  readonly #frames: Frame[] = []
+  #wake = () => {}
+
+  put(frame: Frame): void {
+    this.#frames.push(frame)
+    this.#wake()
+  }
+
+  async next(): Promise<Frame> {
+    while (this.#frames.length === 0)
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    return this.#frames.shift()
+  }
+}
+
 /** A watch of machines on a clock that the test moves. */
 function watching(query: string, form: 'json' | 'table' | 'metadata' = 'json') {
   const clock = new VirtualClock()
@@ -25,12 +47,9 @@ function watching(query: string, form: 'json' | 'table' | 'metadata' = 'json') {
   const path = { kind, namespace: 'default' }
   const begin = () => {
     const watch = startWatch({ path, query: new URLSearchParams(query), form }, objects, clock)
-    const frames = watch.frames[Symbol.asyncIterator]()
-    const next = async () => {
-      const { value, done } = await frames.next()
-      return done ? undefined : JSON.parse(value as string)
-    }
-    return { next, stop: watch.stop }
+    const told = new Told()
+    void watch.tell((text) => void told.put(JSON.parse(text))).then(() => told.put(undefined))
+    return { next: () => told.next(), stop: watch.stop }
   }
   const create = (name: string) => objects.create(kind, machine(name, {}, { namespace: 'default' }))
   const elsewhere = (name: string) =>
