@@ -105,6 +105,8 @@ export interface ResourceDefinition<T extends KubeObject = KubeObject> {
    * status.phase tells that it is: Kubernetes' Namespace alone.
    */
   readonly finalized: boolean
+  /** A label that every object has, with its name as the value. */
+  readonly nameLabel?: string
   readonly rules: readonly Rule[]
   /** What is wrong with an update by what was there before, both with defaults. A Kubernetes API server is not told of it: what must hold there, too, is for a controller to see to. */
   readonly changes?: (before: never, after: never) => readonly Cause[]
@@ -127,6 +129,7 @@ type Definition = {
   columns?: readonly Column[]
   selectable?: readonly string[]
   finalized?: boolean
+  nameLabel?: string
   rules?: readonly Rule[]
   changes?: (before: never, after: never) => readonly Cause[]
 }

@@ -124,6 +124,7 @@ export const Namespace = defineResource({
   shortNames: ['ns'],
   namespaced: false,
   finalized: true,
+  nameLabel: 'kubernetes.io/metadata.name',
   selectable: ['status.phase'],
   description: "Kubernetes' Namespace.",
   body: z.object({

@@ -8,7 +8,7 @@ import { parseFieldSelector } from './field-selector.ts'
 import { inLanes } from './lanes.ts'
 import { selected } from './list-call.ts'
 import { refuseKeptNamespace } from './namespace-calls.ts'
-import { numberOf, parameter } from './query.ts'
+import { limitOf, parameter } from './query.ts'
 
 /** Deletions of a collection under way at once: they share the store's flushes, and leave room for other requests. */
 const deleteLanes = 100
@@ -32,7 +32,7 @@ export async function removeCollection(call: Call, deps: HandlerDeps): Promise<A
   const { dryRun = false, propagation } = deleteOptionsOf(call.body, call.query)
   const labelSelector = parameter(call.query, 'labelSelector')
   const fields = parseFieldSelector(parameter(call.query, 'fieldSelector'), kind)
-  const limit = numberOf(call.query, 'limit')
+  const limit = limitOf(call.query)
   const page = await deps.objects.list(kind, {
     ...(namespace !== undefined && { namespace }),
     ...(labelSelector && { labelSelector }),

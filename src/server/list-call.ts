@@ -5,7 +5,7 @@ import type { Answer, Call, HandlerDeps } from './call.ts'
 import { type FieldSelector, parseFieldSelector } from './field-selector.ts'
 import { listBody } from './list-text.ts'
 import type { ResourcePath } from './path.ts'
-import { numberOf, parameter } from './query.ts'
+import { limitOf, parameter } from './query.ts'
 import { isAny, refuseOlder, type VersionWish, versionWish } from './read-options.ts'
 import { listHead, shownList, viewOf } from './show.ts'
 
@@ -41,7 +41,7 @@ function optionsOf(
   fields: FieldSelector | undefined,
 ): ListOptions {
   const labelSelector = parameter(query, 'labelSelector')
-  const limit = numberOf(query, 'limit')
+  const limit = limitOf(query)
   const token = parameter(query, 'continue')
   const scope = {
     ...(namespace !== undefined && { namespace }),

@@ -19,6 +19,12 @@ export function numberOf(query: URLSearchParams, name: string): number | undefin
   throw new ApiError('BadRequest', `${name}: Invalid value: "${text}": must be a whole number`)
 }
 
+/** How many objects of a list are wanted at most; all where it is not said, or less than one. @throws ApiError BadRequest */
+export function limitOf(query: URLSearchParams): number | undefined {
+  if (/^-\d{1,18}$/.test(query.get('limit') ?? '')) return undefined
+  return numberOf(query, 'limit')
+}
+
 /**
  * A signature covers what is in a query, not in which order: a name with two different values would mean one thing or
  * the other. @throws ApiError BadRequest

@@ -9,7 +9,7 @@ import type { Kv, KvCondition, KvEvent } from './kv.ts'
 import { parseSelector } from './labels.ts'
 import { alreadyExists, checkPreconditions, conflict, notFound } from './object-errors.ts'
 import { continueToken, keyFor, placeOf, prefixFor, revisionOf } from './object-keys.ts'
-import { keptMeta, serialize, specOf, stored, withRevision } from './object-text.ts'
+import { keptMeta, serialize, specOf, stored, withNameLabel, withRevision } from './object-text.ts'
 import type {
   DeleteOptions,
   ListOptions,
@@ -86,7 +86,7 @@ export class KvObjects implements TextStore {
     if (object.metadata?.resourceVersion)
       throw new ApiError('BadRequest', 'resourceVersion should not be set on objects to be created')
     const checked = check(kind, named(object, this.#newUid))
-    const metadata = this.#freshMeta(checked.stored.metadata, options)
+    const metadata = withNameLabel(kind, this.#freshMeta(checked.stored.metadata, options))
     const fresh = managed(undefined, { ...withoutStatus(kind, checked.stored), metadata }, options)
     const shown = kind.finalized
       ? withDefaults(kind, fresh)
@@ -130,7 +130,7 @@ export class KvObjects implements TextStore {
     return this.#write(kind, object, options, (before, next) => {
       const causes = finalizerCauses(before, next)
       if (causes.length > 0) throw invalid(kind, before.metadata.name, causes)
-      const metadata = keptMeta(before.metadata, next.metadata)
+      const metadata = withNameLabel(kind, keptMeta(before.metadata, next.metadata))
       const { status: _, ...body } = next
       const status = kind.hasStatus ? before.status : next.status
       const whole = { ...body, metadata, ...(status !== undefined && { status }) } as T

@@ -40,6 +40,13 @@ export function keptMeta(before: ObjectMeta, next: ObjectMeta): ObjectMeta {
   }
 }
 
+/** With the label that objects of some kinds always have. */
+export function withNameLabel({ nameLabel }: ResourceDefinition, metadata: ObjectMeta): ObjectMeta {
+  const { name, labels } = metadata
+  if (nameLabel === undefined || labels?.[nameLabel] === name) return metadata
+  return { ...metadata, labels: { ...labels, [nameLabel]: name } }
+}
+
 /** All but metadata and status: what generation counts the changes of. */
 export function specOf(object: KubeObject): unknown {
   const { metadata: _m, status: _s, ...rest } = object

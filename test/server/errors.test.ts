@@ -134,7 +134,7 @@ const table: readonly [
   ],
   ['selector', ['GET', `${machines}?labelSelector=%3D`], 400, 'BadRequest', /selector/],
   ['field selector', ['GET', `${machines}?fieldSelector=spec.x%3D1`], 400, 'BadRequest', /not supported/],
-  ['limit', ['GET', `${machines}?limit=-1`], 400, 'BadRequest', /limit/],
+  ['limit', ['GET', `${machines}?limit=-x`], 400, 'BadRequest', /limit/],
   ['dry run', ['POST', `${machines}?dryRun=Some`, machine('x')], 400, 'BadRequest', /dryRun/],
   ['watch version', ['GET', `${machines}?watch=1&resourceVersion=x`], 400, 'BadRequest', /resourceVersion/],
   ['watch selector', ['GET', `${machines}?watch=1&labelSelector=%3D`], 400, 'BadRequest', /selector/],

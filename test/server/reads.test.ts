@@ -114,7 +114,8 @@ describe('pages', () => {
     expect(first.json.metadata.remainingItemCount).toBe(3)
     const token = first.json.metadata.continue
     expect((await get(`limit=2&continue=${token}`)).json.metadata.remainingItemCount).toBe(1)
-    expect((await get('limit=9')).json.metadata).not.toHaveProperty('remainingItemCount')
+    for (const all of ['limit=9', 'limit=0', 'limit=-1'])
+      expect((await get(all)).json.metadata).not.toHaveProperty('remainingItemCount')
     for (const query of ['limit=2&labelSelector=app', 'limit=2&fieldSelector=metadata.namespace%3Ddefault']) {
       const { metadata } = (await get(query)).json
       expect([typeof metadata.continue, metadata.remainingItemCount]).toEqual(['string', undefined])
@@ -184,4 +185,20 @@ describe('forms', () => {
 it('HEAD is no method of resources', async () => {
   const answer = await server.call('HEAD', machines)
   expect([answer.code, answer.text]).toEqual([405, expect.any(String)])
+})
+
+it('a namespace is found by its name as a label, which nobody takes off', async () => {
+  const namespaces = '/api/v1/namespaces'
+  const named = (await get('labelSelector=kubernetes.io%2Fmetadata.name%3Ddefault', namespaces)).json
+  expect(named.items.map(({ metadata }: { metadata: { name: string } }) => metadata.name)).toEqual([
+    'default',
+  ])
+  const labels = { a: 'b', 'kubernetes.io/metadata.name': 'other' }
+  const body = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'shop', labels } }
+  const own = { a: 'b', 'kubernetes.io/metadata.name': 'shop' }
+  expect((await server.call('POST', namespaces, body)).json.metadata.labels).toEqual(own)
+  const off = { metadata: { labels: null } }
+  const merge = { 'content-type': 'application/merge-patch+json' }
+  const after = (await server.call('PATCH', `${namespaces}/shop`, off, merge)).json
+  expect(after.metadata.labels).toEqual({ 'kubernetes.io/metadata.name': 'shop' })
 })

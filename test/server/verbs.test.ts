@@ -148,10 +148,16 @@ describe('change', () => {
     const type = { 'content-type': 'application/strategic-merge-patch+json' }
     const url = '/api/v1/namespaces/default'
     const done = await server.call('PATCH', url, { metadata: { labels: { a: 'b' } } }, type)
-    expect([done.code, done.json.metadata.labels]).toEqual([200, { a: 'b' }])
+    expect([done.code, done.json.metadata.labels]).toEqual([
+      200,
+      { a: 'b', 'kubernetes.io/metadata.name': 'default' },
+    ])
     const patch = { metadata: { labels: { $patch: 'replace', c: 'd' }, finalizers: ['example.com/a'] } }
     const other = await server.call('PATCH', url, patch, type)
-    expect([other.code, other.json.metadata.labels]).toEqual([200, { c: 'd' }])
+    expect([other.code, other.json.metadata.labels]).toEqual([
+      200,
+      { c: 'd', 'kubernetes.io/metadata.name': 'default' },
+    ])
     const more = await server.call('PATCH', url, { metadata: { finalizers: ['example.com/b'] } }, type)
     expect(more.json.metadata.finalizers.toSorted()).toEqual(['example.com/a', 'example.com/b'])
     const wrong = await server.call('PATCH', url, { metadata: { labels: { $patch: 'frob' } } }, type)
@@ -227,7 +233,10 @@ describe('delete', () => {
       metadata: { labels: { a: 'b' } },
       spec: { finalizers: [] },
     })
-    expect([json.metadata.labels, json.spec.finalizers]).toEqual([{ a: 'b' }, ['kubernetes']])
+    expect([json.metadata.labels, json.spec.finalizers]).toEqual([
+      { a: 'b', 'kubernetes.io/metadata.name': 'shop' },
+      ['kubernetes'],
+    ])
     await server.call('DELETE', url)
     const done = await server.call('PUT', `${url}/finalize`, {
       metadata: { name: 'shop' },
