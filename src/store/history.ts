@@ -1,5 +1,5 @@
 import { ApiError } from './errors.ts'
-import type { KvEntry, KvEvent, KvList } from './kv.ts'
+import type { KvEntry, KvEvent, KvList, ListedEntry } from './kv.ts'
 
 /** How much of the past a store keeps: events, and bytes of them, whichever is less. */
 export const defaultHistory = { limit: 10_000, bytes: 128 * 1024 * 1024 } as const
@@ -41,9 +41,9 @@ export function undo(
 
 /** The entries now, in key order, with those keys set back to what they `were`. */
 export function* setBack(
-  now: Iterable<KvEntry>,
+  now: Iterable<ListedEntry>,
   were: ReadonlyMap<string, KvEntry | undefined>,
-): Generator<KvEntry> {
+): Generator<ListedEntry> {
   const old = [...were.values()].filter((entry) => entry !== undefined)
   old.sort((a, b) => (a.key < b.key ? -1 : 1))
   let next = 0
@@ -58,8 +58,8 @@ export function* setBack(
 }
 
 /** The first `limit` entries, and where to go on when there are more. */
-export function pageOf(entries: Iterable<KvEntry>, limit: number | undefined, revision: bigint): KvList {
-  const page: KvEntry[] = []
+export function pageOf(entries: Iterable<ListedEntry>, limit: number | undefined, revision: bigint): KvList {
+  const page: ListedEntry[] = []
   for (const entry of entries) {
     const last = page.at(-1)
     if (page.length === limit && last) return { entries: page, revision, more: last.key }

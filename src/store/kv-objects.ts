@@ -5,7 +5,7 @@ import { parse, parseStatus, same, withDefaults, withoutDefaults } from '../reso
 import { unknownMembers } from '../resources/understood.ts'
 import { deleted, finalized, isHeld } from './deletion.ts'
 import { ApiError, isReason } from './errors.ts'
-import type { Kv, KvCondition, KvEvent } from './kv.ts'
+import type { Kv, KvCondition, KvEvent, ListedEntry, Reuse } from './kv.ts'
 import { parseSelector } from './labels.ts'
 import { alreadyExists, checkPreconditions, conflict, notFound } from './object-errors.ts'
 import { continueToken, keyFor, placeOf, prefixFor, revisionOf } from './object-keys.ts'
@@ -74,8 +74,9 @@ export class KvObjects implements TextStore {
   }
 
   async listText(kind: ResourceDefinition, options: ListOptions = {}): Promise<ObjectList<string>> {
-    const page = await this.#page(kind, options)
-    return { ...page, items: page.items.map((entry) => this.#rendered.textOf(kind, entry)) }
+    const page = await this.#page(kind, options, (key, revision) => this.#rendered.known(key, revision))
+    const textOf = (entry: ListedEntry) => entry.reused ?? this.#rendered.textOf(kind, entry)
+    return { ...page, items: page.items.map(textOf) }
   }
 
   async create<T extends KubeObject>(
@@ -298,7 +299,7 @@ export class KvObjects implements TextStore {
   }
 
   /** With a selector a page may have less than `limit`, even nothing, and go on: Kubernetes allows that. */
-  async #page(kind: ResourceDefinition, options: ListOptions) {
+  async #page(kind: ResourceDefinition, options: ListOptions, reuse?: Reuse) {
     const { namespace, limit, labelSelector, name, resourceVersion } = options
     if (name !== undefined) return this.#one(kind, options, name)
     const selector = parseSelector(labelSelector)
@@ -306,7 +307,12 @@ export class KvObjects implements TextStore {
     const exact = resourceVersion === undefined ? undefined : { at: revisionOf(resourceVersion) }
     const place = options.continue === undefined ? exact : placeOf(options.continue, prefix)
     const page = await this.#kv
-      .list(prefix, { ...place, ...(limit !== undefined && limit > 0 && { limit }) })
+      .list(prefix, {
+        ...place,
+        ...(limit !== undefined && limit > 0 && { limit }),
+        // What selects by labels looks at the values.
+        ...(reuse && !labelSelector && { reuse }),
+      })
       .catch((error: unknown) => {
         if (options.continue === undefined || !isReason(error, 'Gone')) throw error
         const message = 'the provided continue parameter is too old to display a consistent list result'

@@ -10,7 +10,18 @@ export interface KvEntry {
   readonly revision: bigint
 }
 
+/** What the caller of a list has for a key at a revision already; undefined where it has nothing. */
+export type Reuse = (key: string, revision: bigint) => string | undefined
+
+export interface ListedEntry extends KvEntry {
+  /** What `reuse` gave for it: then `value` was not read, and is empty. */
+  readonly reused?: string
+}
+
 export interface KvListOptions {
+  /** A store that knows revisions without reading values may take it at its word, and leave those values out. */
+  readonly reuse?: Reuse
+
   /** Only keys greater than this one; it may lie outside of the prefix. */
   readonly after?: string
   readonly limit?: number
@@ -19,7 +30,7 @@ export interface KvListOptions {
 }
 
 export interface KvList {
-  readonly entries: readonly KvEntry[]
+  readonly entries: readonly ListedEntry[]
   /** The store's revision at which this list is exact: watch from here to miss nothing. */
   readonly revision: bigint
   /** Present when `limit` cut the list: the key to continue after. */

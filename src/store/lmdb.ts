@@ -14,6 +14,8 @@ import type {
   KvList,
   KvListOptions,
   KvPrevious,
+  ListedEntry,
+  Reuse,
   WatchProgress,
 } from './kv.ts'
 import { entryOf, entryRow, eventOf, eventRow } from './rows.ts'
@@ -34,6 +36,13 @@ export interface LocalKv extends Kv {
 }
 
 type Transaction = ReturnType<RootDatabase['useReadTransaction']>
+
+interface Range {
+  readonly start: string
+  readonly exclusiveStart?: boolean
+  readonly end: string
+  readonly transaction: Transaction
+}
 
 /**
  * Address space that is set aside for the file, which stays as small as it is: a file that outgrows its map is mapped
@@ -83,6 +92,9 @@ class LmdbKv implements LocalKv {
   readonly #meta: Database<number, string>
   readonly #feed = new Feed()
   readonly #uncommitted: KvEvent[] = []
+  /** Revisions of keys that were listed with `reuse`, as they are at the revision of the store that is beside. */
+  readonly #revisions = new Map<string, bigint>()
+  #revisionsAt: bigint
   readonly #unlock: () => Promise<void>
   readonly #historyLimit: number
   readonly #historyBytes: number
@@ -95,10 +107,11 @@ class LmdbKv implements LocalKv {
     this.#historyLimit = options.historyLimit ?? defaultHistory.limit
     this.#historyBytes = options.historyBytes ?? defaultHistory.bytes
     this.#health = health
-    this.#objects = root.openDB({ name: 'objects', encoding: 'string' })
-    this.#events = root.openDB({ name: 'log', encoding: 'string' })
+    this.#objects = root.openDB({ name: 'objects', encoding: 'string', compression: true })
+    this.#events = root.openDB({ name: 'log', encoding: 'string', compression: true })
     this.#meta = root.openDB({ name: 'meta', encoding: 'json' })
     const revision = this.#meta.get('revision') ?? 0
+    this.#revisionsAt = BigInt(revision)
     // Events that are not there, of an older format say, must not look as if nothing had happened.
     if (revision > 0 && this.#events.get(revision) === undefined) {
       this.#meta.putSync('oldest', revision)
@@ -113,7 +126,7 @@ class LmdbKv implements LocalKv {
   }
 
   async list(prefix: string, options: KvListOptions = {}): Promise<KvList> {
-    const { limit, at } = options
+    const { limit, at, reuse } = options
     const after = (options.after ?? '').slice(0, maxKeyLength)
     return this.#read((transaction, revision) => {
       const wanted = at ?? revision
@@ -124,12 +137,35 @@ class LmdbKv implements LocalKv {
         end: endOfPrefix(prefix),
         transaction,
       }
-      const now = this.#objects.getRange(range).map(({ key, value }) => entryOf(key, value))
+      const now =
+        reuse && wanted === revision
+          ? this.#listed(range, revision, reuse)
+          : this.#objects.getRange(range).map(({ key, value }) => entryOf(key, value))
       const page = pageOf(setBack(now, were), limit, wanted)
       if (page.more === undefined || were.size > 0) return page
       const rest = { ...range, start: page.more, exclusiveStart: true }
       return { ...page, left: this.#objects.getKeysCount(rest) }
     })
+  }
+
+  /** The entries of a range, without the values that the caller has: to read those is most of the work of a long list. */
+  *#listed(range: Range, revision: bigint, reuse: Reuse): Generator<ListedEntry> {
+    const { transaction } = range
+    // A commit is in the file a moment before it is known of here: what is known is of another revision then.
+    const known = this.#revisionsAt === revision
+    for (const key of this.#objects.getKeys(range)) {
+      const last = known ? this.#revisions.get(key) : undefined
+      const reused = last === undefined ? undefined : reuse(key, last)
+      if (last !== undefined && reused !== undefined) {
+        yield { key, value: '', revision: last, reused }
+        continue
+      }
+      const row = this.#objects.get(key, { transaction })
+      if (row === undefined) continue
+      const entry = entryOf(key, row)
+      if (known) this.#revisions.set(key, entry.revision)
+      yield entry
+    }
   }
 
   put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
@@ -230,7 +266,14 @@ class LmdbKv implements LocalKv {
   #publish(upTo: bigint): void {
     const count = this.#uncommitted.findIndex((event) => event.revision > upTo)
     const ready = this.#uncommitted.splice(0, count < 0 ? this.#uncommitted.length : count)
-    if (ready.length > 0) this.#feed.publish(ready)
+    const last = ready.at(-1)
+    if (!last) return
+    for (const event of ready) {
+      if (event.type === 'delete') this.#revisions.delete(event.key)
+      else if (this.#revisions.has(event.key)) this.#revisions.set(event.key, event.revision)
+    }
+    this.#revisionsAt = last.revision
+    this.#feed.publish(ready)
   }
 
   #forget(event: KvEvent): void {

@@ -27,6 +27,12 @@ export class Rendered {
     return this.#bytes
   }
 
+  /** What it has of a key at that revision. */
+  known(key: string, revision: bigint): string | undefined {
+    const known = this.#entries.get(key)
+    return known?.revision === revision ? known.text : undefined
+  }
+
   textOf(kind: ResourceDefinition, entry: KvEntry): string {
     const known = this.#entries.get(entry.key)
     if (known?.revision === entry.revision) return known.text

@@ -147,6 +147,39 @@ export function kvContract(name: string, lab: KvLab): void {
       await kv.close()
     })
 
+    it('leaves out only values that its reader has at that very revision, while many write', async () => {
+      const kv = await lab.open()
+      const text = (key: string, revision: bigint) => `what was read of ${key} at ${revision}`
+      const whole = await Promise.all(Array.from({ length: 20 }, (_, i) => put(kv, `/a/${i}`)))
+      expect(whole).toHaveLength(20)
+      let writing = true
+      const writers = Promise.all(
+        Array.from({ length: 4 }, async (_, writer) => {
+          for (let i = 0; writing; i += 1) {
+            const key = `/a/${writer + 4 * (i % 6)}`
+            if (i % 5 === 4 && (await kv.get(key))) await remove(kv, key)
+            else await put(kv, key, `${key} ${i}`)
+          }
+        }),
+      )
+      for (let i = 0; i < 100; i += 1) {
+        const page = await kv.list('/a/', { reuse: text })
+        const { entries } = await kv.list('/a/', { at: page.revision })
+        const expected = entries.map(({ key, value, revision }, n) =>
+          page.entries[n]?.reused === undefined
+            ? { key, value, revision }
+            : { key, value: '', revision, reused: text(key, revision) },
+        )
+        expect(page.entries).toEqual(expected)
+      }
+      writing = false
+      await writers
+      // Nothing of one that has nothing.
+      const { entries } = await kv.list('/a/', { reuse: () => undefined })
+      expect(entries).toEqual((await kv.list('/a/')).entries)
+      await kv.close()
+    })
+
     it('pages through the store as it was when the first page was made', async () => {
       const kv = await lab.open()
       for (let i = 0; i < 10; i += 1) await put(kv, `/a/${i}`, 'old')

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -132,6 +133,9 @@ async function tellsOfIt(other: Lab): Promise<void> {
     expect(line).toMatch(/^$|^plasmavmc |^\{.*\}$|^Write error: [^{]*$/)
 }
 
+/** Nothing that the store could make smaller. */
+const large = () => randomBytes(150_000).toString('base64')
+
 async function fillAndGoOn(other: Lab): Promise<void> {
   const listed = async () => {
     const list = await other.client.json<{ items: { metadata: { name: string } }[] }>('GET', machinesPath)
@@ -143,7 +147,7 @@ async function fillAndGoOn(other: Lab): Promise<void> {
   let refused: unknown
   while (refused === undefined && made.length < 90) {
     const name = `big-${made.length}`
-    const spec = { runStrategy: 'Halted', cloudInit: { userData: 'x'.repeat(200_000) } }
+    const spec = { runStrategy: 'Halted', cloudInit: { userData: large() } }
     try {
       await other.create(tiny(name, spec))
       made.push(name)
@@ -156,7 +160,7 @@ async function fillAndGoOn(other: Lab): Promise<void> {
   const cli = await other.run(
     program,
     ['apply', '-f', '-'],
-    JSON.stringify(tiny('late', { runStrategy: 'Halted', cloudInit: { userData: 'x'.repeat(200_000) } })),
+    JSON.stringify(tiny('late', { runStrategy: 'Halted', cloudInit: { userData: large() } })),
   )
   expect(cli).toMatchObject({ code: 1, stderr: expect.stringContaining('ServiceUnavailable') })
   expect(await listed()).toEqual([...made].sort())
