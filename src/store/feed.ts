@@ -82,7 +82,8 @@ class Reader implements AsyncGenerator<KvEvent> {
   }
 
   #offer(event: KvEvent): void {
-    if (this.#behind) return
+    // It may have been read from the history before it was published, or be of a watch that is behind its reader.
+    if (this.#behind || event.revision <= this.#upTo) return
     if (event.key.startsWith(this.#options.prefix)) {
       this.#bytes += weightOf(event)
       if (this.#pending.length >= maxPending || this.#bytes > maxPendingBytes) {
@@ -122,8 +123,6 @@ class Reader implements AsyncGenerator<KvEvent> {
     for (;;) {
       for (let event = this.#batch[this.#next]; event; event = this.#batch[this.#next]) {
         this.#next += 1
-        // Its commit may have been read from the history before it was published.
-        if (event.revision <= this.#seen) continue
         this.#seen = event.revision
         if (event.key.startsWith(prefix)) return event
       }
