@@ -58,15 +58,18 @@ export class KubeObjects implements ObjectStore {
     kind: ResourceDefinition<T>,
     options: ListOptions = {},
   ): Promise<ObjectList<T>> {
-    const { limit, continue: token } = options
+    const { limit, continue: token, resourceVersion } = options
     if (token === '') throw new ApiError('BadRequest', 'continue: Invalid value: "": must not be empty')
-    if (token !== undefined || (limit !== undefined && limit > 0)) return this.#page(kind, options)
+    if (token !== undefined) return this.#page(kind, options)
+    if (resourceVersion !== undefined) requireVersion(resourceVersion)
+    if (limit !== undefined && limit > 0) return this.#page(kind, options)
     const { pageItems = defaultPageItems } = this.#options
     for (let i = 0; i < listTries; i += 1) {
       try {
         return await this.#pages(kind, { ...options, limit: pageItems })
       } catch (error) {
-        if (!isReason(error, 'Expired')) throw error
+        // What was asked for at a version does not come back.
+        if (!isReason(error, 'Expired') || resourceVersion !== undefined) throw error
       }
     }
     return this.#page(kind, { ...options, limit: 0 })
@@ -156,15 +159,9 @@ export class KubeObjects implements ObjectStore {
     options: WatchOptions,
   ): AsyncGenerator<WatchEvent<T>> {
     const { namespace, labelSelector, resourceVersion, signal } = options
-    // To Kubernetes these mean "whatever there is now", with events that never happened.
-    if (resourceVersion === '' || resourceVersion === '0')
-      throw new ApiError('Gone', `resourceVersion: "${resourceVersion}" names no moment: list first`)
-    // Kubernetes calls this an error of its own, which would be tried again.
-    if (!/^\d+$/.test(resourceVersion))
-      throw new ApiError(
-        'BadRequest',
-        `resourceVersion: Invalid value: "${resourceVersion}": must be a number`,
-      )
+    // To Kubernetes this means "whatever there is now", with events that never happened.
+    if (resourceVersion === '') throw nowhere(resourceVersion)
+    requireVersion(resourceVersion)
     const { http, clock, watchMs, graceMs, random = Math.random } = this.#options
     const frames = watchKube({
       ...{ http, clock, random, resourceVersion, signal, path: kubePath(kind, { namespace }) },
@@ -176,7 +173,7 @@ export class KubeObjects implements ObjectStore {
       for await (const { type, object } of frames) yield { type, object: shown(kind, object) }
     } catch (error) {
       // As with every store.
-      throw isReason(error, 'Expired') ? new ApiError('Gone', error.message, error.details) : error
+      throw isReason(error, 'Expired') ? goneLike(error) : error
     }
   }
 
@@ -184,21 +181,29 @@ export class KubeObjects implements ObjectStore {
     kind: ResourceDefinition<T>,
     options: ListOptions,
   ): Promise<ObjectList<T>> {
-    const { namespace, labelSelector, limit, continue: token } = options
+    const { namespace, labelSelector, limit, continue: token, name } = options
+    // A token says at which version its list is.
+    const at = token === undefined ? options.resourceVersion : undefined
     const query = {
       labelSelector: labelSelector || undefined,
+      fieldSelector: name === undefined ? undefined : `metadata.name=${name}`,
       limit: limit !== undefined && limit > 0 ? String(limit) : undefined,
       continue: token,
+      ...(at !== undefined && { resourceVersion: at, resourceVersionMatch: 'Exact' }),
     }
-    const body = await this.#http.json({ method: 'GET', path: kubePath(kind, { namespace }), query })
+    const call = { method: 'GET', path: kubePath(kind, { namespace }), query } as const
+    const body = await this.#http.json(call).catch((error: unknown) => {
+      throw at !== undefined && isUnknownVersion(error) ? goneLike(error) : error
+    })
     if (!isRecord(body) || !isRecord(body['metadata'])) throw notList(kind)
-    const { resourceVersion, continue: next } = body['metadata']
+    const { resourceVersion, continue: next, remainingItemCount: remaining } = body['metadata']
     const items = body['items'] ?? []
     if (!Array.isArray(items) || typeof resourceVersion !== 'string') throw notList(kind)
     return {
       items: items.map((item) => shown(kind, item)),
       resourceVersion,
       ...(typeof next === 'string' && next !== '' && { continue: next }),
+      ...(typeof remaining === 'number' && { remainingItemCount: remaining }),
     }
   }
 
@@ -274,6 +279,31 @@ function check(kind: ResourceDefinition, object: KubeObject): void {
   const parsed = parse(kind, object)
   const causes = [...metadataCauses(kind, object), ...(parsed.ok ? [] : parsed.causes)]
   if (causes.length > 0) throw invalid(kind, object.metadata?.name ?? '', causes)
+}
+
+/** @throws ApiError BadRequest, Gone for one that names no moment */
+function requireVersion(text: string): void {
+  // To Kubernetes it means "whatever there is now".
+  if (text === '0') throw nowhere(text)
+  // Kubernetes calls this an error of its own, which would be tried again.
+  if (!/^\d+$/.test(text))
+    throw new ApiError('BadRequest', `resourceVersion: Invalid value: "${text}": must be a number`)
+}
+
+function nowhere(version: string): ApiError {
+  return new ApiError('Gone', `resourceVersion: "${version}" names no moment: list first`)
+}
+
+/** As every store says that a version is too old, or not yet there. */
+function goneLike({ message, details }: ApiError): ApiError {
+  return new ApiError('Gone', message, details)
+}
+
+/** Whether a list is refused as its version is compacted, or has not come. */
+function isUnknownVersion(error: unknown): error is ApiError {
+  if (isReason(error, 'Expired')) return true
+  const { causes = [] } = isReason(error, 'Timeout') ? error.details : {}
+  return causes.some(({ reason }) => reason === 'ResourceVersionTooLarge')
 }
 
 function notList(kind: ResourceDefinition): ApiError {

@@ -66,6 +66,60 @@ export function objectsReadContract(name: string, lab: ObjectsLab): void {
       })
     })
 
+    it('lists one by its name, as it is and as it was', async () => {
+      const store = await lab.open()
+      const { metadata } = await store.create(StoragePool, pool('a'))
+      const { resourceVersion = '' } = await store.list(StoragePool)
+      await store.create(StoragePool, pool('ab'))
+      await store.create(VirtualMachine, vm('a', {}, { namespace: 'b' }))
+      await store.create(VirtualMachine, vm('a', {}, { namespace: 'a' }))
+      const named = async (change: object) => namesOf(await store.list(StoragePool, { name: 'a', ...change }))
+      expect(await named({})).toEqual(['a'])
+      expect(await named({ labelSelector: 'x' })).toEqual([])
+      const { items } = await store.list(VirtualMachine, { name: 'a', namespace: 'b' })
+      expect(items.map((one) => one.metadata.namespace)).toEqual(['b'])
+      await store.delete(StoragePool, { name: 'a' })
+      expect(await named({})).toEqual([])
+      const then = await store.list(StoragePool, { name: 'a', resourceVersion })
+      expect(then).toMatchObject({ items: [{ metadata }], resourceVersion })
+    })
+
+    it('lists as it was at a version, whole and by page', async () => {
+      const store = await lab.open()
+      for (const one of ['a', 'b', 'c']) await store.create(StoragePool, pool(one))
+      const before = await store.list(StoragePool)
+      await store.delete(StoragePool, { name: 'b' })
+      await store.create(StoragePool, pool('d'))
+      const { resourceVersion } = before
+      expect(await store.list(StoragePool, { resourceVersion })).toEqual(before)
+      const first = await store.list(StoragePool, { resourceVersion, limit: 2 })
+      expect([namesOf(first), first.resourceVersion]).toEqual([['a', 'b'], resourceVersion])
+      const rest = await store.list(StoragePool, { limit: 2, continue: first.continue ?? '' })
+      expect([namesOf(rest), rest.resourceVersion]).toEqual([['c'], resourceVersion])
+    })
+
+    it('lists at no version that has not come yet, is too old or is none', async () => {
+      const store = await lab.open()
+      await store.create(StoragePool, pool('a'))
+      const { resourceVersion } = await store.list(StoragePool)
+      const later = { resourceVersion: String(Number(resourceVersion) + 1_000) }
+      for (const more of [{}, { limit: 1 }, { name: 'a' }])
+        await expect(store.list(StoragePool, { ...later, ...more })).rejects.toMatchObject({ reason: 'Gone' })
+      for (const none of ['x', ''])
+        await expect(store.list(StoragePool, { resourceVersion: none })).rejects.toMatchObject({
+          reason: 'BadRequest',
+        })
+    })
+
+    it('says how many are to come after a page, where nothing selects', async () => {
+      const store = await lab.open()
+      for (const one of ['a', 'b', 'c']) await store.create(StoragePool, pool(one))
+      expect(await store.list(StoragePool, { limit: 1 })).toMatchObject({ remainingItemCount: 2 })
+      expect(await store.list(StoragePool, { limit: 3 })).not.toHaveProperty('remainingItemCount')
+      const some = await store.list(StoragePool, { limit: 1, labelSelector: '!x' })
+      expect(some).not.toHaveProperty('remainingItemCount')
+    })
+
     it('pages: every object once, the last page without a token', async () => {
       const store = await lab.open()
       for (let i = 0; i < 10; i += 1) await store.create(StoragePool, pool(`p${i}`))
@@ -116,6 +170,8 @@ export function objectsReadContract(name: string, lab: ObjectsLab): void {
       }
       const next = store.list(StoragePool, { limit: 3, continue: page.continue ?? '' })
       await expect(next).rejects.toMatchObject({ status: 410, message: expect.stringContaining('too old') })
+      const { resourceVersion } = page
+      await expect(store.list(StoragePool, { resourceVersion })).rejects.toMatchObject({ reason: 'Gone' })
     })
 
     it('takes no token of another list, or of nobody', async () => {

@@ -117,19 +117,6 @@ it('creates only in the namespace that was looked at', async () => {
   expect((await objects.list(VirtualMachine)).items).toHaveLength(1)
 })
 
-it('lists one by its name, as it is and as it was', async () => {
-  const objects = new KvObjects(new MemoryKv(), options)
-  const { metadata } = await objects.create(StoragePool, pool('a'))
-  await objects.create(StoragePool, pool('ab'))
-  const names = async (change: object) =>
-    (await objects.list(StoragePool, { name: 'a', ...change })).items.map((one) => one.metadata.name)
-  expect(await names({})).toEqual(['a'])
-  expect(await names({ labelSelector: 'x' })).toEqual([])
-  await objects.delete(StoragePool, { name: 'a' })
-  expect(await names({})).toEqual([])
-  expect(await names({ resourceVersion: metadata.resourceVersion })).toEqual(['a'])
-})
-
 it('keeps no more texts than fit, the newest of them', () => {
   const rendered = new Rendered(10_000)
   const text = (key: string, revision: bigint) =>
