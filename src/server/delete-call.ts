@@ -1,14 +1,13 @@
-import { apiVersionOf, type ResourceDefinition } from '../resources/define.ts'
+import type { ResourceDefinition } from '../resources/define.ts'
 import { Namespace } from '../resources/kinds.ts'
 import { isHeld } from '../store/deletion.ts'
 import { isReason } from '../store/errors.ts'
 import { type Answer, type Call, type HandlerDeps, methodNotAllowed, refOf } from './call.ts'
 import { deleteOptionsOf } from './delete-options.ts'
-import { parseFieldSelector } from './field-selector.ts'
 import { inLanes } from './lanes.ts'
-import { selected } from './list-call.ts'
+import { chosen } from './list-call.ts'
 import { refuseKeptNamespace } from './namespace-calls.ts'
-import { limitOf, parameter } from './query.ts'
+import { listHead } from './show.ts'
 
 /** Deletions of a collection under way at once: they share the store's flushes, and leave room for other requests. */
 const deleteLanes = 100
@@ -26,19 +25,13 @@ export async function remove(call: Call, deps: HandlerDeps): Promise<Answer> {
 
 /** Deletes what the selectors choose; what is gone meanwhile is no error. */
 export async function removeCollection(call: Call, deps: HandlerDeps): Promise<Answer> {
-  const { kind, namespace } = call.path
+  const { kind } = call.path
   // As in Kubernetes: namespaces go one by one.
   if (kind === (Namespace as ResourceDefinition)) throw methodNotAllowed()
   const { dryRun = false, propagation } = deleteOptionsOf(call.body, call.query)
-  const labelSelector = parameter(call.query, 'labelSelector')
-  const fields = parseFieldSelector(parameter(call.query, 'fieldSelector'), kind)
-  const limit = limitOf(call.query)
-  const page = await deps.objects.list(kind, {
-    ...(namespace !== undefined && { namespace }),
-    ...(labelSelector && { labelSelector }),
-    ...(limit !== undefined && { limit }),
-  })
-  const { items } = fields ? selected(page, fields) : page
+  // Whatever a list of the same query would show.
+  const page = await chosen(call, deps)
+  const { items } = page
   await inLanes(items, deleteLanes, async ({ metadata }) => {
     const { name, uid } = metadata
     const ref = { name, ...(metadata.namespace !== undefined && { namespace: metadata.namespace }) }
@@ -48,9 +41,5 @@ export async function removeCollection(call: Call, deps: HandlerDeps): Promise<A
       if (!isReason(error, 'NotFound') && !isReason(error, 'Conflict')) throw error
     })
   })
-  const metadata = { resourceVersion: page.resourceVersion }
-  return {
-    code: 200,
-    body: { apiVersion: apiVersionOf(kind), kind: `${kind.kind}List`, metadata, items },
-  }
+  return { code: 200, body: { ...listHead(kind, page), items } }
 }

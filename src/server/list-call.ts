@@ -21,12 +21,20 @@ export async function list(call: Call, deps: HandlerDeps): Promise<Answer> {
     const page = await atVersion((one) => deps.objects.listText(kind, one), options, wish)
     return { code: 200, body: listBody(JSON.stringify(listHead(kind, page)), page.items) }
   }
-  const page = await atVersion((one) => deps.objects.list(kind, one), options, wish)
-  return { code: 200, body: shownList(view, fields ? selected(page, fields) : page) }
+  return { code: 200, body: shownList(view, await chosen(call, deps)) }
+}
+
+/** The objects of what a call lists, a page of them where it names a limit. @throws ApiError as `list` */
+export async function chosen({ path, query }: Call, deps: HandlerDeps): Promise<ObjectList<KubeObject>> {
+  const fields = parseFieldSelector(parameter(query, 'fieldSelector'), path.kind)
+  const wish = versionWish(query, false)
+  const options = optionsOf(path, query, wish, fields)
+  const page = await atVersion((one) => deps.objects.list(path.kind, one), options, wish)
+  return fields ? selected(page, fields) : page
 }
 
 /** What of a page the fields choose: how many others there will be is then not known. */
-export function selected(page: ObjectList<KubeObject>, { matches }: FieldSelector): ObjectList<KubeObject> {
+function selected(page: ObjectList<KubeObject>, { matches }: FieldSelector): ObjectList<KubeObject> {
   const { remainingItemCount: _, ...rest } = page
   return { ...rest, items: page.items.filter(matches) }
 }

@@ -251,6 +251,21 @@ describe('delete', () => {
     expect(json.items).toHaveLength(1)
     expect((await server.call('GET', machines)).json.items[0].metadata.name).toBe('web')
   })
+
+  it('deletes a collection page by page, as it was when its first page was deleted', async () => {
+    for (const name of ['a', 'b', 'c']) await server.call('POST', machines, machine(name))
+    const first = (await server.call('DELETE', `${machines}?limit=2`)).json
+    expect(first.items).toHaveLength(2)
+    expect(first.metadata).toMatchObject({ continue: expect.any(String), remainingItemCount: 3 })
+    await server.call('POST', machines, machine('new'))
+    const { json } = await server.call('DELETE', `${machines}?limit=9&continue=${first.metadata.continue}`)
+    expect(json.items).toHaveLength(3)
+    expect(json.metadata.continue).toBeUndefined()
+    const left = (await server.call('GET', machines)).json.items
+    expect(left.map((one: { metadata: { name: string } }) => one.metadata.name)).toEqual(['new'])
+    const lost = await server.call('DELETE', `${machines}?resourceVersion=999999`)
+    expect([lost.code, lost.json.reason]).toEqual([504, 'Timeout'])
+  })
 })
 
 describe('fields that stand twice', () => {
