@@ -20,6 +20,8 @@ export interface Limits {
   readonly restBytes: number
   /** For at most so long. */
   readonly restMs: number
+  /** How long a server that is told to end waits for the answers that are under way. */
+  readonly endMs: number
   /** How requests whose sender is known share the server. */
   readonly fair: FairLimits
 }
@@ -32,6 +34,7 @@ export const defaultLimits: Limits = {
   pendingBytes: 64 * 1024 * 1024,
   restBytes: 32 * 1024 * 1024,
   restMs: 3_000,
+  endMs: 2_000,
   fair: defaultFairLimits,
 }
 

@@ -27,6 +27,7 @@ import { refusalPaid, seatFor } from './seating.ts'
 import { sendAnswer, sendDocument } from './send.ts'
 import { statusOf } from './status.ts'
 import { type RequestTarget, splitTarget } from './target.ts'
+import { UnderWay } from './under-way.ts'
 import { unreadable } from './unreadable.ts'
 import { attachConsoles } from './upgrade.ts'
 import { versionInfo } from './version.ts'
@@ -47,6 +48,7 @@ interface Shared {
   readonly metrics: Metrics
   readonly fair: FairQueue
   readonly prometheus: Prometheus
+  readonly underWay: UnderWay
 }
 
 interface Context {
@@ -87,11 +89,14 @@ export function createServer(given: ServerDeps): FastifyInstance {
     documents: new Documents(deps.kinds),
     metrics: new Metrics(prometheus),
     fair: deps.fair ?? new FairQueue(limits.fair, deps.clock),
+    underWay: new UnderWay(),
   }
   collectBodies(app, limits)
   app.setErrorHandler((error, request, reply) => fail(error, request, reply, deps))
   app.setNotFoundHandler((request, reply) => serve(request, reply, shared))
   attachConsoles(app, deps, shared.metrics, shared.fair)
+  // Before the connections are cut: who is told nothing more could not tell whether a write was made.
+  app.addHook('preClose', () => shared.underWay.end(deps.clock, limits.endMs))
   return app
 }
 
@@ -99,6 +104,7 @@ export function createServer(given: ServerDeps): FastifyInstance {
 async function serve(request: FastifyRequest, reply: FastifyReply, shared: Shared): Promise<unknown> {
   const id = randomUUID()
   reply.header('audit-id', id)
+  shared.underWay.begin(reply.raw)
   const ends = shared.metrics.requestBegins()
   return withLogFields({ auditID: id }, () => serveAs(id, request, reply, shared)).finally(ends)
 }
@@ -205,7 +211,7 @@ function watch(
   { reply, url, admitted }: Context,
   path: ResourcePath,
   form: Form,
-  { deps, metrics, fair }: Shared,
+  { deps, metrics, fair, underWay }: Shared,
 ): undefined {
   const started = startWatch({ path, query: url.searchParams, form }, deps.objects, deps.clock)
   const counted = fair.watch(admitted.identity.name, started.stop)
@@ -214,6 +220,7 @@ function watch(
   const head = { ...reply.getHeaders(), 'content-type': 'application/json' } as OutgoingHttpHeaders
   reply.raw.writeHead(200, head)
   reply.raw.flushHeaders()
+  underWay.goesOn(reply.raw, started.stop)
   const { plural } = path.kind
   const ends = metrics.watchBegins(plural)
   const over = whileSilent(reply.raw, deps.limits ?? defaultLimits)
