@@ -1,5 +1,5 @@
 import { ApiError } from './errors.ts'
-import type { Kv } from './kv.ts'
+import type { Kv, KvCondition } from './kv.ts'
 
 /** Where the epoch of the newest leader is kept: beside the objects, seen by no API. */
 export const termKey = '/plasmavmc.io/term'
@@ -39,11 +39,13 @@ class TermKv implements Kv {
     this.watch = kv.watch.bind(kv)
   }
 
-  async put(key: string, value: string, expected: bigint): Promise<bigint | undefined> {
+  async put(key: string, value: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
+    refuseOther(also)
     return (await this.#kv.put(key, value, expected, this.#also)) ?? this.#refused()
   }
 
-  async delete(key: string, expected: bigint): Promise<bigint | undefined> {
+  async delete(key: string, expected: bigint, also?: KvCondition): Promise<bigint | undefined> {
+    refuseOther(also)
     return (await this.#kv.delete(key, expected, this.#also)) ?? this.#refused()
   }
 
@@ -56,6 +58,11 @@ class TermKv implements Kv {
     if (now?.revision !== this.#also.revision) throw superseded(this.#epoch, now?.value ?? 'none')
     return undefined
   }
+}
+
+/** A write has room for one condition beside its own. @throws Error rather than to write without one that was asked for */
+function refuseOther(also: KvCondition | undefined): void {
+  if (also) throw new Error(`a leader's write holds by its term, and can't hold by ${also.key} as well`)
 }
 
 function superseded(epoch: number, newer: string): ApiError {

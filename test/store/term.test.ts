@@ -58,3 +58,13 @@ it('begins no term that is older than the one begun, and takes up its own again'
   expect(await again.put('/x', '1', 0n)).toBeDefined()
   expect((await kv.get(termKey))?.value).toBe('2')
 })
+
+it('refuses another condition beside the term, which it could not keep, and writes nothing', async () => {
+  const kv = new MemoryKv()
+  const leader = await beginTerm(kv, 1)
+  const own = await leader.put('/x', '1', 0n)
+  const also = { key: '/y', revision: 7n }
+  await expect(leader.put('/x', '2', own!, also)).rejects.toThrow("can't hold by /y as well")
+  await expect(leader.delete('/x', own!, also)).rejects.toThrow("can't hold by /y as well")
+  expect(await leader.get('/x')).toMatchObject({ value: '1', revision: own })
+})
