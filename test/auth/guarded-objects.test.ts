@@ -9,6 +9,7 @@ import { ClusterRole } from '../../src/resources/rbac.ts'
 import { KvObjects } from '../../src/store/kv-objects.ts'
 import { MemoryKv } from '../../src/store/memory.ts'
 import type { TextStore } from '../../src/store/objects.ts'
+import { objectsContract } from '../contract/objects.ts'
 
 const role = (rules: ClusterRole['rules']): ClusterRole => ({
   ...{ apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', metadata: { name: 'r' } },
@@ -59,6 +60,15 @@ function interrupted(during: () => Promise<unknown>): TextStore {
     },
   })
 }
+
+objectsContract('memory, guarded', {
+  open: async ({ limit } = {}) => {
+    const kv = new MemoryKv(limit === undefined ? {} : { historyLimit: limit })
+    const own = new KvObjects(kv, { clock: systemClock, newUid: () => crypto.randomUUID() })
+    return new GuardedObjects(own, callerOf('admin', [mastersGroup]), keeper)
+  },
+  restoresUids: true,
+})
 
 describe('a role that is cut meanwhile', () => {
   it('does not get back what it had from who may not grant that', async () => {
