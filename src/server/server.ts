@@ -208,12 +208,13 @@ async function plainPath(
 }
 
 function watch(
-  { reply, url, admitted }: Context,
+  { request, reply, url, admitted }: Context,
   path: ResourcePath,
   form: Form,
   { deps, metrics, fair, underWay }: Shared,
 ): undefined {
-  const started = startWatch({ path, query: url.searchParams, form }, deps.objects, deps.clock)
+  const failed = (error: unknown) => logFailure('watch failed', error, request, reply, deps)
+  const started = startWatch({ path, query: url.searchParams, form }, deps.objects, deps.clock, failed)
   const counted = fair.watch(admitted.identity.name, started.stop)
   // Written by hand: the head must go out before the first event, which may be hours away.
   reply.hijack()
@@ -268,13 +269,19 @@ async function log(
   return reply.header('content-type', 'text/plain; charset=utf-8').send(text)
 }
 
+function logFailure(
+  what: string,
+  err: unknown,
+  { method, url }: FastifyRequest,
+  reply: FastifyReply,
+  { log }: ServerDeps,
+): void {
+  log.error(what, { auditID: reply.getHeader('audit-id'), method, path: url.split('?')[0], err })
+}
+
 function fail(error: unknown, request: FastifyRequest, reply: FastifyReply, deps: ServerDeps): unknown {
   const { code, body } = statusOf(error)
-  if (code >= 500)
-    deps.log.error('request failed', {
-      ...{ auditID: reply.getHeader('audit-id'), method: request.method },
-      ...{ path: request.url.split('?')[0], err: error },
-    })
+  if (code >= 500) logFailure('request failed', error, request, reply, deps)
   const syntax = errorSyntax(request.headers.accept)
   const text = syntax === 'yaml' ? yamlText(body) : JSON.stringify(body)
   reply.headers(errorHeaders({ code, body })).code(code).header('content-type', `application/${syntax}`)

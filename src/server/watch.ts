@@ -53,9 +53,15 @@ export interface Watch {
 
 /**
  * A watch until it times out or is stopped.
+ * @param onFailure told of what is no error of the API: its client hears no more than that the watch failed
  * @throws ApiError BadRequest, Invalid, NotAcceptable for what a client got wrong in its query
  */
-export function startWatch(request: WatchRequest, objects: TextStore, clock: Clock): Watch {
+export function startWatch(
+  request: WatchRequest,
+  objects: TextStore,
+  clock: Clock,
+  onFailure: (error: unknown) => void = () => {},
+): Watch {
   const seconds = Math.min(numberOf(request.query, 'timeoutSeconds') || maxSeconds, maxSeconds)
   const wanted = wantedOf(request, clock, clock.elapsed() + seconds * 1000)
   const stopping = new AbortController()
@@ -64,7 +70,7 @@ export function startWatch(request: WatchRequest, objects: TextStore, clock: Clo
     cancel()
     stopping.abort()
   }
-  const own = { objects, clock, signal: stopping.signal }
+  const own = { objects, clock, signal: stopping.signal, onFailure }
   return { tell: (put) => tell(wanted, own, put), stop }
 }
 
@@ -130,12 +136,16 @@ interface Source {
   readonly objects: TextStore
   readonly clock: Clock
   readonly signal: AbortSignal
+  readonly onFailure: (error: unknown) => void
 }
 
 /** @throws what `put` throws */
 async function tell(wanted: Wanted, source: Source, put: Put): Promise<void> {
-  const failed = (error: unknown) =>
-    error instanceof ApiError ? error : new ApiError('InternalError', 'the watch failed')
+  const failed = (error: unknown) => {
+    if (error instanceof ApiError) return error
+    source.onFailure(error)
+    return new ApiError('InternalError', 'the watch failed')
+  }
   let lost = false
   const told: Put = (text) => {
     const wait = put(text)

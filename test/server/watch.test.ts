@@ -1,6 +1,7 @@
 import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { systemClock } from '../../src/lib/clock.ts'
+import { type Fields, silentLog } from '../../src/lib/log.ts'
 import { VirtualMachine } from '../../src/resources/vm.ts'
 import { sendWatch, startWatch } from '../../src/server/watch.ts'
 import { type Lab, lab, machine, machines, merge } from './fixture.ts'
@@ -111,6 +112,31 @@ it('a version that history no longer has is Gone', async () => {
   for (const name of ['a', 'b', 'c', 'd', 'e', 'f']) await old.call('POST', machines, machine(name))
   const { text } = await old.call('GET', `${machines}?watch=true&resourceVersion=1`)
   expect(JSON.parse(text)).toMatchObject({ type: 'ERROR', object: { code: 410, reason: 'Expired' } })
+})
+
+it('what goes wrong within is in the log, and no more than that is told to the client', async () => {
+  const logged: [string, unknown][] = []
+  const log = {
+    ...silentLog,
+    error: (message: string, { err, path } = {} as Fields) => void logged.push([message, [path, err]]),
+  }
+  const { objects } = server
+  const cause = new TypeError('no such row')
+  const broken = new Proxy(objects, {
+    get: (target, name) => {
+      const member = Reflect.get(target, name)
+      if (name !== 'watchText') return typeof member === 'function' ? member.bind(target) : member
+      // biome-ignore lint/correctness/useYield: it fails before it has anything
+      return async function* () {
+        throw cause
+      }
+    },
+  })
+  const other = await lab({ objects: broken, log })
+  const { text } = await other.call('GET', `${machines}?watch=true&resourceVersion=1`)
+  const { type, object } = JSON.parse(text)
+  expect([type, object.code, object.message]).toEqual(['ERROR', 500, 'the watch failed'])
+  expect(logged).toEqual([['watch failed', [machines, cause]]])
 })
 
 it('a client that reads nothing is cut, and its reader of the store let go', async () => {
