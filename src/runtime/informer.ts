@@ -3,8 +3,8 @@ import { messageOf } from '../lib/errors.ts'
 import type { Log } from '../lib/log.ts'
 import type { KubeObject, ResourceDefinition } from '../resources/define.ts'
 import { misunderstood, noteMisunderstood, understood } from '../resources/understood.ts'
-import { listAndWatch } from '../store/list-watch.ts'
-import type { ListOptions, ObjectStore } from '../store/objects.ts'
+import { listAndWatch, type WatchScope } from '../store/list-watch.ts'
+import type { ObjectStore } from '../store/objects.ts'
 
 /** `namespace/name`, or `name` for cluster-scoped objects: the key of queues and caches. */
 export function keyOf(object: {
@@ -29,7 +29,7 @@ export class Informer<T extends KubeObject> {
   readonly #kind: ResourceDefinition<T>
   readonly #log: Log
   readonly #clock: Clock
-  readonly #scope: Pick<ListOptions, 'namespace' | 'labelSelector'>
+  readonly #scope: WatchScope
   readonly #objects = new Map<string, T>()
   readonly #listeners = new Set<(key: string, object: T | undefined) => void>()
   readonly #firstSync = Promise.withResolvers<void>()
@@ -41,7 +41,7 @@ export class Informer<T extends KubeObject> {
     kind: ResourceDefinition<T>,
     log: Log,
     clock: Clock = systemClock,
-    scope: Pick<ListOptions, 'namespace' | 'labelSelector'> = {},
+    scope: WatchScope = {},
   ) {
     this.#scope = scope
     this.#store = store

@@ -72,7 +72,7 @@ export class SimStore {
       list: (prefix, options) => kv.list(prefix, options),
       put: (key, value, expected, also) => this.put(undefined, key, value, expected, also),
       delete: (key, expected, also) => this.delete(undefined, key, expected, also),
-      watch: (prefix, from, signal) => kv.watch(prefix, from, signal),
+      watch: (prefix, from, signal, progress) => kv.watch(prefix, from, signal, progress),
       close: async () => {},
     }
   }

@@ -22,6 +22,9 @@ export class Listed<T> {
   }
 }
 
+/** What a list and a watch both heed: by any other option they would be of different objects. */
+export type WatchScope = Pick<ListOptions, 'namespace' | 'labelSelector'>
+
 export type ListWatchEvent<T> = Listed<T> | WatchEvent<T>
 
 const retryBaseMs = 50
@@ -46,7 +49,7 @@ const passing: ReadonlySet<string> = new Set(['Unauthorized', 'Forbidden'])
 export async function* listAndWatch<T extends KubeObject>(
   store: ObjectStore,
   kind: ResourceDefinition<T>,
-  options: ListOptions,
+  scope: WatchScope,
   signal: AbortSignal,
   clock: Clock = systemClock,
 ): AsyncGenerator<ListWatchEvent<T>> {
@@ -55,11 +58,11 @@ export async function* listAndWatch<T extends KubeObject>(
   while (!signal.aborted) {
     const began = clock.elapsed()
     try {
-      const list = await listed(store, kind, options)
+      const list = await listed(store, kind, scope)
       const { resourceVersion } = list
       admitted = true
       yield list
-      for await (const event of store.watch(kind, { ...options, resourceVersion, signal })) {
+      for await (const event of store.watch(kind, { ...scope, resourceVersion, signal })) {
         failures = 0
         yield event
       }
@@ -80,8 +83,8 @@ export async function* listAndWatch<T extends KubeObject>(
 async function listed<T extends KubeObject>(
   store: ObjectStore,
   kind: ResourceDefinition<T>,
-  options: ListOptions,
+  scope: WatchScope,
 ): Promise<Listed<T>> {
-  const { items, resourceVersion } = await store.list(kind, options)
+  const { items, resourceVersion } = await store.list(kind, scope)
   return new Listed(items, resourceVersion)
 }
