@@ -139,7 +139,7 @@ export type MachineChange = { readonly uid: string } & (
 /** QMP of this host's machines: one reserved monitor a machine, connected on first use and kept. */
 export interface Machines {
   /** Asks query-status; connects first where needed. Never rejects. */
-  status(uid: string, signal?: AbortSignal): Promise<MachineAnswer>
+  status(uid: string): Promise<MachineAnswer>
   /** As `QmpSession.execute`; connects first where needed. @throws QmpError family */
   execute<N extends CommandName>(
     uid: string,
