@@ -250,7 +250,7 @@ export function peerVotes(options: {
 }): AskVotes {
   const { kv, objects, hostName: from, clock } = options
   let key: Promise<Buffer> | undefined
-  return async (lease, { members }) => {
+  return async (lease, { members }, signal) => {
     const host = hostOfLease(lease.metadata.name) ?? ''
     key ??= clusterKey(kv)
     key.catch(() => {
@@ -264,7 +264,7 @@ export function peerVotes(options: {
       others.map(async (to) => {
         const address = addresses.get(to)
         if (address === undefined) return { host: to, why: 'its lease names no guard' }
-        const ask = { address, to, from, key: secret, timeoutMs: voteMs, clock }
+        const ask = { address, to, from, key: secret, timeoutMs: voteMs, clock, signal }
         const reply = await askPeer(question, ask)
         if (!reply) return { host: to, why: `no answer from ${address}` }
         return reply.word === 'yes' ? { host: to } : { host: to, why: reply.why }

@@ -172,6 +172,8 @@ export interface AskOptions {
   readonly key: Buffer
   readonly timeoutMs: number
   readonly clock?: Clock
+  /** Ends the wait for an answer; nothing is asked where it is aborted already. */
+  readonly signal?: AbortSignal
 }
 
 /**
@@ -183,9 +185,9 @@ export function askPeer(
   question: PeerQuestion,
   options: AskOptions,
 ): Promise<(PeerReply & { readonly askedAt: number }) | undefined> {
-  const { to, from, key, timeoutMs, clock = hostClock } = options
+  const { to, from, key, timeoutMs, clock = hostClock, signal } = options
   const peer = parsePeer(options.address)
-  if (!peer) return Promise.resolve(undefined)
+  if (!peer || signal?.aborted) return Promise.resolve(undefined)
   const body = JSON.stringify({ v: 1, nonce: randomBytes(16).toString('hex'), from, to, ...question })
   const packet = seal(body, mac(key, 'question', body))
   const askedAt = clock.elapsed()
@@ -198,9 +200,12 @@ export function askPeer(
       open = false
       cancelAgain()
       cancelEnd()
+      signal?.removeEventListener('abort', onAbort)
       socket.close()
       resolve(reply && { ...reply, askedAt })
     }
+    const onAbort = () => end()
+    signal?.addEventListener('abort', onAbort, { once: true })
     const cancelEnd = clock.after(timeoutMs, () => end())
     // Nobody listens there, or not yet: until the deadline that may change.
     socket.on('error', () => {})

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
-import { once } from 'node:events'
+import { getEventListeners, once } from 'node:events'
 import { afterEach, describe, expect, test } from 'vitest'
 import {
   type AskOptions,
@@ -63,6 +63,18 @@ describe('a question', () => {
       askedAt: expect.any(Number),
     })
     expect(asked).toEqual([['lost', 'a']])
+  })
+
+  test('is given up, or not asked at all, once its asker is told to end', async () => {
+    const stop = new AbortController()
+    const { address, asked } = await peer(() => {
+      stop.abort()
+      return new Promise<never>(() => {})
+    })
+    expect(await ask(address, { signal: stop.signal, timeoutMs: 60_000 })).toBeUndefined()
+    expect(getEventListeners(stop.signal, 'abort')).toEqual([])
+    expect(await ask(address, { signal: stop.signal, timeoutMs: 60_000 })).toBeUndefined()
+    expect(asked).toHaveLength(1)
   })
 
   test('for consent carries the host and the version', async () => {
