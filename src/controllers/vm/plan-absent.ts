@@ -112,7 +112,9 @@ function takeRequest(draft: Draft): boolean {
 
 function dispose(draft: Draft): void {
   if (draft.seen.disposed) {
-    draft.phase('Terminating', 'Removed', 'disks and run directory are removed')
+    const others = draft.vm.metadata.finalizers?.filter((name) => name !== vmFinalizer) ?? []
+    const waits = others.length > 0 ? `; the object waits for others: finalizer ${others.join(', ')}` : ''
+    draft.phase('Terminating', 'Removed', `disks and run directory are removed${waits}`)
     if (draft.vm.metadata.finalizers?.includes(vmFinalizer)) draft.act({ do: 'dropFinalizer' })
     return
   }

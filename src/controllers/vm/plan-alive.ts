@@ -50,6 +50,7 @@ export function planAlive(draft: Draft, alive: Alive): void {
   if (wantDown && !draft.status.stop && !isOver(draft, alive))
     startStop(draft, draft.deleting ? 'Deleted' : 'Stop')
   if (!wantDown && draft.status.stop && !comesBack.has(draft.status.stop.why)) delete draft.status.stop
+  shortenStop(draft)
   if (alive.machine.state === 'answered') return answered(draft, alive, alive.machine.status)
   silent(draft, alive, alive.machine.message)
 }
@@ -87,9 +88,16 @@ function adopt(draft: Draft, alive: Alive): void {
     startedAt: own?.at ?? draft.at,
     specHash: own?.specHash ?? seen.specHash,
   }
-  const ours = status.launch?.id === launchId
-  if (!ours) draft.tell('Normal', 'Adopted', `took over the running QEMU with pid ${identity.pid}`)
+  if (status.launch?.id !== launchId) takeOver(draft, alive)
   delete status.launch
+}
+
+/** One whose guest is held was held by a request that nobody remembers: whoever made it may rely on it. */
+function takeOver(draft: Draft, { identity, machine }: Alive): void {
+  const isHeld = machine.state === 'answered' && machine.status === 'paused'
+  if (isHeld) draft.status.pausedByUser = true
+  const stays = isHeld ? '; its guest is paused, and stays so until it is unpaused' : ''
+  draft.tell('Normal', 'Adopted', `took over the running QEMU with pid ${identity.pid}${stays}`)
 }
 
 function startStop(draft: Draft, why: string): void {
@@ -99,6 +107,15 @@ function startStop(draft: Draft, why: string): void {
     'Stopping',
     `${why}: asking the guest to power down within ${draft.status.stop.graceSeconds} s`,
   )
+}
+
+/** A grace period that is made shorter meanwhile ends a stop that would take too long; a longer one is for the next. */
+function shortenStop(draft: Draft): void {
+  const { stop } = draft.status
+  const graceSeconds = draft.vm.spec.terminationGracePeriodSeconds
+  if (!stop || graceSeconds >= stop.graceSeconds) return
+  draft.status.stop = { ...stop, graceSeconds }
+  draft.tell('Normal', 'Stopping', `${stop.why}: the guest may now take ${graceSeconds} s in all`)
 }
 
 function takeRequest(draft: Draft, alive: Alive): void {

@@ -236,7 +236,9 @@ describe('deletion', () => {
   test('leaves the finalizers of others', () => {
     const vm = deleted({})
     const foreign = { ...vm, metadata: { ...vm.metadata, finalizers: ['example.com/backup'] } }
-    expect(verbs(planOf(foreign, absent, { disposed: true }))).toEqual([])
+    const next = planOf(foreign, absent, { disposed: true })
+    expect(verbs(next)).toEqual([])
+    expect(next.status.message).toContain('waits for others: finalizer example.com/backup')
   })
 
   test('is never started', () => {
