@@ -4,8 +4,10 @@ import { adviceOf, errnoOf } from '../lib/errors.ts'
 import { formatQuantity } from '../resources/quantity.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import { seedImage } from './cloud-init.ts'
+import { type BaseMark, baseOf, isNamedBySum, requireBase } from './disk-base.ts'
 import { type DiskItem, wantedBytes } from './disk-layout.ts'
 import { type OffLimits, requireChain, requireFile, requireImage } from './host-files.ts'
+import { isUrl } from './images.ts'
 import type { KnownExports } from './nbd-exports.ts'
 import type { DiskState } from './ports.ts'
 import { virtualSize } from './qemu-img.ts'
@@ -16,6 +18,8 @@ export interface LookContext {
   readonly limits: OffLimits
   /** Paths of the disks that were made for the machine, by name; asked only where one is not there. */
   readonly made: () => Promise<ReadonlyMap<string, string>>
+  /** The images that they were made on, by name of the disk. */
+  readonly bases: () => Promise<ReadonlyMap<string, BaseMark>>
   /** What is known of the machine's exports. */
   readonly exports: KnownExports
 }
@@ -54,11 +58,20 @@ async function lookAtMissing({ name, path, field }: Made, { vm, made }: LookCont
   return { name, state: 'failed', message }
 }
 
+/** Whether the image that a disk stands on is a download that can be had again. */
+async function isDownloadGone(base: string, { disk: { image } }: Made): Promise<boolean> {
+  const isTheSame = isNamedBySum(base) && image?.sha256 === basename(base) && isUrl(image.source)
+  return isTheSame && !(await exists(base))
+}
+
 async function lookAtDisk(item: Made, context: LookContext): Promise<DiskState> {
   const { name, path, field, disk } = item
   if (!(await exists(path))) return lookAtMissing(item, context)
   const [has, wants] = [await virtualSize(path, disk.format), wantedBytes(disk)]
   const size = formatQuantity(has)
+  const base = disk.format === 'qcow2' ? await baseOf(path) : undefined
+  if (base !== undefined && (await isDownloadGone(base, item))) return { name, path, size, state: 'absent' }
+  if (base !== undefined) await requireBase(base, field, (await context.bases()).get(name))
   if (wants === undefined || has === wants) return { name, path, size, state: 'ready' }
   const sizes = `${size} to ${formatQuantity(wants)}`
   if (has < wants)

@@ -1,13 +1,14 @@
 import { access, copyFile, writeFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { errnoOf, inField, PlasmaError } from '../lib/errors.ts'
 import { makeFolders, whyFolder } from '../lib/folders.ts'
 import { formatQuantity } from '../resources/quantity.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
 import { seedImage } from './cloud-init.ts'
+import { baseOf } from './disk-base.ts'
 import { type DiskItem, wantedBytes } from './disk-layout.ts'
 import { makeNew, makeWhole } from './durable-files.ts'
-import type { Images } from './images.ts'
+import { type Images, isUrl } from './images.ts'
 import type { PoolSpace } from './pools.ts'
 import {
   convertToRaw,
@@ -111,8 +112,18 @@ async function makeDisk(item: Made, exists: boolean, context: MakeContext): Prom
   }
 }
 
-async function growDisk(item: Made, { signal, slots, space }: MakeContext): Promise<void> {
+/** A download that a disk stands on may have been removed from the cache: it is had again. */
+async function restoreDownload({ disk, path, field }: Made, context: MakeContext): Promise<void> {
+  if (disk.format !== 'qcow2' || !disk.image || !isUrl(disk.image.source)) return
+  const base = await baseOf(path)
+  if (base === undefined || basename(base) !== disk.image.sha256) return
+  await context.images.obtain(disk.image, `${field}.image`, context.signal, context.onPercent)
+}
+
+async function growDisk(item: Made, context: MakeContext): Promise<void> {
+  const { signal, slots, space } = context
   const { disk, path, pool, field } = item
+  await restoreDownload(item, context)
   const bytes = wantedBytes(disk)
   const has = await virtualSize(path, disk.format)
   if (bytes === undefined || bytes <= has) return

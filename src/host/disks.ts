@@ -5,6 +5,7 @@ import { adviceOf, errnoOf, PlasmaError } from '../lib/errors.ts'
 import { whyFile } from '../lib/folders.ts'
 import type { Log } from '../lib/log.ts'
 import type { VirtualMachine } from '../resources/vm.ts'
+import { type BaseMark, baseOf, markOf } from './disk-base.ts'
 import {
   type DiskItem,
   layout,
@@ -70,6 +71,15 @@ async function removeSeed(dir: string): Promise<void> {
   await rmdir(dir).catch((error: unknown) => {
     if (!['ENOENT', 'ENOTEMPTY', 'EEXIST'].includes(errnoOf(error) ?? '')) throw error
   })
+}
+
+/** The image that a disk stands on, as it is now. */
+async function markOfBase({
+  path,
+  disk,
+}: Extract<DiskItem, { kind: 'disk' }>): Promise<BaseMark | undefined> {
+  const base = disk.format === 'qcow2' ? await baseOf(path) : undefined
+  return base === undefined ? undefined : markOf(base)
 }
 
 /** Disks of this host's machines, made by qemu-img and by us. */
@@ -183,8 +193,8 @@ export class HostDisks implements Disks {
 
   #lookContext(vm: VirtualMachine, places: Places): LookContext {
     const uid = uidOf(vm)
-    const made = () => this.#made.of(uid)
-    return { vm, limits: offLimits(places), made, exports: this.#exports.of(uid) }
+    const [made, bases] = [() => this.#made.of(uid), () => this.#made.basesOf(uid)]
+    return { vm, limits: offLimits(places), made, bases, exports: this.#exports.of(uid) }
   }
 
   /** Never rejects: what fails is kept for `observe`. */
@@ -221,7 +231,7 @@ export class HostDisks implements Disks {
       try {
         if (due) await this.#make(uid, item, before.path !== undefined, vm, job)
         if (item.kind === 'disk' && before.state !== 'failed')
-          await this.#made.note(uid, item.name, item.path)
+          await this.#made.note(uid, item.name, item.path, await markOfBase(item))
       } catch (error) {
         signal.throwIfAborted()
         failures.set(item.name, adviceOf(error))

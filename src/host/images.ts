@@ -41,6 +41,8 @@ export interface ImageSource {
   readonly sha256?: string | undefined
 }
 
+export const isUrl = (source: string) => /^https?:/i.test(source)
+
 export interface ImagesOptions {
   readonly cacheDir: string
   readonly limits: () => OffLimits
@@ -81,7 +83,7 @@ export class Images {
     signal: AbortSignal,
     onPercent: (percent: number) => void,
   ): Promise<string> {
-    if (/^https?:/i.test(image.source)) return this.#cached(image, field, signal, onPercent)
+    if (isUrl(image.source)) return this.#cached(image, field, signal, onPercent)
     const { limits, copies } = this.#options
     const path = await requireImage(image.source, `${field}.source`, limits())
     const { sha256 } = image

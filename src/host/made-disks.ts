@@ -3,9 +3,16 @@ import { basename, dirname, join } from 'node:path'
 import { z } from 'zod'
 import { errnoOf, messageOf, PlasmaError } from '../lib/errors.ts'
 import { makeFolders } from '../lib/folders.ts'
+import type { BaseMark } from './disk-base.ts'
 import { makeWhole } from './durable-files.ts'
 
-const shape = z.object({ version: z.literal(1), disks: z.record(z.string(), z.string()) })
+const base = z.object({ path: z.string(), bytes: z.number(), modified: z.string() })
+const shape = z.object({
+  version: z.literal(1),
+  disks: z.record(z.string(), z.string()),
+  bases: z.record(z.string(), base).optional(),
+})
+type Made = Pick<z.output<typeof shape>, 'disks' | 'bases'>
 
 /**
  * Which disks were made, by uid: `<data-dir>/made/<uid>.json`. A disk that was made once and is not there is lost (a
@@ -25,11 +32,20 @@ export class MadeDisks {
 
   /** Paths of the disks made for a uid, by name. @throws PlasmaError `RecordUnreadable` */
   async of(uid: string): Promise<ReadonlyMap<string, string>> {
+    return new Map(Object.entries((await this.#read(uid)).disks))
+  }
+
+  /** The images that disks of a uid were made on, by name of the disk. @throws PlasmaError `RecordUnreadable` */
+  async basesOf(uid: string): Promise<ReadonlyMap<string, BaseMark>> {
+    return new Map(Object.entries((await this.#read(uid)).bases ?? {}))
+  }
+
+  async #read(uid: string): Promise<Made> {
     const file = this.#file(uid)
     try {
-      return new Map(Object.entries(shape.parse(JSON.parse(await readFile(file, 'utf8'))).disks))
+      return shape.parse(JSON.parse(await readFile(file, 'utf8')))
     } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return new Map()
+      if (errnoOf(error) === 'ENOENT') return { disks: {} }
       throw new PlasmaError('RecordUnreadable', `${file} can't be read: ${messageOf(error)}`, {
         hint: 'repair it, or remove it where the disks of the machine are all there',
         cause: error,
@@ -37,11 +53,13 @@ export class MadeDisks {
     }
   }
 
-  /** Notes a disk that is there. Not for two calls at once for one uid. */
-  async note(uid: string, name: string, path: string): Promise<void> {
-    const before = await this.of(uid)
-    if (before.get(name) === path) return
-    await this.#write(uid, { ...Object.fromEntries(before), [name]: path })
+  /** Notes a disk that is there, and the image that it was made on. Not for two calls at once for one uid. */
+  async note(uid: string, name: string, path: string, on?: BaseMark): Promise<void> {
+    const { disks, bases } = await this.#read(uid)
+    if (disks[name] === path && (on === undefined || bases?.[name]?.path === on.path)) return
+    const others = Object.entries(bases ?? {}).filter(([other]) => other !== name)
+    const noted = Object.fromEntries(on === undefined ? others : [...others, [name, on]])
+    await this.#write(uid, { disks: { ...disks, [name]: path }, bases: noted })
   }
 
   /** Folders of a uid that disks were made in, also in pools that are declared no more. Never rejects. */
@@ -57,14 +75,18 @@ export class MadeDisks {
 
   /** Forgets the disks that are another host's from now on. Not for two calls at once for one uid. */
   async forgetThose(uid: string, isGone: (path: string) => boolean): Promise<void> {
-    const kept = [...(await this.of(uid))].filter(([, path]) => !isGone(path))
+    const { disks, bases } = await this.#read(uid)
+    const kept = Object.entries(disks).filter(([, path]) => !isGone(path))
     if (kept.length === 0) return this.forget(uid)
-    await this.#write(uid, Object.fromEntries(kept))
+    const left = Object.fromEntries(kept)
+    const on = Object.entries(bases ?? {}).filter(([name]) => left[name] !== undefined)
+    await this.#write(uid, { disks: left, bases: Object.fromEntries(on) })
   }
 
-  async #write(uid: string, disks: Readonly<Record<string, string>>): Promise<void> {
+  async #write(uid: string, { disks, bases = {} }: Made): Promise<void> {
     await makeFolders(this.#dir)
-    const text = `${JSON.stringify({ version: 1, disks }, null, 1)}\n`
+    const on = Object.keys(bases).length > 0 ? { bases } : {}
+    const text = `${JSON.stringify({ version: 1, disks, ...on }, null, 1)}\n`
     await makeWhole(this.#file(uid), (part) => writeFile(part, text, { mode: 0o600 }))
   }
 }

@@ -57,7 +57,9 @@ const disk = z.object({
         .describe('SHA-256 of the source; required for a URL.'),
     })
     .optional()
-    .describe('Start from this image. A qcow2 disk becomes an overlay on it, a raw one a copy of it.'),
+    .describe(
+      'Start from this image. A qcow2 disk becomes an overlay on it, and is not started from while that image is gone or another; a raw one becomes a copy of it.',
+    ),
   path: z
     .string()
     .startsWith('/', 'must be an absolute path')
@@ -177,7 +179,7 @@ export const vmSpec = z.object({
     .min(0)
     .max(86_400)
     .default(30)
-    .describe('How long a guest may take to power down.'),
+    .describe('How long a guest may take to power down. Made shorter, it counts at once.'),
   hostSelector: z
     .record(z.string(), z.string())
     .default({})
