@@ -83,6 +83,15 @@ export interface LaunchRecord {
 }
 
 /** Processes of this host. The only port through which a QEMU is started or signalled. */
+/** A tap of a running machine that leads nowhere. */
+export interface LooseTap {
+  readonly network: string
+  readonly tap: string
+  /** The bridge that it can be put on now. */
+  readonly attach?: string
+  readonly message: string
+}
+
 export interface Processes {
   readonly bootId: string
   /** QEMUs with our mark that name this run directory are ours; no other is ever adopted or signalled. */
@@ -117,6 +126,10 @@ export interface Processes {
   ): Promise<LaunchRecord | undefined>
   /** Removes the run directory of a uid whose process is gone, and its cgroup. */
   cleanup(uid: string): Promise<void>
+  /** Taps of a machine, as it runs, that are gone or not on their bridge. Never rejects. */
+  looseTaps?(vm: VirtualMachine): Promise<readonly LooseTap[]>
+  /** Puts a tap on a bridge. @throws PlasmaError `CommandFailed` */
+  attachTap?(tap: string, bridge: string): Promise<void>
   /** The last `bytes` of QEMU's own log. */
   log(uid: string, bytes: number): Promise<string>
   /** Calls the listener when a child ends; @returns unsubscribe. */

@@ -16,6 +16,7 @@ import { hasEnded, Procfs } from './procfs.ts'
 import { checkUid, qemuArgs, specHash, uidOf } from './qemu-args.ts'
 import { prepareRunFolder, tailOfFile } from './run-folder.ts'
 import { isOurQemu, type KnownProcesses, scanProcesses } from './scan.ts'
+import { TapWatch } from './tap-watch.ts'
 import { ensureTaps, removeTaps } from './taps.ts'
 
 export interface HostProcessesOptions {
@@ -44,6 +45,7 @@ export class HostProcesses implements Processes {
   readonly #proc: Procfs
   readonly #qemu: QemuBinary
   readonly #cgroups: Pick<Cgroups, 'enter' | 'remove'>
+  readonly #taps: TapWatch
   readonly #listeners = new Set<(exit: ProcessExit) => void>()
   readonly #launching = new Set<string>()
   readonly #entering = new Map<string, Promise<unknown>>()
@@ -58,6 +60,7 @@ export class HostProcesses implements Processes {
     this.#proc = options.proc ?? new Procfs()
     this.#qemu = new QemuBinary(options.qemuBinary)
     this.#cgroups = options.cgroups ?? new Cgroups(options)
+    this.#taps = new TapWatch(options.clock)
     this.bootId = this.#proc.bootId()
     this.runDir = options.runDir
   }
@@ -200,6 +203,14 @@ export class HostProcesses implements Processes {
     // A group that is still being made would be left behind.
     await this.#entering.get(uid)
     await this.#cgroups.remove(uid)
+  }
+
+  looseTaps(vm: LaunchRequest['vm']) {
+    return this.#taps.loose(vm)
+  }
+
+  attachTap(tap: string, bridge: string): Promise<void> {
+    return this.#taps.attach(tap, bridge)
   }
 
   log(uid: string, bytes: number): Promise<string> {

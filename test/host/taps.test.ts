@@ -1,9 +1,12 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { tapName } from '../../src/host/qemu-args.ts'
+import { TapWatch } from '../../src/host/tap-watch.ts'
 import { ensureTap, type RunIp, removeTap } from '../../src/host/taps.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { PlasmaError } from '../../src/lib/errors.ts'
-import { privileged } from './disk-fixture.ts'
+import { machine, privileged } from './disk-fixture.ts'
 
 const exec = promisify(execFile)
 const space = `plasma-test-${process.pid}`
@@ -29,6 +32,25 @@ describe.runIf(privileged)('in a real network namespace', () => {
     await removeTap('vm1', inside)
     await removeTap('vm1', inside)
     expect(await links()).not.toContain('vm1')
+  })
+
+  test('one that lost its bridge is found, and put back once there is one again', async () => {
+    const uid = '0b1d6e00-0000-4000-8000-00000000b41d'
+    const tap = tapName(uid, 'lan')
+    await inside(['link', 'add', 'br1', 'type', 'bridge'])
+    await ensureTap(tap, 'br1', inside)
+    const lan = machine({ networks: [{ name: 'lan', bridge: { name: 'br1' } }] }, uid)
+    expect(await new TapWatch(systemClock, inside).loose(lan)).toEqual([])
+    await inside(['link', 'delete', 'br1'])
+    const gone = new TapWatch(systemClock, inside)
+    expect(await gone.loose(lan)).toMatchObject([{ tap, message: expect.stringContaining('no bridge br1') }])
+    await inside(['link', 'add', 'br1', 'type', 'bridge'])
+    expect(await gone.loose(lan)).toMatchObject([{ tap, attach: 'br1' }])
+    await gone.attach(tap, 'br1')
+    expect(await gone.loose(lan)).toEqual([])
+    await removeTap(tap, inside)
+    const afresh = new TapWatch(systemClock, inside)
+    expect(await afresh.loose(lan)).toMatchObject([{ tap, message: expect.stringContaining('is gone') }])
   })
 
   test('a missing bridge is named, and what is no tap is left alone', async () => {

@@ -71,6 +71,9 @@ export async function execute(action: Action, vm: VirtualMachine, deps: ExecuteD
     }
     case 'live':
       return takeLiveStep(action, vm, deps)
+    case 'attachTap':
+      await deps.processes.attachTap?.(action.tap, action.bridge)
+      return
     case 'noteSpec':
       return noteSpec(action, uid, deps)
     case 'dispose':

@@ -215,6 +215,11 @@ async function adopt(
   return alive(vm, memory, state === 'T' || state === 't', deps)
 }
 
+async function looseTapsOf({ record, launchId }: NonNullable<VmMemory['process']>, deps: ObserveDeps) {
+  if (!record || record.launchId !== launchId) return []
+  return (await deps.processes.looseTaps?.(record.manifest)) ?? []
+}
+
 async function alive(
   vm: VirtualMachine,
   memory: VmMemory,
@@ -230,6 +235,7 @@ async function alive(
         return { state: 'unreachable', why: 'error', message: messageOf(error) } as const
       })
   const asked = machine.state === 'answered' ? await askMore(vm, machine.status, memory, deps) : {}
+  const looseTaps = machine.state === 'answered' ? await looseTapsOf(process, deps) : []
   const now = deps.clock.elapsed()
   if (machine.state === 'answered') delete memory.silentSince
   else memory.silentSince ??= now
@@ -241,6 +247,7 @@ async function alive(
     stopped,
     machine,
     ...asked,
+    ...(looseTaps.length > 0 && { looseTaps }),
     seenForMs: now - process.seenAt,
     silentForMs: now - (memory.silentSince ?? now),
   }

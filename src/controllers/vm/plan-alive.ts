@@ -10,6 +10,7 @@ import { ioCause, noteGuest, panicWords } from './guest.ts'
 import { specDiff } from './live-changes.ts'
 import { grantMove } from './placed.ts'
 import { describeChanges, planLive, runningSpec } from './plan-live.ts'
+import { planTaps } from './plan-taps.ts'
 import type { ProcessFact } from './types.ts'
 
 type Alive = Extract<ProcessFact, { state: 'alive' }>
@@ -293,8 +294,10 @@ function stopping(draft: Draft, alive: Alive, state: RunState): void {
 
 function keep(draft: Draft, alive: Alive, state: RunState): void {
   const isLost = draft.seen.tenure.state === 'lost'
-  if (settled.has(state) && !isLost) planLive(draft, alive)
-  else describeChanges(draft, alive, isLost ? 'LeaseLost' : 'NotRunning')
+  if (settled.has(state) && !isLost) {
+    planLive(draft, alive)
+    planTaps(draft, alive)
+  } else describeChanges(draft, alive, isLost ? 'LeaseLost' : 'NotRunning')
   switch (state) {
     case 'running':
       return running(draft, alive)

@@ -1,6 +1,7 @@
 import type {
   DiskState,
   LaunchRecord,
+  LooseTap,
   MachineAnswer,
   PendingDevices,
   ProcessExit,
@@ -37,6 +38,8 @@ export type ProcessFact =
       readonly machine: MachineAnswer
       /** Asked in the state `io-error` only; absent where QEMU did not say. */
       readonly failedDisks?: readonly FailedDisk[]
+      /** Taps that are gone or not on their bridge. */
+      readonly looseTaps?: readonly LooseTap[]
       /** Monotonic ms since this agent first saw the process; after a restart of the agent it starts anew. */
       readonly seenForMs: number
       /** Monotonic ms since the first query in a row that got no answer; 0 where it answers. */
@@ -127,6 +130,7 @@ export type Action =
       readonly spec: VmSpec
       readonly pending: PendingDevices
     }
+  | { readonly do: 'attachTap'; readonly tap: string; readonly bridge: string }
   /** Removes disks, run directory and cgroup of a machine that is being deleted and has no process. */
   | { readonly do: 'dispose' }
   /** Removes what this host has of a machine that it gave up, but no disk. */
