@@ -117,7 +117,7 @@ function readDocument(document: Document.Parsed, { name, text, counter }: Text):
     const { line, col } = counter.linePos(error.pos[0])
     const why = error.message.split(/ at line \d+/)[0]
     throw new PlasmaError('BadYaml', `${name}:${line}:${col}: ${why}\n${excerpt(text, line, col)}`, {
-      hint: 'correct the YAML there; nothing of this file was used',
+      hint: 'correct the YAML there; nothing was changed',
     })
   }
   const first = counter.linePos(document.contents?.range[0] ?? document.range[0]).line

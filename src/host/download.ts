@@ -2,10 +2,12 @@ import { createHash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
 import { type IncomingMessage, request as requestHttp } from 'node:http'
 import { request as requestHttps } from 'node:https'
+import type { SecureContext } from 'node:tls'
 import type { Clock } from '../lib/clock.ts'
 import { withDeadline } from '../lib/deadline.ts'
 import { PlasmaError } from '../lib/errors.ts'
 import { approximateQuantity } from '../resources/quantity.ts'
+import { hostTrust, isUntrusted } from './host-trust.ts'
 
 const mostRedirects = 5
 const mostMs = 6 * 3_600_000
@@ -34,20 +36,40 @@ function reason(error: unknown): string {
   return message || String(code)
 }
 
+const trustHint =
+  "add its CA to this host's own (Debian: put it into /usr/local/share/ca-certificates, run update-ca-certificates), then restart the server"
+
+function failedBy(url: string, error: unknown): PlasmaError {
+  const { code } = error as NodeJS.ErrnoException
+  if (!isUntrusted(code)) return failed(url, reason(error))
+  const why = `download of ${url} failed: nobody whom this host trusts vouches for the server's certificate (${code})`
+  return new PlasmaError('DownloadFailed', why, { hint: trustHint, cause: error })
+}
+
 /**
  * Asks for a URL; resolves with the head of the answer. Not with `fetch`: that of Node 24 throws where nobody can catch it
  * when a server ends its answer while the reader is slow (nodejs/undici#5360).
  */
-function ask(url: URL, signal: AbortSignal): Promise<IncomingMessage> {
+function ask(url: URL, signal: AbortSignal, trust?: SecureContext): Promise<IncomingMessage> {
   const request = url.protocol === 'https:' ? requestHttps : requestHttp
   // A connection for each: one that is kept may be closed by the time it is wanted again.
   const headers = { 'accept-encoding': 'identity', connection: 'close' }
   return new Promise((resolve, reject) => {
-    const asking = request(url, { headers, signal }, resolve)
+    const asking = request(url, { headers, signal, ...(trust && { secureContext: trust }) }, resolve)
     // What goes wrong after the head is told to whoever reads the body, too.
     asking.on('error', reject)
     asking.end()
   })
+}
+
+/** As `ask`; a server of whose CA Node knows nothing may be one that this host trusts. */
+async function askTrusted(url: URL, signal: AbortSignal): Promise<IncomingMessage> {
+  try {
+    return await ask(url, signal)
+  } catch (error) {
+    if (signal.aborted || !isUntrusted((error as NodeJS.ErrnoException).code)) throw error
+    return ask(url, signal, hostTrust())
+  }
 }
 
 async function get(first: string, signal: AbortSignal): Promise<IncomingMessage> {
@@ -65,7 +87,7 @@ async function get(first: string, signal: AbortSignal): Promise<IncomingMessage>
         },
       )
     }
-    const response = await ask(url, signal)
+    const response = await askTrusted(url, signal)
     const { statusCode = 0, headers } = response
     if (statusCode < 300 || statusCode > 399 || headers.location === undefined) return response
     response.destroy()
@@ -91,15 +113,21 @@ async function copy(
 ) {
   const hash = createHash('sha256')
   let bytes = 0
-  for await (const chunk of body) {
-    alive()
-    bytes += chunk.length
-    if (bytes > job.limit) throw tooLong(job.url, bytes, job.limit)
-    hash.update(chunk)
-    await file.writeFile(chunk)
-    if (total > 0) job.onPercent(Math.min(100, Math.floor((bytes * 100) / total)))
+  const short = () => failed(job.url, `it ended after ${bytes} of ${total || 'all its'} bytes`)
+  try {
+    for await (const chunk of body) {
+      alive()
+      bytes += chunk.length
+      if (bytes > job.limit) throw tooLong(job.url, bytes, job.limit)
+      hash.update(chunk)
+      await file.writeFile(chunk)
+      if (total > 0) job.onPercent(Math.min(100, Math.floor((bytes * 100) / total)))
+    }
+  } catch (error) {
+    // Node says of an answer that is cut short that it was aborted, by whomever.
+    throw (error as NodeJS.ErrnoException).code === 'ECONNRESET' ? short() : error
   }
-  if (total > 0 && bytes !== total) throw failed(job.url, `it ended after ${bytes} of ${total} bytes`)
+  if (total > 0 && bytes !== total) throw short()
   return hash.digest('hex')
 }
 
@@ -107,8 +135,7 @@ async function transfer(job: Download, signal: AbortSignal, alive: () => void): 
   const response = await get(job.url, signal)
   try {
     const { statusCode = 0, statusMessage = '' } = response
-    if (statusCode < 200 || statusCode > 299)
-      throw failed(job.url, `the server answered ${statusCode} ${statusMessage}`.trim())
+    if (statusCode !== 200) throw failed(job.url, `the server answered ${statusCode} ${statusMessage}`.trim())
     const total = Number(response.headers['content-length'] ?? 0)
     if (total > job.limit) throw tooLong(job.url, total, job.limit)
     const file = await open(job.to, 'w', 0o600)
@@ -145,7 +172,7 @@ export async function download(job: Download): Promise<string> {
   } catch (error) {
     if (both.aborted) throw both.reason
     if (error instanceof PlasmaError || (error as NodeJS.ErrnoException).code === 'ENOSPC') throw error
-    throw failed(job.url, reason(error))
+    throw failedBy(job.url, error)
   } finally {
     cancel()
     own.abort()

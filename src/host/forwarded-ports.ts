@@ -27,12 +27,36 @@ function why(error: unknown): string {
   return `can't be used: ${code ?? messageOf(error)}`
 }
 
+const everywhere = '0.0.0.0'
+
+/** @throws PlasmaError `PortTaken` where two forwards of a machine want one port */
+function requireDifferentPorts(spec: VmSpec): void {
+  const all = spec.networks.flatMap(({ user }, i) =>
+    (user?.forwards ?? []).map((f, j) => ({
+      ...f,
+      field: `spec.networks[${i}].user.forwards[${j}].hostPort`,
+    })),
+  )
+  for (const [index, f] of all.entries()) {
+    const first = all.slice(0, index).find((other) => {
+      const overlap = [f.hostAddress, everywhere].includes(other.hostAddress) || f.hostAddress === everywhere
+      return overlap && other.hostPort === f.hostPort && other.protocol === f.protocol
+    })
+    if (!first) continue
+    const where = `${f.protocol} port ${f.hostPort} of ${f.hostAddress}`
+    throw new PlasmaError('PortTaken', `${f.field}: ${where} is ${first.field} too`, {
+      hint: 'choose another hostPort',
+    })
+  }
+}
+
 /**
  * Checks that every forwarded port of this host can be bound now. QEMU would say so too, but after the fork and
  * without naming the field.
  * @throws PlasmaError `PortTaken` naming `spec.networks[i].user.forwards[j].hostPort`
  */
 export async function checkForwardedPorts(spec: VmSpec): Promise<void> {
+  requireDifferentPorts(spec)
   for (const [i, network] of spec.networks.entries()) {
     for (const [j, { protocol, hostAddress, hostPort }] of (network.user?.forwards ?? []).entries()) {
       const bind = protocol === 'tcp' ? bindTcp : bindUdp

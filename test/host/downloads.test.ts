@@ -2,7 +2,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer, type RequestListener, type Server } from 'node:http'
+import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -155,3 +155,25 @@ test.runIf(privileged)(
     }
   },
 )
+
+test.each([
+  [
+    'is cut short',
+    'it ended after',
+    (response: ServerResponse) => {
+      response.writeHead(200, { 'content-length': body.length }).write(body.subarray(0, 1_000))
+      setImmediate(() => response.destroy())
+    },
+  ],
+  [
+    'is only a part',
+    'the server answered 206',
+    (response: ServerResponse) => void response.writeHead(206).end(body),
+  ],
+  ['is empty', 'the server answered 204', (response: ServerResponse) => void response.writeHead(204).end()],
+])('an answer that %s is told as such', async (_what, words, send) => {
+  answer = (_, response) => send(response)
+  const [disk] = await prepared(shop.disks, from('/image'))
+  expect(disk).toMatchObject({ state: 'failed', message: expect.stringContaining(words) })
+  expect(readdirSync(cache())).toEqual([])
+})

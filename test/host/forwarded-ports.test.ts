@@ -51,3 +51,24 @@ test('another protocol, another address and a port that is free again are not in
 test('an address this host does not have is named', async () => {
   await expect(check('tcp', '192.0.2.1', 40_001)).rejects.toMatchObject({ code: 'PortTaken' })
 })
+
+test.each([
+  ['127.0.0.1', '127.0.0.1', true],
+  ['127.0.0.1', '0.0.0.0', true],
+  ['0.0.0.0', '127.0.0.1', true],
+  ['127.0.0.1', '127.0.0.2', false],
+])('a machine that wants one port twice, of %s and %s: refused is %s', async (one, other, refused) => {
+  const port = await taken('udp', '127.0.0.5')
+  const user = (hostAddress: string) => ({ forwards: [{ hostAddress, hostPort: port, guestPort: 22 }] })
+  const networks = [
+    { name: 'a', user: user(one) },
+    { name: 'b', user: user(other) },
+  ]
+  const checked = checkForwardedPorts(machine({ networks }).spec)
+  const wanted = {
+    code: 'PortTaken',
+    message: expect.stringContaining('spec.networks[1].user.forwards[0].hostPort: tcp'),
+  }
+  if (refused) await expect(checked).rejects.toMatchObject(wanted)
+  else await checked
+})
