@@ -19,11 +19,20 @@ const builds = [
 
 /**
  * The OVMF code that fits a file of variables.
- * @throws PlasmaError `FirmwareMissing`
+ * @throws PlasmaError `FirmwareMissing`, `VariablesDamaged`
  */
 export async function firmwareCodeFor(vars: string): Promise<string> {
   const { size } = await stat(vars)
-  for (const code of builds.find((build) => build.varsBytes === size)?.code ?? []) {
+  const fitting = builds.find((build) => build.varsBytes === size)
+  if (!fitting)
+    throw new PlasmaError(
+      'VariablesDamaged',
+      `${vars} is damaged: no store of UEFI variables has ${size} bytes`,
+      {
+        hint: 'bring back the file as it was, or remove it to begin with an empty one',
+      },
+    )
+  for (const code of fitting.code) {
     const there = await access(code).then(
       () => true,
       () => false,

@@ -73,7 +73,8 @@ function refusalOf(vm: VirtualMachine, action: VmAction): string | undefined {
   if (late !== undefined) return late
   switch (action) {
     case 'Start':
-      return alive || runStrategy === 'Always' ? 'it is running, or will be by its run strategy' : undefined
+      if (alive) return 'it is running already'
+      return runStrategy === 'Always' ? 'its run strategy starts it; to try at once, restart it' : undefined
     case 'Restart':
       if (!alive) return runStrategy === 'Always' ? undefined : 'it is not running; start it instead'
       return noWayBack(vm)

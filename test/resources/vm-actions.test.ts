@@ -136,3 +136,10 @@ it('a machine that would not start again is not restarted, and the condition is 
   expect(told('DisksReady', 'Preparing')).toBe('ok')
   expect(told('Synchronized', 'Refused', 0), 'of an older spec').toBe('ok')
 })
+
+it('a start that the run strategy does by itself says how to have it at once', () => {
+  expect(said(requestAction(machine({}, { process }), 'Start', env))).toBe('it is running already')
+  expect(said(requestAction(machine({}), 'Start', env))).toBe(
+    'its run strategy starts it; to try at once, restart it',
+  )
+})
