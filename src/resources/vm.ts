@@ -338,6 +338,14 @@ export const VirtualMachine = defineResource({
         [n.user, n.bridge, n.tap].filter(Boolean).length <= 1 || { field: n.tap ? 'tap' : 'bridge' },
     },
     {
+      at: 'spec.networks[]',
+      path: 'mac',
+      // QEMU gives such a card the same address in every machine.
+      cel: "!has(self.mac) || self.mac != '00:00:00:00:00:00'",
+      message: 'zeros are no address: leave mac out to get one',
+      holds: (n: Spec['networks'][number]) => n.mac !== '00:00:00:00:00:00' || { field: 'mac' },
+    },
+    {
       at: 'spec',
       path: 'memory',
       cel: "!has(self.memory) || (type(self.memory) == string ? quantity(string(self.memory)).compareTo(quantity('1Mi')) >= 0 : int(self.memory) >= 1048576)",
