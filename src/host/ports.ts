@@ -82,7 +82,6 @@ export interface LaunchRecord {
   readonly argv: readonly string[]
 }
 
-/** Processes of this host. The only port through which a QEMU is started or signalled. */
 /** A tap of a running machine that leads nowhere. */
 export interface LooseTap {
   readonly network: string
@@ -92,6 +91,7 @@ export interface LooseTap {
   readonly message: string
 }
 
+/** Processes of this host. The only port through which a QEMU is started or signalled. */
 export interface Processes {
   readonly bootId: string
   /** QEMUs with our mark that name this run directory are ours; no other is ever adopted or signalled. */
