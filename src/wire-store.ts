@@ -1,16 +1,12 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Config, etcdUrls, flagOf } from './config.ts'
+import { type Config, etcdUrls } from './config.ts'
 import { systemClock } from './lib/clock.ts'
 import { withDeadline } from './lib/deadline.ts'
-import { errnoOf, messageOf, PlasmaError } from './lib/errors.ts'
-import { whyFile } from './lib/folders.ts'
+import { messageOf } from './lib/errors.ts'
 import type { Log } from './lib/log.ts'
 import { Host } from './resources/kinds.ts'
 import { clusterKeyPlace } from './store/cluster-key.ts'
 import type { EtcdKv, EtcdOptions } from './store/etcd.ts'
-import type { EtcdAccess } from './store/etcd-client.ts'
 import type { CallTimes } from './store/etcd-cluster.ts'
 import { EtcdReplaced } from './store/etcd-seen.ts'
 import type { Kv } from './store/kv.ts'
@@ -18,6 +14,7 @@ import type { LocalKv } from './store/lmdb.ts'
 import { MemoryKv } from './store/memory.ts'
 import type { ObjectStore } from './store/objects.ts'
 import { openKubernetes, requireHostsApart, requireKinds } from './wire-kubernetes.ts'
+import { etcdCredentials } from './wire-store-credentials.ts'
 import { recordName, StoreRecord } from './wire-store-record.ts'
 
 /** A try that was begun within the deadline has ended after this, ms, the time that it may take not counted. */
@@ -95,7 +92,8 @@ export async function openStore(
   if (config.store === 'memory') return new MemoryKv()
   if (config.store !== 'etcd') return openLocal(config, log)
   const afterMs = (config.leaseDeadline + Math.max(config.leaseRenew, 1)) * 1_000 + renewalSlackMs
-  return openAnyEtcd(config, log, { times, forget: { afterMs, anchor: clusterKeyPlace, onReplaced } })
+  const forget = { afterMs, anchor: clusterKeyPlace, onReplaced }
+  return openAnyEtcd(config, log, { times, forget })
 }
 
 async function openRemote(config: Config, log: Log): Promise<ServerStore> {
@@ -134,53 +132,10 @@ async function openAnyEtcd(
   log: Log,
   more: Pick<EtcdOptions, 'times' | 'seen' | 'forget'> = {},
 ): Promise<EtcdKv> {
-  const { etcdPrefix: prefix, etcdUser: username } = config
-  const tls = tlsOf(config)
-  const password = fileOf(config, 'etcdPasswordFile')
-    ?.toString()
-    .replace(/\r?\n$/, '')
-  const endpoints = etcdUrls(config)
+  const [endpoints, credentials] = [etcdUrls(config), etcdCredentials(config, log)]
   // It takes a fifth of a second to load, which no other store has to wait for.
   const { openEtcd } = await import('./store/etcd.ts')
   return openEtcd({
-    ...{ endpoints, prefix, clock: systemClock, log, ...more },
-    ...(endpoints[0]?.startsWith('https') && { tls }),
-    ...(username !== undefined && password !== undefined && { auth: { username, password } }),
+    ...{ endpoints, prefix: config.etcdPrefix, credentials, clock: systemClock, log, ...more },
   })
-}
-
-/** What is in the PEM files. @throws PlasmaError that names the file which is none, or does not fit */
-function tlsOf(config: Config): NonNullable<EtcdAccess['tls']> {
-  const [ca, cert, key] = [fileOf(config, 'etcdCa'), fileOf(config, 'etcdCert'), fileOf(config, 'etcdKey')]
-  if (ca) parsed(config, 'etcdCa', 'certificate', () => new X509Certificate(ca))
-  if (!cert || !key) return ca ? { ca } : {}
-  const ours = parsed(config, 'etcdCert', 'certificate', () => new X509Certificate(cert))
-  const secret = parsed(config, 'etcdKey', 'private key', () => createPrivateKey(key))
-  if (ours.checkPrivateKey(secret)) return { ...(ca && { ca }), cert, key }
-  throw bad(config, 'etcdKey', `is not the key of the certificate in ${config.etcdCert}`)
-}
-
-function parsed<T>(config: Config, name: FileSetting, what: string, parse: () => T): T {
-  try {
-    return parse()
-  } catch (cause) {
-    throw bad(config, name, `holds no PEM ${what}`, cause)
-  }
-}
-
-type FileSetting = 'etcdCa' | 'etcdCert' | 'etcdKey' | 'etcdPasswordFile'
-
-function fileOf(config: Config, name: FileSetting): Buffer | undefined {
-  const path = config[name]
-  if (path === undefined) return undefined
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    const why = errnoOf(cause) === 'ENOENT' ? 'does not exist' : whyFile(cause)
-    throw bad(config, name, why, cause)
-  }
-}
-
-function bad(config: Config, name: FileSetting, why: string, cause?: unknown): PlasmaError {
-  return new PlasmaError('BadConfig', `${flagOf(name)}: ${config[name]}: ${why}`, { cause })
 }

@@ -14,7 +14,7 @@ import {
   type IWatchResponse,
 } from 'etcd3'
 import type { Clock } from '../lib/clock.ts'
-import { EtcdFailure, failureOf } from './etcd-errors.ts'
+import { EtcdFailure, type FailureKind, failureOf } from './etcd-errors.ts'
 
 export type {
   ICompare,
@@ -28,10 +28,15 @@ export type {
   IWatchResponse,
 }
 
-/** How to be let in; PEM texts. */
-export interface EtcdAccess {
+/** By what right we are let in; PEM texts. */
+export interface EtcdCredentials {
   readonly tls?: { readonly ca?: Buffer; readonly cert?: Buffer; readonly key?: Buffer }
   readonly auth?: { readonly username: string; readonly password: string }
+}
+
+export interface EtcdAccess extends EtcdCredentials {
+  /** What counts by now, asked for after a call that failed: the same object as long as nothing has changed. @throws Error */
+  readonly credentials?: () => EtcdCredentials
   /** Between two pings of a connection, milliseconds; etcd tolerates one in 5 s. */
   readonly keepaliveMs?: number
 }
@@ -45,6 +50,8 @@ export interface EtcdStream {
 
 /** An answer may hold a batch of a watch, or a page of a list. Bytes. */
 const maxAnswerBytes = 64 * 1024 * 1024
+/** Between two looks for other credentials while calls fail, ms. */
+const lookAgainMs = 1_000
 /** More than a deadline's worth: the deadline of gRPC goes first, this is for what hangs before the call. */
 const graceMs = 250
 
@@ -82,14 +89,19 @@ interface Call {
 export class EtcdClient {
   readonly endpoint: string
   readonly #clock: Clock
-  readonly #options: IOptions
+  readonly #access: EtcdAccess
+  #credentials: EtcdCredentials
+  #lookedAt = Number.NEGATIVE_INFINITY
+  #options: IOptions
   #etcd: Etcd3
   #closed = false
 
   constructor(endpoint: string, access: EtcdAccess, clock: Clock) {
     this.endpoint = endpoint
     this.#clock = clock
-    this.#options = optionsOf(endpoint, access)
+    this.#access = access
+    this.#credentials = access.credentials?.() ?? access
+    this.#options = optionsOf(endpoint, { ...access, ...this.#credentials })
     this.#etcd = new Etcd3(this.#options)
   }
 
@@ -124,12 +136,42 @@ export class EtcdClient {
     }
   }
 
+  /** What a failure means, once what can be done about it by this client is done. */
+  #kindFor(kind: FailureKind, failed: Etcd3): FailureKind {
+    if (kind === 'token') {
+      // Once, however many calls find out at the same time.
+      if (failed === this.#etcd) this.renew()
+      return kind
+    }
+    if (kind === 'denied') return this.#readmitted(failed) ? 'token' : kind
+    // A certificate that does not count any more ends the connection, or none is made.
+    if (kind === 'unsent' || kind === 'unknown') this.#readmitted(failed)
+    return kind
+  }
+
   /** Logs in anew at the next call. What is under way goes on. */
   renew(): void {
     if (this.#closed) return
     const old = this.#etcd
     this.#etcd = new Etcd3(this.#options)
     old.close()
+  }
+
+  /** Whether there are other credentials than those with which a call has just failed; all that follow use them. */
+  #readmitted(failed: Etcd3): boolean {
+    const now = this.#clock.elapsed()
+    if (failed !== this.#etcd || now - this.#lookedAt < lookAgainMs) return failed !== this.#etcd
+    this.#lookedAt = now
+    try {
+      const credentials = this.#access.credentials?.() ?? this.#credentials
+      if (credentials === this.#credentials) return false
+      this.#options = optionsOf(this.endpoint, { ...this.#access, ...credentials })
+      this.renew()
+      this.#credentials = credentials
+    } catch {
+      // Being rewritten just now: those before count until the new ones can be used.
+    }
+    return failed !== this.#etcd
   }
 
   close(): void {
@@ -152,10 +194,8 @@ export class EtcdClient {
       return await Promise.race([work(etcd, { deadline: Date.now() + timeoutMs }), deadline])
     } catch (error) {
       const { kind, message } = failureOf(error)
-      // Once, however many calls find out at the same time.
-      if (kind === 'token' && etcd === this.#etcd) this.renew()
       const why = /^4 DEADLINE_EXCEEDED/.test(message) ? late : plain(message)
-      throw new EtcdFailure(kind, `${this.endpoint}: ${why}`, { cause: error })
+      throw new EtcdFailure(this.#kindFor(kind, etcd), `${this.endpoint}: ${why}`, { cause: error })
     } finally {
       cancel()
     }

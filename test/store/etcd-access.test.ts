@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -10,6 +10,7 @@ import { openAt } from '../fakes/etcd-stores.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'plasmavmc-etcd-access-'))
 const times = { callMs: 2_500, attemptMs: 1_500, askMs: 1_000, answerMs: 1_000 }
+const within = { timeout: 10_000 }
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 /** A CA and a certificate of it that is good for both ends on loopback. */
@@ -64,6 +65,30 @@ describe('etcd that wants certificates', () => {
     ['no CA at all', { cert: good.cert, key: good.key }, /certificate/],
   ])('does not let in who has %s', async (_, tls, message) => {
     await expect(openAt(lab, { tls, times })).rejects.toMatchObject(unusable(message))
+  })
+
+  it('lets in who reads theirs anew once etcd has those of another CA', async () => {
+    const at = certificates('renewed')
+    const own = await EtcdLab.start({ tls: at })
+    let credentials = { tls: read(at) }
+    const kv = await openAt(own, { credentials: () => credentials, times })
+    try {
+      const from = await put(kv, '/a/0')
+      const watching = take(kv, '/a/', from, 1)
+      const [member] = own.members
+      await member?.stop()
+      for (const file of ['ca', 'cert', 'key'] as const) copyFileSync(other[file], at[file])
+      member?.start()
+      await member?.serving()
+      await expect(kv.get('/a/0')).rejects.toMatchObject({ reason: 'ServiceUnavailable' })
+      credentials = { tls: read(at) }
+      await expect.poll(() => kv.get('/a/0').catch(() => 'not yet'), within).toMatchObject({ key: '/a/0' })
+      await put(kv, '/a/1')
+      expect((await watching).map(({ key }) => key)).toEqual(['/a/1'])
+    } finally {
+      await kv.close()
+      await own.close()
+    }
   })
 
   it.concurrent('is not spoken to in the clear', async () => {
@@ -128,6 +153,29 @@ describe('etcd that wants a password', () => {
     await lab.ctl('--user=root:root', 'user', 'add', 'another:x')
     await put(kv, '/b/4')
     await kv.close()
+  })
+
+  it('lets in who reads a password anew that has changed; nothing fails where it was there before', async () => {
+    let credentials = { auth }
+    const kv = await openAt(lab, { credentials: () => credentials, prefix: '/plasmavmc', times })
+    const late = await openAt(lab, { credentials: () => credentials, prefix: '/plasmavmc', times })
+    const from = await put(kv, '/d/0')
+    const watching = take(kv, '/d/', from, 2)
+    const change = async (password: string) => {
+      await lab.ctl('--user=root:root', 'user', 'delete', 'pvm')
+      await lab.ctl('--user=root:root', 'user', 'add', `pvm:${password}`)
+      await lab.ctl('--user=root:root', 'user', 'grant-role', 'pvm', 'pvm')
+    }
+    await change('another')
+    await expect(late.put('/d/x', 'x', 0n)).rejects.toMatchObject({
+      message: expect.stringMatching(/authentication failed/),
+    })
+    credentials = { auth: { ...auth, password: 'another' } }
+    await put(kv, '/d/1')
+    await expect.poll(() => late.put('/d/2', 'x', 0n).catch(() => undefined), within).toBeTypeOf('bigint')
+    expect((await watching).map(({ key }) => key)).toEqual(['/d/1', '/d/2'])
+    await Promise.all([kv.close(), late.close()])
+    await change(auth.password)
   })
 
   it('tells watchers and writers that they are not let in any more', async () => {
