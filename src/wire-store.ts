@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Config, etcdUrls } from './config.ts'
 import { systemClock } from './lib/clock.ts'
@@ -8,7 +9,7 @@ import { Host } from './resources/kinds.ts'
 import { clusterKeyPlace } from './store/cluster-key.ts'
 import type { EtcdKv, EtcdOptions } from './store/etcd.ts'
 import type { CallTimes } from './store/etcd-cluster.ts'
-import { EtcdReplaced } from './store/etcd-seen.ts'
+import { EtcdReplaced, type EtcdSeen, parseSeen } from './store/etcd-seen.ts'
 import type { Kv } from './store/kv.ts'
 import type { LocalKv } from './store/lmdb.ts'
 import { MemoryKv } from './store/memory.ts'
@@ -76,7 +77,7 @@ export async function openServerStore(config: Config, log: Log): Promise<ServerS
 }
 
 /**
- * Opens the store of a guard. It remembers nothing across its lives, and takes a store that was restored, which has the
+ * Opens the store of a guard. It remembers nothing across its lives but which etcd its server knows, and takes a store that was restored, which has the
  * key of the cluster, as it is once its lease has run out: by then it has stopped its machines, or knows that most hosts
  * have lost the store. Before, that endpoint may be one of another etcd beside the one on which the others go on.
  * @param times deadlines of calls to etcd
@@ -92,8 +93,23 @@ export async function openStore(
   if (config.store === 'memory') return new MemoryKv()
   if (config.store !== 'etcd') return openLocal(config, log)
   const afterMs = (config.leaseDeadline + Math.max(config.leaseRenew, 1)) * 1_000 + renewalSlackMs
+  const seen = seenByServer(config)
   const forget = { afterMs, anchor: clusterKeyPlace, onReplaced }
-  return openAnyEtcd(config, log, { times, forget })
+  return openAnyEtcd(config, log, { times, forget, ...(seen && { seen }) })
+}
+
+/**
+ * Which etcd the server of this host knows, so that a guard that starts is not led to another beside it. Of its history
+ * nothing: a guard does not judge that across its lives.
+ */
+function seenByServer({ dataDir }: Config): EtcdSeen | undefined {
+  try {
+    const { clusterId } = parseSeen(readFileSync(join(dataDir, recordName), 'utf8'))
+    return { clusterId, revision: 0n }
+  } catch {
+    // No server has run here yet, or it says itself what is wrong with its record.
+    return undefined
+  }
 }
 
 async function openRemote(config: Config, log: Log): Promise<ServerStore> {

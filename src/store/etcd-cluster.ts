@@ -59,6 +59,8 @@ export interface ClusterOptions {
   readonly times: CallTimes
   /** The endpoint that is used first. */
   readonly first: number
+  /** A key that may be read, whether there is one or not: an endpoint is asked by it which etcd it is of. */
+  readonly probe: Buffer
   readonly memory?: Memory
 }
 
@@ -72,6 +74,7 @@ export class EtcdCluster {
   readonly #log: Log
   readonly #times: CallTimes
   readonly #forget: Forget | undefined
+  readonly #probe: Buffer
   readonly #closed = new AbortController()
   #current: number
   #revision: bigint
@@ -83,10 +86,14 @@ export class EtcdCluster {
   #anchor: string | undefined
   /** Monotonic time of the last answer that fitted. */
   #fittedAt: number
+  /** Whether any has in this life. */
+  #hasFitted = false
   #broken: ApiError | undefined
 
-  constructor(clients: readonly EtcdClient[], { clock, log, times, first, memory = {} }: ClusterOptions) {
+  constructor(clients: readonly EtcdClient[], options: ClusterOptions) {
+    const { clock, log, times, first, memory = {} } = options
     this.#clients = clients
+    this.#probe = options.probe
     this.clock = clock
     this.#log = log
     this.#times = times
@@ -162,7 +169,7 @@ export class EtcdCluster {
     try {
       const answer = await work(client, Math.min(leftMs, this.#times.attemptMs))
       const why = this.#misfit(answer.header, floor) ?? (await this.#contradicted(client))
-      if (why !== undefined) await this.#misfits(client, why)
+      if (why !== undefined) await this.#misfits(client, answer.header.cluster_id, why)
       this.#fits(answer.header)
       return answer
     } catch (error) {
@@ -256,12 +263,19 @@ export class EtcdCluster {
   #fits(header: IResponseHeader): void {
     this.#id = header.cluster_id
     this.#fittedAt = this.clock.elapsed()
+    this.#hasFitted = true
     this.saw(BigInt(header.revision))
   }
 
-  /** @throws EtcdReplaced unless what is remembered does not count any more */
-  async #misfits(client: EtcdClient, why: string): Promise<void> {
+  /** @throws EtcdReplaced unless what is remembered does not count any more; EtcdFailure where another endpoint may be of that */
+  async #misfits(client: EtcdClient, id: string, why: string): Promise<void> {
     const replaced = new EtcdReplaced(client.endpoint, why)
+    const where = await this.#lookAround(client, id)
+    if (where === 'stray') {
+      this.failed(client, replaced)
+      throw new EtcdFailure('unsent', replaced.message, { cause: replaced })
+    }
+    if (where === 'most' && this.#forget) return this.#forgets(replaced)
     if (!this.#forget) {
       this.#broken = replaced
       this.#log.error('etcd: refused', { message: replaced.message })
@@ -273,12 +287,38 @@ export class EtcdCluster {
       this.failed(client, replaced)
       throw replaced
     }
-    const fields = { message: replaced.message, silentMs: Math.round(silentMs) }
-    this.#log.warn('etcd: used as it is, after a time without any that fits', fields)
+    this.#forgets(replaced)
+    this.#forget.onReplaced?.()
+  }
+
+  #forgets({ message }: EtcdReplaced): void {
+    const silentMs = this.#hasFitted ? Math.round(this.clock.elapsed() - this.#fittedAt) : undefined
+    this.#log.warn('etcd: used as it is, after a time without any that fits', { message, silentMs })
     this.#revision = 0n
     this.#write = undefined
     this.#witness = undefined
-    this.#forget.onReplaced?.()
+  }
+
+  /**
+   * What an endpoint is that answers for another etcd than the one that is remembered. `most`: so do most of them, and
+   * none for that one. `stray`: otherwise; a member that was started as a cluster of its own is such, and has nothing to
+   * say. Undefined where it is decided without.
+   */
+  async #lookAround(client: EtcdClient, id: string): Promise<'stray' | 'most' | undefined> {
+    // Who forgets goes on with the next endpoint by itself, once it knows one that fits.
+    if (id === this.#id || this.#id === undefined || (this.#forget && this.#hasFitted)) return undefined
+    const others = this.#clients.filter((one) => one !== client)
+    const ids = await Promise.all(others.map((one) => this.#idOf(one)))
+    const same = ids.filter((one) => one === id).length + 1
+    return same * 2 > this.#clients.length && !ids.includes(this.#id) ? 'most' : 'stray'
+  }
+
+  async #idOf(client: EtcdClient): Promise<string | undefined> {
+    try {
+      return (await client.range({ key: this.#probe }, this.#times.attemptMs)).header.cluster_id
+    } catch {
+      return undefined
+    }
   }
 
   async #isAnchored(client: EtcdClient, { anchor }: Forget): Promise<boolean> {

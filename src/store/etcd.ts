@@ -86,7 +86,7 @@ export async function openEtcd(options: EtcdOptions): Promise<EtcdKv> {
   }
   const first = Math.min(endpoints.length - 1, Math.floor(random() * endpoints.length))
   const cluster = new EtcdCluster(clients, {
-    ...{ clock, log, first, times: { ...callTimes, ...options.times } },
+    ...{ clock, log, first, probe: keys.of(''), times: { ...callTimes, ...options.times } },
     memory: {
       ...(seen && { seen }),
       ...(forget && { forget: { ...forget, anchor: keys.of(forget.anchor).toString() } }),

@@ -238,4 +238,62 @@ describe('an etcd that another process has seen', () => {
     await member?.serving()
     await expect(guard.get('/d')).rejects.toThrow(EtcdReplaced)
   })
+
+  describe('beside which a member was started as a cluster of its own', () => {
+    let stray: EtcdLab
+    let known: EtcdSeen
+    beforeAll(async () => {
+      stray = await EtcdLab.start()
+      const kv = await open()
+      await kv.put('/home', 'here', 0n)
+      known = kv.seen
+    })
+    afterAll(() => stray?.close())
+
+    /** With the stray one as the first endpoint. */
+    async function amid(
+      more: Pick<EtcdOptions, 'seen' | 'forget'>,
+      endpoints = [...stray.endpoints, ...lab.endpoints],
+    ) {
+      const kv = await openEtcd({ ...{ endpoints, random: () => 0 }, ...more })
+      opened.push(kv)
+      return kv
+    }
+    const guard = { forget: { afterMs: 1_500, anchor: '/key' } }
+
+    it.each([
+      ['a server', {}],
+      ['a guard, which knows no more than which etcd it is', guard],
+    ])('%s goes on with the one that it knows', async (_who, more) => {
+      const kv = await amid({ seen: { clusterId: known.clusterId, revision: 0n }, ...more })
+      expect((await kv.get('/home'))?.value).toBe('here')
+    })
+
+    it('refuses the other, until the one that is known is back', async () => {
+      const kv = await amid({ seen: known })
+      const [member] = lab.members
+      await member?.stop()
+      const late = amid({ seen: known }).then((one) => one.get('/home'))
+      for (const asked of [kv.get('/home'), late])
+        await expect(asked).rejects.toMatchObject({
+          message: expect.stringMatching(/ECONNREFUSED|another etcd/),
+        })
+      member?.start()
+      await member?.serving()
+      await expect
+        .poll(() => kv.get('/home').catch(() => undefined), { timeout: 5_000 })
+        .toMatchObject({ value: 'here' })
+    })
+
+    it('a guard that starts takes the other for the one that counts where most endpoints are of it', async () => {
+      const [endpoint = ''] = stray.endpoints
+      const dead = 'http://127.0.0.1:9'
+      const kv = await amid({ seen: known, ...guard }, [endpoint, endpoint, dead])
+      expect(await kv.get('/home')).toBeUndefined()
+      await expect(amid({ seen: known }, [endpoint, endpoint, dead])).rejects.toThrow(EtcdReplaced)
+      await expect(amid({ seen: known, ...guard }, [endpoint, dead])).rejects.toThrow(
+        /another etcd|ECONNREFUSED/,
+      )
+    })
+  })
 })

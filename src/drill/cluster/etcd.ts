@@ -55,11 +55,12 @@ export class Member {
     this.#log = log
   }
 
-  async start(): Promise<void> {
+  /** Starts it, this once with more arguments where some are given. */
+  async start(more: readonly string[] = []): Promise<void> {
     if (this.#process) return
     const output = openSync(this.#log, 'a', 0o600)
     try {
-      this.#process = await startWithin(this.#place.namespace, ['etcd', ...this.args], output)
+      this.#process = await startWithin(this.#place.namespace, ['etcd', ...this.args, ...more], output)
     } finally {
       closeSync(output)
     }

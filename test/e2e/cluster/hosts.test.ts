@@ -16,6 +16,8 @@ scenarios('hosts and leaders that are lost', async () => {
   await import('./leader-lost.ts')
 })
 
+scenarios('a member of etcd that is replaced', () => import('./member.ts'))
+
 scenarios('a store that is restored', () => import('./restore.ts'))
 
 scenarios('fencing other than by guards', () => import('./fence.ts'))
