@@ -50,7 +50,7 @@ export async function thisHost(options: HostOptions, signal: AbortSignal): Promi
   const bootId = new Procfs().bootId()
   const durationMs = config.leaseDuration * 1000
   await claimHost({
-    ...{ objects, hostName, labels, hostId, bootId, durationMs },
+    ...{ objects, hostName, labels, hostId, bootId, durationMs, renewMs: config.leaseRenew * 1000 },
     ...{ clock: systemClock, log, signal, fencing: config.fencing },
   })
   return { facts, hostId }

@@ -71,7 +71,15 @@ test('a name whose host ran machines without a lease is taken over by that very 
   await objects.updateStatus(VirtualMachine, { ...made, status })
   const claim = (bootId: string) =>
     claimHost({
-      ...{ objects, hostName: 'one', labels: {}, hostId: `id-${bootId}`, bootId, durationMs: 10 },
+      ...{
+        objects,
+        hostName: 'one',
+        labels: {},
+        hostId: `id-${bootId}`,
+        bootId,
+        durationMs: 10,
+        renewMs: 3_000,
+      },
       ...{ clock: systemClock, log: silentLog, signal: new AbortController().signal },
     })
   await expect(claim('boot-2')).rejects.toMatchObject({ code: 'HostNameTaken' })

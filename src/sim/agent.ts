@@ -60,7 +60,7 @@ function claim({ host, clock, hostName, log, objects, signal }: Base): Promise<v
   return claimHost({
     ...{ objects, hostName, hostId: hostIdOf(host), bootId: host.bootId, clock, log, signal },
     ...{
-      durationMs: defaultTerms.durationMs,
+      ...{ durationMs: defaultTerms.durationMs, renewMs: defaultTerms.renewMs },
       labels: agentLabels(hostName, { arch: 'amd64', accelerator: 'tcg' }),
     },
   })

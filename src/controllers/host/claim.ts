@@ -2,7 +2,7 @@ import { type Clock, sleep } from '../../lib/clock.ts'
 import { PlasmaError } from '../../lib/errors.ts'
 import { FenceEvidence } from '../../resources/fence-evidence.ts'
 import type { Host } from '../../resources/host.ts'
-import { fencedHolder, hostLeaseName, systemNamespace } from '../../resources/host-lease.ts'
+import { fencedHolder, hostLeaseName, leaseFacts, systemNamespace } from '../../resources/host-lease.ts'
 import { Host as HostKind, Lease } from '../../resources/kinds.ts'
 import { VirtualMachine } from '../../resources/vm.ts'
 import { isReason } from '../../store/errors.ts'
@@ -15,6 +15,8 @@ export interface ClaimDeps extends Registration {
   readonly signal: AbortSignal
   /** How long a lease may be silent while its host is well, ms. */
   readonly durationMs: number
+  /** How often a guard renews its lease, ms. */
+  readonly renewMs: number
 }
 
 const lookEveryMs = 1_000
@@ -42,7 +44,7 @@ export async function claimHost(deps: ClaimDeps): Promise<void> {
   for (let i = 0; i < tries; i++) {
     const host = await registered(deps).catch(unlessConflict)
     if (host === undefined) continue
-    if (ownerOf(host) === deps.hostId) return
+    if (ownerOf(host) === deps.hostId) return untilNoCopy(deps)
     const lease = await leaseOf(deps)
     // One that was seen and never said whose it is was alone in its store: it has no lease, and may still run machines.
     if (ownerOf(host) !== undefined || lease !== undefined || host.status?.bootId !== undefined) {
@@ -62,6 +64,43 @@ export async function claimHost(deps: ClaimDeps): Promise<void> {
     'its Host is written to all the time',
     'look for its server, and start again',
   )
+}
+
+/**
+ * A lease that another boot holds in our own name: this host was rebooted, or one of us has a copy of the other's data
+ * folder. Two such would write over each other what they see of one host. Of a reboot that took its time nothing is
+ * left to wait for; that is told by the clocks of two boots, as it decides no more than that.
+ * @throws PlasmaError where the other one renews the lease
+ */
+async function untilNoCopy(deps: ClaimDeps): Promise<void> {
+  const { clock, signal, hostName } = deps
+  const first = await leaseOf(deps)
+  if (!isOfAnotherBoot(first, deps) || clock.now() - Date.parse(first?.spec.renewTime ?? '') > longAgoMs)
+    return
+  const end = clock.elapsed() + deps.renewMs * 1.2 + lookEveryMs
+  while (clock.elapsed() < end) {
+    await sleep(clock, lookEveryMs, signal)
+    const lease = await leaseOf(deps)
+    if (!isOfAnotherBoot(lease, deps)) return
+    if (lease?.metadata.resourceVersion === first?.metadata.resourceVersion) continue
+    throw nameTaken(
+      hostName,
+      'it has the host-id of this one, and renews its lease: one of the two has a copy of the data folder of the other',
+      "on the one that is the copy, remove host-id from --data-dir, end its guard, and start it with another --host-name; see 'Two hosts by one name' in docs/cluster.md",
+    )
+  }
+}
+
+/** A reboot takes less, or it can't be told from a copy that has ended, ms. */
+const longAgoMs = 20_000
+
+function isOfAnotherBoot(lease: Lease | undefined, { hostName, hostId, bootId }: ClaimDeps): boolean {
+  if (lease?.spec.holderIdentity !== `${hostName}/${hostId}`) return false
+  try {
+    return leaseFacts(lease).bootId !== bootId
+  } catch {
+    return false
+  }
 }
 
 /** A conflict means: look again. */

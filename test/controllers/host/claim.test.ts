@@ -3,7 +3,12 @@ import { type ClaimDeps, claimHost, ownerOf } from '../../../src/controllers/hos
 import { silentLog } from '../../../src/lib/log.ts'
 import { apiVersionOf } from '../../../src/resources/define.ts'
 import { FenceEvidence } from '../../../src/resources/fence-evidence.ts'
-import { fencedHolder, hostLeaseName, systemNamespace } from '../../../src/resources/host-lease.ts'
+import {
+  fencedHolder,
+  hostLeaseName,
+  leaseAnnotations,
+  systemNamespace,
+} from '../../../src/resources/host-lease.ts'
 import { Host, Lease } from '../../../src/resources/kinds.ts'
 import { VirtualMachine } from '../../../src/resources/vm.ts'
 import { KvObjects } from '../../../src/store/kv-objects.ts'
@@ -23,7 +28,7 @@ beforeEach(() => {
 
 const deps = (hostId: string, more: Partial<ClaimDeps> = {}): ClaimDeps => ({
   ...{ objects, hostName: 'a', hostId, labels: { zone: 'x' }, bootId: `boot-${hostId}`, log: silentLog },
-  ...{ clock, signal: never, durationMs: 10_000 },
+  ...{ clock, signal: never, durationMs: 10_000, renewMs: 3_000 },
   ...more,
 })
 
@@ -43,13 +48,16 @@ async function claim(hostId: string, whileIt: () => Promise<unknown> = async () 
 
 const owner = async () => ownerOf(await objects.get(Host, { name: 'a' }))
 
-async function renew(holder = 'a/one', epoch = 1): Promise<void> {
-  const spec = { holderIdentity: holder, leaseTransitions: epoch, renewTime: `${clock.now()}` }
+async function renew(holder = 'a/one', epoch = 1, bootId = 'boot-one'): Promise<void> {
+  const renewTime = new Date(clock.now()).toISOString()
+  const spec = { holderIdentity: holder, leaseTransitions: epoch, renewTime }
+  const promise = { deadlineMs: 6_000, stopMs: 2_500, selfFence: 'guard', members: ['a'] } as const
+  const annotations = leaseAnnotations({ ...promise, agent: 'alive', bootId })
   const before = await objects.get(Lease, leaseRef).catch(() => undefined)
-  if (before) await objects.update(Lease, { ...before, spec })
+  if (before) await objects.update(Lease, { ...before, metadata: { ...before.metadata, annotations }, spec })
   else
     await objects.create(Lease, {
-      ...{ apiVersion: apiVersionOf(Lease), kind: 'Lease', metadata: leaseRef },
+      ...{ apiVersion: apiVersionOf(Lease), kind: 'Lease', metadata: { ...leaseRef, annotations } },
       spec,
     })
 }
@@ -100,6 +108,54 @@ test('a name whose lease another renews is refused, however slowly it renews', a
   })
   expect(said).toMatch(/^HostNameTaken: --host-name: another host goes by the name a: it renews its lease; /)
   expect(await owner()).toBe('one')
+})
+
+test('a copy of the data folder is refused while the host itself renews its lease', async () => {
+  await claimHost(deps('one'))
+  await renew()
+  let seconds = 0
+  const renewing = async () => {
+    seconds += 1
+    if (seconds % 3 === 0) await renew()
+  }
+  expect(await claim('one', renewing, { bootId: 'boot-of-the-copy' })).toMatch(
+    /^HostNameTaken: .*copy of the data folder.*remove host-id/,
+  )
+})
+
+test('after a reboot the name is its own once the lease was quiet for a renewal, and at once after a long one', async () => {
+  await claimHost(deps('one'))
+  await renew()
+  const began = clock.elapsed()
+  const back = async () => {
+    let endedAt = Number.NaN
+    const done = claimHost(deps('one', { bootId: 'next' })).then(() => {
+      endedAt = clock.elapsed()
+    })
+    for (let i = 0; i < 10; i += 1) await clock.advance(1_000)
+    await done
+    return endedAt
+  }
+  expect((await back()) - began).toBeLessThan(6_000)
+  await clock.advance(20_000)
+  const later = clock.elapsed()
+  expect((await back()) - later).toBeLessThan(1_500)
+})
+
+test('after a reboot the name is its own as soon as its own guard renews the lease, or it was taken', async () => {
+  await claimHost(deps('one'))
+  for (const [holder, boot] of [
+    ['a/one', 'next'],
+    [fencedHolder, 'boot-one'],
+  ] as const) {
+    await renew()
+    let seconds = 0
+    const soon = async () => {
+      seconds += 1
+      if (seconds === 1) await renew(holder, 2, boot)
+    }
+    expect(await claim('one', soon, { bootId: 'next' })).toBe('claimed')
+  }
 })
 
 test('of two that begin at the same time one is refused, once the other’s guard is up', async () => {
