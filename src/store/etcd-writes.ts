@@ -34,10 +34,21 @@ export class EtcdWrites {
   #answeredAt = 0
   #made = 0
   #attempts = 0
+  #isFull = false
 
   constructor(cluster: EtcdCluster, place: string) {
     this.#cluster = cluster
     this.#place = place
+  }
+
+  /**
+   * Where etcd had no room for the last write, and reads go on: writes something, to find out whether it has by now.
+   * @throws ApiError `ServiceUnavailable` where it has not
+   */
+  async probe(): Promise<void> {
+    if (!this.#isFull) return
+    const change = put(Buffer.from(`${this.#place}probe`), '')
+    await this.write([], change, 'a key that tells whether there is room')
   }
 
   /**
@@ -86,11 +97,13 @@ export class EtcdWrites {
         left,
       )
       this.#answeredAt = this.#cluster.clock.elapsed()
+      this.#isFull = false
       return answered(answer, slot)
     } catch (error) {
       const failure = error instanceof EtcdFailure ? error : undefined
       if (failure && failure.kind !== 'unknown') {
         if (failure.transient) return 'again'
+        this.#isFull = failure.kind === 'no-space'
         throw apiError(failure, "can't be written")
       }
       slot.open = true

@@ -40,7 +40,7 @@ export interface EtcdKv extends Kv {
   /** Which etcd it is, and the highest revision that was seen. */
   readonly seen: EtcdSeen
   /**
-   * Asks it for a sign of life: a read that every answer of it depends on.
+   * Asks it for a sign of life: a read that every answer of it depends on, and a write where the last one found no room.
    * @param timeoutMs until it has none, whatever was tried
    * @throws ApiError `ServiceUnavailable` that says why
    */
@@ -154,6 +154,7 @@ class EtcdStore implements EtcdKv {
     } catch (error) {
       throw apiError(error, "can't be read")
     }
+    await this.#writes.probe()
   }
 
   async get(key: string): Promise<KvEntry | undefined> {
