@@ -77,9 +77,10 @@ export async function openServerStore(config: Config, log: Log): Promise<ServerS
 }
 
 /**
- * Opens the store of a guard. It remembers nothing across its lives but which etcd its server knows, and takes a store that was restored, which has the
- * key of the cluster, as it is once its lease has run out: by then it has stopped its machines, or knows that most hosts
- * have lost the store. Before, that endpoint may be one of another etcd beside the one on which the others go on.
+ * Opens the store of a guard. Across its lives it remembers no more than which etcd its server knows, and it takes a store
+ * that was restored, which has the key of the cluster, as it is once its lease has run out: by then it has stopped its
+ * machines, or knows that most hosts have lost the store. Before, that endpoint may be one of another etcd beside the one
+ * on which the others go on.
  * @param times deadlines of calls to etcd
  * @param onReplaced told when a restored store is taken as it is
  * @throws PlasmaError that names the setting, file or endpoint
