@@ -12,10 +12,16 @@ export interface BaseMark {
   readonly modified: string
 }
 
-/** The image that a qcow2 disk stands on, if any. @throws PlasmaError `NotQcow2`, `ImageDamaged` */
-export async function baseOf(disk: string): Promise<string | undefined> {
-  const name = (await qcow2Header(disk)).backing?.name
-  return name === undefined ? undefined : resolve(dirname(disk), name)
+interface Stands {
+  readonly path: string
+  readonly disk: { readonly format: string }
+}
+
+/** The image that a disk stands on, if any. @throws PlasmaError `NotQcow2`, `ImageDamaged` */
+export async function baseOf({ path, disk }: Stands): Promise<string | undefined> {
+  if (disk.format !== 'qcow2') return undefined
+  const name = (await qcow2Header(path)).backing?.name
+  return name === undefined ? undefined : resolve(dirname(path), name)
 }
 
 /** @throws the system's error */

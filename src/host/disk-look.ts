@@ -69,7 +69,7 @@ async function lookAtDisk(item: Made, context: LookContext): Promise<DiskState> 
   if (!(await exists(path))) return lookAtMissing(item, context)
   const [has, wants] = [await virtualSize(path, disk.format), wantedBytes(disk)]
   const size = formatQuantity(has)
-  const base = disk.format === 'qcow2' ? await baseOf(path) : undefined
+  const base = await baseOf(item)
   if (base !== undefined && (await isDownloadGone(base, item))) return { name, path, size, state: 'absent' }
   if (base !== undefined) await requireBase(base, field, (await context.bases()).get(name))
   if (wants === undefined || has === wants) return { name, path, size, state: 'ready' }

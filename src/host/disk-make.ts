@@ -113,9 +113,10 @@ async function makeDisk(item: Made, exists: boolean, context: MakeContext): Prom
 }
 
 /** A download that a disk stands on may have been removed from the cache: it is had again. */
-async function restoreDownload({ disk, path, field }: Made, context: MakeContext): Promise<void> {
-  if (disk.format !== 'qcow2' || !disk.image || !isUrl(disk.image.source)) return
-  const base = await baseOf(path)
+async function restoreDownload(item: Made, context: MakeContext): Promise<void> {
+  const { disk, field } = item
+  if (!disk.image || !isUrl(disk.image.source)) return
+  const base = await baseOf(item)
   if (base === undefined || basename(base) !== disk.image.sha256) return
   await context.images.obtain(disk.image, `${field}.image`, context.signal, context.onPercent)
 }

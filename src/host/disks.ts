@@ -74,11 +74,8 @@ async function removeSeed(dir: string): Promise<void> {
 }
 
 /** The image that a disk stands on, as it is now. */
-async function markOfBase({
-  path,
-  disk,
-}: Extract<DiskItem, { kind: 'disk' }>): Promise<BaseMark | undefined> {
-  const base = disk.format === 'qcow2' ? await baseOf(path) : undefined
+async function markOfBase(item: Extract<DiskItem, { kind: 'disk' }>): Promise<BaseMark | undefined> {
+  const base = await baseOf(item)
   return base === undefined ? undefined : markOf(base)
 }
 

@@ -11,26 +11,37 @@ import { listHead, shownList, viewOf } from './show.ts'
 
 /** Lists a kind, or a namespace of it. @throws ApiError */
 export async function list(call: Call, deps: HandlerDeps): Promise<Answer> {
-  const { path, query } = call
-  const { kind } = path
-  const fields = parseFieldSelector(parameter(query, 'fieldSelector'), kind)
-  const wish = versionWish(query, false)
-  const options = optionsOf(path, query, wish, fields)
-  const view = viewOf({ kind, form: call.form }, query, () => deps.clock.now())
-  if (!fields && view.form === 'json' && call.syntax !== 'yaml') {
-    const page = await atVersion((one) => deps.objects.listText(kind, one), options, wish)
+  const { kind } = call.path
+  const wanted = wantedOf(call)
+  const view = viewOf({ kind, form: call.form }, call.query, () => deps.clock.now())
+  if (!wanted.fields && view.form === 'json' && call.syntax !== 'yaml') {
+    const page = await atVersion((one) => deps.objects.listText(kind, one), wanted)
     return { code: 200, body: listBody(JSON.stringify(listHead(kind, page)), page.items) }
   }
-  return { code: 200, body: shownList(view, await chosen(call, deps)) }
+  return { code: 200, body: shownList(view, await objectsOf(call, wanted, deps)) }
 }
 
 /** The objects of what a call lists, a page of them where it names a limit. @throws ApiError as `list` */
-export async function chosen({ path, query }: Call, deps: HandlerDeps): Promise<ObjectList<KubeObject>> {
+export function chosen(call: Call, deps: HandlerDeps): Promise<ObjectList<KubeObject>> {
+  return objectsOf(call, wantedOf(call), deps)
+}
+
+/** What the query of a list says. */
+interface Wanted {
+  readonly fields: FieldSelector | undefined
+  readonly wish: VersionWish
+  readonly options: ListOptions
+}
+
+function wantedOf({ path, query }: Pick<Call, 'path' | 'query'>): Wanted {
   const fields = parseFieldSelector(parameter(query, 'fieldSelector'), path.kind)
   const wish = versionWish(query, false)
-  const options = optionsOf(path, query, wish, fields)
-  const page = await atVersion((one) => deps.objects.list(path.kind, one), options, wish)
-  return fields ? selected(page, fields) : page
+  return { fields, wish, options: optionsOf(path, query, wish, fields) }
+}
+
+async function objectsOf({ path }: Call, wanted: Wanted, deps: HandlerDeps): Promise<ObjectList<KubeObject>> {
+  const page = await atVersion((one) => deps.objects.list(path.kind, one), wanted)
+  return wanted.fields ? selected(page, wanted.fields) : page
 }
 
 /** What of a page the fields choose: how many others there will be is then not known. */
@@ -67,8 +78,7 @@ function optionsOf(
 /** @throws ApiError Expired for a version that is no longer known, Timeout for one that has not come yet */
 async function atVersion<T>(
   read: (options: ListOptions) => Promise<ObjectList<T>>,
-  options: ListOptions,
-  { resourceVersion }: VersionWish,
+  { options, wish: { resourceVersion } }: Wanted,
 ): Promise<ObjectList<T>> {
   try {
     const page = await read(options)
